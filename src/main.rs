@@ -1,0 +1,3 @@
+//! The `polynya` command.
+
+fn main() {}

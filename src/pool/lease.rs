@@ -1,0 +1,180 @@
+//! Owns a checkout of one worker for one statement at a time. Dropped in the middle of a statement it cancels it: whoever holds a
+//! lease need not remember to. Refuses to know what the statement means.
+
+use std::io;
+use std::sync::Arc;
+
+use super::connection::{self, Replies, Reply, Requests};
+use super::error::PoolError;
+use super::worker::{Retired, Worker};
+use super::{Inner, WorkerClass};
+use crate::relay::lease::LeaseTerms;
+use crate::wire::FrameKind;
+use crate::wire::proto::{Proceed, Request};
+
+/// Where the lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing was asked, or the last frame of the answer was read.
+    Free,
+    /// A statement is with the worker.
+    Asked(u64),
+    /// The connection broke: neither it nor the statement can be trusted.
+    Broken(u64),
+}
+
+/// A slot on a worker, with a data connection of its own.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Arc<Inner>,
+    worker: Arc<Worker>,
+    connection: Option<(Requests, Replies)>,
+    phase: Phase,
+}
+
+impl Lease {
+    /// Takes over a slot that was taken already; without a connection the slot is given back.
+    pub(super) async fn open(pool: Arc<Inner>, worker: Arc<Worker>) -> Result<Self, PoolError> {
+        let mut lease = Self { pool, worker, connection: None, phase: Phase::Free };
+        lease.connection = match lease.worker.take_connection() {
+            Some(connection) => Some(connection),
+            None => Some(connection::open(&lease.worker.socket).await.map_err(|e| lost(&e))?),
+        };
+        Ok(lease)
+    }
+
+    /// The worker's number, for the log.
+    #[must_use]
+    pub fn worker_id(&self) -> u64 {
+        self.worker.id
+    }
+
+    /// Sends a statement; its id is set here. On an exclusive worker the terms hold until it has ended.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub async fn ask(&mut self, mut request: Request, terms: LeaseTerms) -> Result<(), PoolError> {
+        let id = self.pool.next_number();
+        request.statement_id = id;
+        if self.worker.key.class == WorkerClass::Exclusive {
+            self.pool.leases.grant(&self.worker.token, terms);
+        }
+        self.worker.began(id);
+        self.phase = Phase::Asked(id);
+        let sent = self.requests()?.message(FrameKind::Request, &request).await;
+        self.checked(sent)
+    }
+
+    /// Lets a statement that waits go on.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub async fn proceed(&mut self, proceed: &Proceed) -> Result<(), PoolError> {
+        let sent = self.requests()?.message(FrameKind::Proceed, proceed).await;
+        self.checked(sent)
+    }
+
+    /// The next answer. After `Described`, `Done`, `Failed` or a `Judged` that hands back, the lease is free for another statement.
+    ///
+    /// # Errors
+    /// When the worker is gone; a statement's own failure comes as [`PoolError::Statement`].
+    pub async fn next(&mut self) -> Result<Reply, PoolError> {
+        let Some((_, replies)) = self.connection.as_mut() else { return Err(PoolError::Protocol("a lease without a connection")) };
+        let reply = replies.next().await;
+        match self.checked(reply)? {
+            Reply::Failed(failure) => {
+                self.free();
+                if failure.fatal {
+                    self.worker.retire(Retired::Fatal);
+                }
+                Err(PoolError::Statement(failure))
+            }
+            reply @ (Reply::Described(_) | Reply::Done(_)) => {
+                self.free();
+                Ok(reply)
+            }
+            Reply::Judged(judged) => {
+                if judged.handed_back {
+                    self.free();
+                }
+                Ok(Reply::Judged(judged))
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    /// The two halves, for a statement that reads the client's batches while it may fail at any time.
+    ///
+    /// # Errors
+    /// When the connection is gone already.
+    pub fn halves(&mut self) -> Result<(&mut Requests, &mut Replies), PoolError> {
+        match self.connection.as_mut() {
+            Some((requests, replies)) => Ok((requests, replies)),
+            None => Err(PoolError::Protocol("a lease without a connection")),
+        }
+    }
+
+    /// Settles an answer that was read from [`Self::halves`].
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn settle(&mut self, reply: io::Result<Reply>, input_sent: bool) -> Result<Reply, PoolError> {
+        let reply = self.checked(reply)?;
+        // A statement that ended before its input did leaves batches in the socket: the connection cannot be used again.
+        if !input_sent {
+            self.connection = None;
+        }
+        match reply {
+            Reply::Failed(failure) => {
+                self.free();
+                Err(PoolError::Statement(failure))
+            }
+            reply => {
+                self.free();
+                Ok(reply)
+            }
+        }
+    }
+
+    fn requests(&mut self) -> Result<&mut Requests, PoolError> {
+        match self.connection.as_mut() {
+            Some((requests, _)) => Ok(requests),
+            None => Err(PoolError::Protocol("a lease without a connection")),
+        }
+    }
+
+    fn free(&mut self) {
+        if let Phase::Asked(id) | Phase::Broken(id) = self.phase {
+            self.worker.forget_statement(id);
+        }
+        self.phase = Phase::Free;
+    }
+
+    fn checked<T>(&mut self, result: io::Result<T>) -> Result<T, PoolError> {
+        result.map_err(|error| {
+            if let Phase::Asked(id) = self.phase {
+                self.phase = Phase::Broken(id);
+            }
+            self.connection = None;
+            lost(&error)
+        })
+    }
+}
+
+/// Dropped between statements the slot is free again; dropped within one, the statement is cancelled first.
+impl Drop for Lease {
+    fn drop(&mut self) {
+        match self.phase {
+            Phase::Free => self.worker.give_back(self.connection.take()),
+            Phase::Asked(id) | Phase::Broken(id) => {
+                // Closed before the cancel is sent: a worker that writes rows then stops at its next write.
+                self.connection = None;
+                self.worker.abandon(id, self.pool.config.cancel_grace);
+            }
+        }
+    }
+}
+
+fn lost(error: &io::Error) -> PoolError {
+    PoolError::Lost { reason: error.to_string() }
+}

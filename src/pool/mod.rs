@@ -1,0 +1,398 @@
+//! The pool: the gateway's side of its worker processes. It starts, leases, reaps and replaces them, and is where statements queue.
+//!
+//! A worker has a key (credential and class) for life. A statement goes to the least loaded worker of its key; there are at most
+//! `max_workers` processes, so a key without one may take the place of an idle worker of another key. It refuses to know SQL: what
+//! a statement is allowed is decided by its caller and passed on as lease terms.
+
+mod config;
+pub mod connection;
+mod error;
+mod lease;
+mod process;
+mod worker;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use config::Config;
+pub use error::PoolError;
+pub use lease::Lease;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::process::Fresh;
+use self::worker::{Retired, Worker};
+use crate::names::{CatalogName, CredentialId};
+use crate::relay::lease::{Leases, WorkerGrant};
+use crate::wire::proto::{Attach, CatalogAttachment, Init, Mode};
+
+/// The extensions that every governed worker loads, in the order that their dependencies ask for.
+const EXTENSIONS: [&str; 4] = ["avro", "httpfs", "iceberg", "icu"];
+
+/// Share of the machine's memory that workers get when the config says nothing, in percent.
+const DEFAULT_MEMORY_PERCENT: u64 = 60;
+
+/// What runs on a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WorkerClass {
+    /// Many reads at once, on trimmed metadata.
+    Reader,
+    /// One statement at a time: writes, time travel.
+    Exclusive,
+}
+
+/// What workers are kept apart by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WorkerKey {
+    /// The credential that the catalogs see.
+    pub credential: CredentialId,
+    /// What runs on it.
+    pub class: WorkerClass,
+}
+
+/// What the pool is given by the composition root.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// The binary whose `worker` command is started.
+    pub worker_exe: PathBuf,
+    /// Where DuckDB's extension files lie.
+    pub extension_dir: PathBuf,
+    /// Where workers' directories are made.
+    pub run_root: PathBuf,
+    /// The catalogs that every worker attaches.
+    pub catalogs: Vec<CatalogName>,
+    /// The machine's memory in bytes.
+    pub machine_memory: u64,
+    /// The machine's cores.
+    pub machine_cores: u32,
+}
+
+/// The workers of a gateway.
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    environment: Environment,
+    leases: Arc<dyn Leases>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Guards which workers there are; held for a few instructions only.
+    state: Mutex<State>,
+    /// Told whenever a slot or a place may have become free.
+    changed: Notify,
+    next_number: AtomicU64,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("environment", &self.environment).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    workers: Vec<Arc<Worker>>,
+    spares: Vec<Fresh>,
+    /// Workers on their way, by key.
+    starting: HashMap<WorkerKey, usize>,
+    spares_starting: usize,
+    waiting: usize,
+}
+
+impl State {
+    fn processes(&self) -> usize {
+        self.workers.len() + self.spares.len() + self.spares_starting + self.starting.values().sum::<usize>()
+    }
+
+    fn of_key(&self, key: &WorkerKey) -> usize {
+        self.workers.iter().filter(|w| w.key == *key).count() + self.starting.get(key).copied().unwrap_or(0)
+    }
+}
+
+/// What came of looking for a slot.
+enum Found {
+    /// A slot was taken; `grow` asks for one more worker of the key, in the background.
+    Slot { worker: Arc<Worker>, grow: bool },
+    /// A place for a new worker was taken.
+    Place,
+    /// Nothing is free.
+    Nothing,
+}
+
+impl Pool {
+    /// A pool; its spares start in the background on `tasks`, and everything ends when `stop` is cancelled.
+    #[must_use]
+    pub fn start(
+        config: Config,
+        environment: Environment,
+        leases: Arc<dyn Leases>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let inner = Arc::new(Inner {
+            config,
+            environment,
+            leases,
+            tasks,
+            stop,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            next_number: AtomicU64::new(1),
+        });
+        inner.replenish();
+        let drained = Arc::clone(&inner);
+        inner.tasks.spawn(async move {
+            drained.stop.cancelled().await;
+            drained.drain();
+        });
+        Self(inner)
+    }
+
+    /// A slot on a worker of this key: at once, after waiting in the queue, or on a worker started for it.
+    ///
+    /// # Errors
+    /// When the queue is full, nothing becomes free in time, or a worker does not start.
+    pub async fn lease(&self, key: &WorkerKey) -> Result<Lease, PoolError> {
+        let _place = QueuePlace::take(&self.0)?;
+        let began = Instant::now();
+        let limit = self.0.config.queue_timeout;
+        match tokio::time::timeout(limit, self.0.wait_for_slot(key)).await {
+            Ok(worker) => Lease::open(Arc::clone(&self.0), worker?).await,
+            Err(_) => Err(PoolError::QueueTimeout { waited: began.elapsed() }),
+        }
+    }
+
+    /// Workers that are attached and in use, for tests and for the log.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.0.state().workers.len()
+    }
+}
+
+/// One of the queue's places, given back however the wait ends.
+struct QueuePlace<'a>(&'a Inner);
+
+impl<'a> QueuePlace<'a> {
+    fn take(pool: &'a Inner) -> Result<Self, PoolError> {
+        if pool.stop.is_cancelled() {
+            return Err(PoolError::Draining);
+        }
+        let mut state = pool.state();
+        if state.waiting >= pool.config.queue {
+            // A queue of this length is worked off at the pace of its statements, which nobody knows: a second is a start.
+            return Err(PoolError::QueueFull { waiting: state.waiting, retry_after: Duration::from_secs(1) });
+        }
+        state.waiting += 1;
+        drop(state);
+        Ok(Self(pool))
+    }
+}
+
+impl Drop for QueuePlace<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that no other statement or worker of this gateway has.
+    fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn slots(&self, class: WorkerClass) -> usize {
+        match class {
+            WorkerClass::Reader => self.config.max_statements,
+            WorkerClass::Exclusive => 1,
+        }
+    }
+
+    fn workers_per_key(&self, class: WorkerClass) -> usize {
+        match class {
+            WorkerClass::Reader => self.config.readers_per_key,
+            WorkerClass::Exclusive => self.config.exclusive_per_key,
+        }
+    }
+
+    async fn wait_for_slot(self: &Arc<Self>, key: &WorkerKey) -> Result<Arc<Worker>, PoolError> {
+        loop {
+            // Registered before looking, so that a slot freed in between is not missed.
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.find(key) {
+                Found::Slot { worker, grow } => {
+                    if grow {
+                        self.start_in_background(key);
+                    }
+                    return Ok(worker);
+                }
+                Found::Place => {
+                    let start = self.tasks.spawn(Arc::clone(self).start_worker(key.clone()));
+                    // The start goes on if this caller leaves; its worker then serves the next one.
+                    start.await.map_err(|e| PoolError::Start { reason: e.to_string() })??;
+                }
+                Found::Nothing => tokio::select! {
+                    () = changed => {}
+                    () = self.stop.cancelled() => return Err(PoolError::Draining),
+                },
+            }
+        }
+    }
+
+    fn find(&self, key: &WorkerKey) -> Found {
+        let mut state = self.state();
+        let least_loaded = state.workers.iter().filter(|w| w.key == *key).min_by_key(|w| w.running()).cloned();
+        if let Some(worker) = least_loaded
+            && worker.take_slot(self.slots(key.class))
+        {
+            let grow = worker.running() > 1 && self.take_place(&mut state, key);
+            return Found::Slot { worker, grow };
+        }
+        if self.take_place(&mut state, key) { Found::Place } else { Found::Nothing }
+    }
+
+    /// Books a place for one more worker of the key, if there is one or an idle worker of another key can make room.
+    fn take_place(&self, state: &mut State, key: &WorkerKey) -> bool {
+        if state.of_key(key) >= self.workers_per_key(key.class) {
+            return false;
+        }
+        let full = state.processes() >= self.config.max_workers;
+        // A spare becomes the new worker, so it is a place of its own.
+        if full && state.spares.is_empty() {
+            let idle = state.workers.iter().filter(|w| w.key != *key && w.running() == 0).min_by_key(|w| w.last_used()).cloned();
+            if let Some(worker) = idle {
+                // Its place is free when its process has ended; `forget` wakes the waiters then.
+                worker.retire(Retired::Evicted);
+            }
+            return false;
+        }
+        *state.starting.entry(key.clone()).or_default() += 1;
+        true
+    }
+
+    fn start_in_background(self: &Arc<Self>, key: &WorkerKey) {
+        let start = Arc::clone(self).start_worker(key.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = start.await {
+                tracing::warn!(%error, "a further worker did not start");
+            }
+        });
+    }
+
+    /// Starts and attaches the worker whose place was booked.
+    async fn start_worker(self: Arc<Self>, key: WorkerKey) -> Result<(), PoolError> {
+        let started = self.attached(&key).await;
+        let mut state = self.state();
+        if let Some(count) = state.starting.get_mut(&key) {
+            *count -= 1;
+        }
+        let result = started.map(|worker| state.workers.push(worker));
+        drop(state);
+        self.changed.notify_waiters();
+        self.replenish();
+        result
+    }
+
+    async fn attached(self: &Arc<Self>, key: &WorkerKey) -> Result<Arc<Worker>, PoolError> {
+        let began = Instant::now();
+        let spare = self.state().spares.pop();
+        let mut fresh = match spare {
+            Some(fresh) => fresh,
+            None => self.fresh().await?,
+        };
+        let grant = WorkerGrant { credential: key.credential.clone(), catalogs: self.environment.catalogs.clone() };
+        let allowed_locations = self.leases.allowed_locations(&grant);
+        let token = self.leases.admit(grant);
+        let attachment = |name: &CatalogName| CatalogAttachment {
+            name: name.to_string(),
+            endpoint: self.leases.endpoint(),
+            token: token.as_str().to_owned(),
+        };
+        let catalogs = self.environment.catalogs.iter().map(attachment).collect();
+        if let Err(error) = process::attach(&mut fresh, Attach { catalogs, allowed_locations }, self.config.start_timeout).await {
+            self.leases.expel(&token);
+            return Err(error);
+        }
+        let (worker, watch) = Worker::adopt(self.next_number(), key.clone(), token, fresh, self);
+        self.tasks.spawn(watch);
+        tracing::debug!(worker = worker.id, class = ?key.class, start_ms = began.elapsed().as_millis(), "worker attached");
+        Ok(worker)
+    }
+
+    async fn fresh(&self) -> Result<Fresh, PoolError> {
+        let environment = &self.environment;
+        let init = Init {
+            extension_dir: environment.extension_dir.to_string_lossy().into_owned(),
+            run_dir: String::new(),
+            memory_limit_bytes: self.memory_per_worker(),
+            threads: self.config.threads.unwrap_or(environment.machine_cores),
+            spill_limit_bytes: self.config.spill_limit.as_u64(),
+            mode: Mode::Governed.into(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        };
+        process::start(&environment.worker_exe, &environment.run_root, self.next_number(), init, self.config.start_timeout).await
+    }
+
+    /// Every worker gets the same share, so that the sum stays within the budget whatever runs.
+    fn memory_per_worker(&self) -> u64 {
+        let budget = match self.config.memory_budget {
+            Some(bytes) => bytes.as_u64(),
+            None => self.environment.machine_memory / 100 * DEFAULT_MEMORY_PERCENT,
+        };
+        budget / self.config.max_workers.max(1) as u64
+    }
+
+    /// Starts spares in the background until there are as many as configured.
+    fn replenish(self: &Arc<Self>) {
+        let mut state = self.state();
+        while !self.stop.is_cancelled()
+            && state.spares.len() + state.spares_starting < self.config.spares
+            && state.processes() < self.config.max_workers
+        {
+            state.spares_starting += 1;
+            let pool = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let fresh = pool.fresh().await;
+                let mut state = pool.state();
+                state.spares_starting -= 1;
+                match fresh {
+                    Ok(_) if pool.stop.is_cancelled() => {}
+                    Ok(fresh) => state.spares.push(fresh),
+                    Err(error) => tracing::error!(%error, "a spare worker did not start"),
+                }
+                drop(state);
+                pool.changed.notify_waiters();
+            });
+        }
+    }
+
+    /// Takes a worker whose process has ended off the list.
+    fn forget(self: &Arc<Self>, worker: u64) {
+        self.state().workers.retain(|w| w.id != worker);
+        self.changed.notify_waiters();
+        self.replenish();
+    }
+
+    fn drain(&self) {
+        let (workers, spares) = {
+            let mut state = self.state();
+            (state.workers.clone(), std::mem::take(&mut state.spares))
+        };
+        // Dropping a spare kills its process and removes its directory.
+        drop(spares);
+        for worker in workers {
+            worker.retire(Retired::Drained);
+        }
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,284 @@
+//! Owns one running worker as the gateway sees it: its slots, its idle data connections, the statements it was asked to give up,
+//! and the task that watches the process. Refuses to choose between workers; the pool does.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Replies, Requests};
+use super::process::{Commands, Events, Fresh};
+use super::{Inner, WorkerClass, WorkerKey};
+use crate::names::WorkerToken;
+use crate::wire::proto::{Cancel, control, event};
+
+/// How often the watching task looks for overdue cancellations and idleness.
+const TICK: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Why a worker is not used any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retired {
+    /// Its process ended or its control socket broke.
+    Died,
+    /// It did not give up a cancelled statement in time.
+    Stuck,
+    /// DuckDB said that the instance is no longer usable.
+    Fatal,
+    /// Nothing ran on it for `idle_timeout`.
+    Idle,
+    /// Its place was needed for another key.
+    Evicted,
+    /// The gateway drains.
+    Drained,
+}
+
+/// A statement that a worker has been given.
+#[derive(Clone, Copy, Debug)]
+enum Statement {
+    /// A lease waits for its end.
+    Held,
+    /// It has ended, and the lease does not know yet.
+    Ended,
+    /// Nobody waits for it; the worker is killed if it has not ended by then.
+    Abandoned { kill_at: Instant },
+}
+
+#[derive(Debug)]
+struct State {
+    running: usize,
+    statements: HashMap<u64, Statement>,
+    connections: Vec<(Requests, Replies)>,
+    retired: Option<Retired>,
+    last_used: Instant,
+}
+
+/// A worker that takes statements.
+#[derive(Debug)]
+pub struct Worker {
+    /// Number in the life of the gateway.
+    pub id: u64,
+    /// What it is for.
+    pub key: WorkerKey,
+    /// Its token at the relay.
+    pub token: WorkerToken,
+    /// Where it takes data connections.
+    pub socket: PathBuf,
+    commands: mpsc::UnboundedSender<control::Message>,
+    gone: CancellationToken,
+    /// Guards the slots and connections; held for a few instructions only.
+    state: Mutex<State>,
+    pool: Weak<Inner>,
+}
+
+impl Worker {
+    /// Takes over an attached process, and gives the future that watches it until its end.
+    pub(super) fn adopt(
+        id: u64,
+        key: WorkerKey,
+        token: WorkerToken,
+        fresh: Fresh,
+        pool: &Arc<Inner>,
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static + use<>) {
+        let (commands, queue) = mpsc::unbounded_channel();
+        let worker = Arc::new(Self {
+            id,
+            key,
+            token,
+            socket: fresh.run_dir.socket(),
+            commands,
+            gone: CancellationToken::new(),
+            state: Mutex::new(State {
+                running: 0,
+                statements: HashMap::new(),
+                connections: Vec::new(),
+                retired: None,
+                last_used: Instant::now(),
+            }),
+            pool: Arc::downgrade(pool),
+        });
+        (Arc::clone(&worker), watch(worker, fresh, queue))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Statements that hold a slot.
+    pub fn running(&self) -> usize {
+        self.state().running
+    }
+
+    /// When a slot was last taken or given back.
+    pub fn last_used(&self) -> Instant {
+        self.state().last_used
+    }
+
+    /// Takes a slot, unless the worker is retired or full.
+    pub fn take_slot(&self, limit: usize) -> bool {
+        let mut state = self.state();
+        if state.retired.is_some() || state.running >= limit {
+            return false;
+        }
+        state.running += 1;
+        state.last_used = Instant::now();
+        true
+    }
+
+    /// An idle data connection, if there is one.
+    pub fn take_connection(&self) -> Option<(Requests, Replies)> {
+        self.state().connections.pop()
+    }
+
+    /// Notes that a statement was sent.
+    pub fn began(&self, statement: u64) {
+        self.state().statements.insert(statement, Statement::Held);
+    }
+
+    /// The statement's last frame was read.
+    pub fn forget_statement(&self, statement: u64) {
+        self.state().statements.remove(&statement);
+    }
+
+    /// The lease is over: its slot and its connection are free.
+    pub fn give_back(&self, connection: Option<(Requests, Replies)>) {
+        {
+            let mut state = self.state();
+            if state.retired.is_none() {
+                state.connections.extend(connection);
+            }
+        }
+        self.release();
+    }
+
+    /// Nobody reads the statement any more: cancels it, and gives the slot back when the worker says that it has ended.
+    pub fn abandon(&self, statement: u64, grace: std::time::Duration) {
+        let ended = {
+            let mut state = self.state();
+            let ended = matches!(state.statements.get(&statement), Some(Statement::Ended) | None);
+            if ended {
+                state.statements.remove(&statement);
+            } else {
+                state.statements.insert(statement, Statement::Abandoned { kill_at: Instant::now() + grace });
+            }
+            ended
+        };
+        if ended {
+            self.release();
+        } else {
+            // A closed channel means that the worker is gone, and the statement with it.
+            let _ = self.commands.send(control::Message::Cancel(Cancel { statement_id: statement }));
+        }
+    }
+
+    /// Takes the worker out of use and ends its process.
+    pub fn retire(&self, why: Retired) {
+        {
+            let mut state = self.state();
+            if state.retired.is_some() {
+                return;
+            }
+            state.retired = Some(why);
+            state.connections.clear();
+        }
+        self.gone.cancel();
+    }
+
+    /// Gives one slot back and wakes who waits for it.
+    fn release(&self) {
+        {
+            let mut state = self.state();
+            state.running = state.running.saturating_sub(1);
+            state.last_used = Instant::now();
+        }
+        if let Some(pool) = self.pool.upgrade() {
+            if self.key.class == WorkerClass::Exclusive {
+                pool.leases.clear(&self.token);
+            }
+            pool.changed.notify_waiters();
+        }
+    }
+
+    /// The worker says that a statement has ended.
+    fn ended(&self, statement: u64) {
+        let abandoned = {
+            let mut state = self.state();
+            match state.statements.get_mut(&statement) {
+                Some(held @ Statement::Held) => {
+                    *held = Statement::Ended;
+                    false
+                }
+                Some(Statement::Abandoned { .. }) => {
+                    state.statements.remove(&statement);
+                    true
+                }
+                Some(Statement::Ended) | None => false,
+            }
+        };
+        if abandoned {
+            self.release();
+        }
+    }
+
+    /// Whether a cancelled statement goes on beyond its grace.
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.state().statements.values().any(|s| matches!(s, Statement::Abandoned { kill_at } if *kill_at <= now))
+    }
+
+    fn is_idle_since(&self, limit: std::time::Duration) -> bool {
+        let state = self.state();
+        state.running == 0 && state.last_used.elapsed() >= limit
+    }
+}
+
+/// Watches one worker until it ends or is retired, then takes every trace of it away.
+async fn watch(worker: Arc<Worker>, fresh: Fresh, mut queue: mpsc::UnboundedReceiver<control::Message>) {
+    let Fresh { mut child, control, run_dir } = fresh;
+    let (mut events, mut commands) = control.split();
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Ok(event::Message::Ended(ended)) => worker.ended(ended.statement_id),
+                Ok(_) => {}
+                Err(_) => worker.retire(Retired::Died),
+            },
+            Some(message) = queue.recv() => {
+                if commands.send(message).await.is_err() {
+                    worker.retire(Retired::Died);
+                }
+            }
+            _ = tick.tick() => look_after(&worker),
+            () = worker.gone.cancelled() => break,
+        }
+    }
+    let why = worker.state().retired;
+    finish(&worker, why, &mut child, events, commands).await;
+    drop(run_dir);
+}
+
+fn look_after(worker: &Worker) {
+    let Some(pool) = worker.pool.upgrade() else { return worker.retire(Retired::Drained) };
+    if worker.is_stuck(Instant::now()) {
+        worker.retire(Retired::Stuck);
+    } else if worker.is_idle_since(pool.config.idle_timeout) {
+        worker.retire(Retired::Idle);
+    }
+}
+
+async fn finish(worker: &Worker, why: Option<Retired>, child: &mut tokio::process::Child, events: Events, commands: Commands) {
+    drop((events, commands));
+    let _ = child.start_kill();
+    let status = child.wait().await;
+    let exit = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+    match why {
+        Some(Retired::Idle | Retired::Evicted | Retired::Drained) => tracing::debug!(worker = worker.id, ?why, "worker ended"),
+        _ => tracing::warn!(worker = worker.id, ?why, exit, "worker lost"),
+    }
+    if let Some(pool) = worker.pool.upgrade() {
+        pool.leases.expel(&worker.token);
+        pool.forget(worker.id);
+    }
+}

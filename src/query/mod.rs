@@ -1,0 +1,115 @@
+//! The life of one statement: judge → authorise → prepare its tables → run on a worker → stream → log.
+//!
+//! It owns the order of these steps and the one log event at their end. It refuses to know a client protocol: the edges turn their
+//! calls into [`Caller`] and text, and its frames into their messages.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use futures::Stream;
+
+use crate::error::{Explain, Kind};
+use crate::names::{CatalogName, CredentialId, PrincipalName, SessionId, TableRef};
+
+/// On whose behalf and where a statement runs.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The authenticated caller.
+    pub principal: PrincipalName,
+    /// The credential that the catalogs see.
+    pub credential: CredentialId,
+    /// The session, for the log.
+    pub session: SessionId,
+    /// Where names without a catalog are looked up.
+    pub catalog: CatalogName,
+    /// Where names without a schema are looked up.
+    pub schema: String,
+}
+
+/// What a statement wants to change in its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionChange {
+    /// New default catalog.
+    pub catalog: CatalogName,
+    /// New default schema.
+    pub schema: String,
+}
+
+/// A statement judged and bound, not run.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// One nullable field a parameter, named `1`, `2`, … or as in the text.
+    pub parameters: SchemaRef,
+    /// The columns of its result; `None` for a statement that returns no rows (DDL, DML, USE).
+    pub columns: Option<SchemaRef>,
+}
+
+/// One piece of a result: an Arrow IPC message, as `FlightData` carries it.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The flatbuffer message (`data_header`).
+    pub header: Bytes,
+    /// The buffers (`data_body`).
+    pub body: Bytes,
+    /// The frame as a whole gRPC message: 5-byte prefix and protobuf `FlightData`.
+    pub message: Bytes,
+}
+
+/// The frames of a result: the schema first, then batches, none above 2 MB unless a single row is. Dropping it cancels the
+/// statement.
+pub type Frames = Pin<Box<dyn Stream<Item = Result<Frame, QueryError>> + Send>>;
+
+/// What came of a statement.
+pub enum Execution {
+    /// It returns rows.
+    Rows(Frames),
+    /// It has run.
+    Done {
+        /// Rows changed; `None` where the statement has no such number (DDL, USE).
+        affected: Option<u64>,
+        /// What the edge must change in the caller's session.
+        session: Option<SessionChange>,
+    },
+}
+
+/// What to do when the table of an ingest is there, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IngestMode {
+    /// It must be there.
+    Append,
+    /// It must not be there.
+    Create,
+    /// Created when it is not there.
+    CreateOrAppend,
+}
+
+/// A table of a listing.
+#[derive(Clone, Debug)]
+pub struct ListedTable {
+    /// Its name.
+    pub table: TableRef,
+    /// Its columns with `ARROW:FLIGHT:SQL:*` metadata; `None` when they were not asked for or the table could not be loaded.
+    pub columns: Option<SchemaRef>,
+}
+
+/// Which tables to list. Patterns are SQL LIKE with `%` and `_`.
+#[derive(Clone, Debug, Default)]
+pub struct TableFilter {
+    /// Exactly this catalog.
+    pub catalog: Option<CatalogName>,
+    /// LIKE pattern for the schema.
+    pub schema: Option<String>,
+    /// LIKE pattern for the table.
+    pub table: Option<String>,
+    /// Load the columns too.
+    pub with_columns: bool,
+}
+
+/// How long one statement may take and wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// The client's own deadline, if it is nearer than the configured one.
+    pub deadline: Option<Duration>,
+}
