@@ -3,15 +3,28 @@
 //! It owns the order of these steps and the one log event at their end. It refuses to know a client protocol: the edges turn their
 //! calls into [`Caller`] and text, and its frames into their messages.
 
+mod config;
+mod error;
+mod ingest;
+pub mod listing;
+mod log;
+mod prepare;
+mod statement;
+
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+pub use config::Config;
+pub use error::QueryError;
 use futures::Stream;
 
-use crate::error::{Explain, Kind};
 use crate::names::{CatalogName, CredentialId, PrincipalName, SessionId, TableRef};
+use crate::pool::connection::RawFrame;
+use crate::pool::{Pool, WorkerClass, WorkerKey};
+use crate::relay::Relay;
 
 /// On whose behalf and where a statement runs.
 #[derive(Clone, Debug)]
@@ -112,4 +125,50 @@ pub struct TableFilter {
 pub struct Limits {
     /// The client's own deadline, if it is nearer than the configured one.
     pub deadline: Option<Duration>,
+}
+
+/// The kernel that every protocol edge calls.
+#[derive(Clone)]
+pub struct Engine(Arc<Parts>);
+
+struct Parts {
+    config: Config,
+    pool: Pool,
+    relay: Arc<Relay>,
+}
+
+impl Engine {
+    /// An engine over these workers and catalogs.
+    #[must_use]
+    pub fn new(config: Config, pool: Pool, relay: Arc<Relay>) -> Self {
+        Self(Arc::new(Parts { config, pool, relay }))
+    }
+
+    fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    fn relay(&self) -> &Arc<Relay> {
+        &self.0.relay
+    }
+
+    /// When a statement that starts now must have ended.
+    fn deadline(&self, limits: Limits) -> tokio::time::Instant {
+        let configured = self.config().statement_timeout;
+        tokio::time::Instant::now() + limits.deadline.map_or(configured, |own| own.min(configured))
+    }
+}
+
+fn worker_key(caller: &Caller, class: WorkerClass) -> WorkerKey {
+    WorkerKey { credential: caller.credential.clone(), class }
+}
+
+impl From<RawFrame> for Frame {
+    fn from(raw: RawFrame) -> Self {
+        Self { header: raw.header, body: raw.body, message: raw.message }
+    }
 }

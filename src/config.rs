@@ -1,0 +1,285 @@
+//! Owns how the config comes together: the documented defaults (`config/polynya.yaml` itself), the user's file, environment
+//! variables, and flags, each over the one before. Refuses to know what a section means: each part owns its own `Config`.
+//!
+//! - A key that no part knows is an error that names it and the nearest known one.
+//! - `POLYNYA__POOL__MAX_WORKERS=4` sets `pool.max_workers`; `--set pool.max_workers=4` does too, and wins.
+//! - Maps are merged key by key; lists and single values are replaced.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::names::CatalogName;
+use crate::{auth, flight, pool, query, relay, session, telemetry};
+
+/// The reference config, which is also the defaults.
+pub const DEFAULTS: &str = include_str!("../config/polynya.yaml");
+
+/// Prefix of environment variables that set config keys.
+const ENV_PREFIX: &str = "POLYNYA__";
+
+/// Keys whose value `check-config` does not print.
+const SECRET_KEYS: [&str; 6] = ["client_secret", "token", "key", "password", "password_hash", "secret_access_key"];
+
+/// The whole config.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The Flight SQL edge.
+    pub flight: flight::Config,
+    /// Who may call.
+    pub auth: auth::Config,
+    /// Limits on sessions.
+    pub session: session::Config,
+    /// Limits on statements.
+    pub query: query::Config,
+    /// Worker processes.
+    pub pool: pool::Config,
+    /// The catalog relay.
+    pub relay: relay::Config,
+    /// The catalogs, by the name that users write.
+    pub catalogs: BTreeMap<CatalogName, relay::CatalogConfig>,
+    /// Where names without a catalog are looked up.
+    pub default_catalog: CatalogName,
+    /// Where names without a schema are looked up.
+    pub default_schema: String,
+    /// The log.
+    pub telemetry: telemetry::Config,
+    /// How long running statements may go on after SIGTERM.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+}
+
+/// Where the layers over the defaults come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The user's file.
+    pub file: Option<PathBuf>,
+    /// `key.path=value` pairs.
+    pub set: Vec<String>,
+}
+
+/// What is wrong with the config.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the config file {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A text is not YAML.
+    #[error("{place} is not valid YAML: {reason}")]
+    Yaml {
+        /// Which text.
+        place: String,
+        /// What the parser said.
+        reason: String,
+    },
+    /// A key or value has no place in the config.
+    #[error("config: {path}: {reason}")]
+    Invalid {
+        /// Dotted path of the key.
+        path: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A `--set` without `=`.
+    #[error("--set {0}: write KEY=VALUE with a dotted key, such as pool.max_workers=4")]
+    Set(String),
+}
+
+/// Puts the layers together, as one tree.
+///
+/// # Errors
+/// When a text cannot be read or is not YAML.
+pub fn merged(sources: &Sources, environment: impl Iterator<Item = (String, String)>) -> Result<Value, ConfigError> {
+    let mut tree = parse(DEFAULTS, "the built-in default config")?;
+    if let Some(path) = &sources.file {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        overlay(&mut tree, relative_to(parse(&text, &path.display().to_string())?, path));
+    }
+    let mut variables: Vec<_> = environment.filter_map(|(k, v)| Some((k.strip_prefix(ENV_PREFIX)?.to_lowercase(), v))).collect();
+    variables.sort();
+    for (key, value) in variables {
+        overlay(&mut tree, nested(key.split("__"), parse(&value, &format!("environment variable {ENV_PREFIX}{}", key.to_uppercase()))?));
+    }
+    for pair in &sources.set {
+        let (key, value) = pair.split_once('=').ok_or_else(|| ConfigError::Set(pair.clone()))?;
+        overlay(&mut tree, nested(key.split('.'), parse(value, &format!("--set {key}"))?));
+    }
+    Ok(tree)
+}
+
+/// Reads the tree as a config.
+///
+/// # Errors
+/// When a key is unknown or a value is not of its type.
+pub fn load(tree: Value) -> Result<Config, ConfigError> {
+    let config: Config = serde_path_to_error::deserialize(tree).map_err(|error| {
+        let path = error.path().to_string();
+        let reason = explain(&error.into_inner().to_string());
+        ConfigError::Invalid { path, reason }
+    })?;
+    if !config.catalogs.contains_key(&config.default_catalog) {
+        let known: Vec<&str> = config.catalogs.keys().map(CatalogName::as_str).collect();
+        return Err(ConfigError::Invalid {
+            path: "default_catalog".to_owned(),
+            reason: format!("`{}` is not one of the catalogs: {}", config.default_catalog, known.join(", ")),
+        });
+    }
+    Ok(config)
+}
+
+/// The tree as YAML with secrets blotted out.
+///
+/// # Errors
+/// When it cannot be written as YAML, which a parsed tree always can.
+pub fn redacted(tree: &Value) -> Result<String, ConfigError> {
+    let mut tree = tree.clone();
+    blot(&mut tree);
+    serde_saphyr::to_string(&tree).map_err(|e| ConfigError::Yaml { place: "the effective config".to_owned(), reason: e.to_string() })
+}
+
+fn parse(text: &str, place: &str) -> Result<Value, ConfigError> {
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_saphyr::from_str(text).map_err(|e| ConfigError::Yaml { place: place.to_owned(), reason: e.to_string() })
+}
+
+/// Lays one tree over another. The catalogs of a user's file replace the built-in example as a whole.
+fn overlay(base: &mut Value, layer: Value) {
+    match (base, layer) {
+        (_, Value::Null) => {}
+        (Value::Object(base), Value::Object(layer)) => {
+            for (key, value) in layer {
+                if key == "catalogs" && is_new_set(base.get(&key), &value) {
+                    base.insert(key, value);
+                    continue;
+                }
+                match base.get_mut(&key) {
+                    // `key: ~` in a file takes an optional value away.
+                    Some(slot) if value.is_null() => *slot = Value::Null,
+                    Some(slot) => overlay(slot, value),
+                    None => {
+                        base.insert(key, value);
+                    }
+                }
+            }
+        }
+        (base, layer) => *base = layer,
+    }
+}
+
+/// Whether a layer brings catalogs of its own, of which none changes one that is there.
+fn is_new_set(base: Option<&Value>, layer: &Value) -> bool {
+    let (Some(Value::Object(base)), Value::Object(layer)) = (base, layer) else { return false };
+    layer.keys().all(|name| !base.contains_key(name)) && layer.values().all(|catalog| catalog.get("type").is_some())
+}
+
+/// Paths of embedded catalogs in a file are meant from where the file lies.
+fn relative_to(mut tree: Value, file: &Path) -> Value {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let catalogs = tree.get_mut("catalogs").and_then(Value::as_object_mut);
+    for path in catalogs.into_iter().flat_map(Map::values_mut).filter_map(|catalog| catalog.get_mut("path")) {
+        if let Some(relative) = path.as_str().filter(|p| Path::new(p).is_relative()) {
+            *path = Value::String(folder.join(relative).to_string_lossy().into_owned());
+        }
+    }
+    tree
+}
+
+fn nested<'a>(keys: impl DoubleEndedIterator<Item = &'a str>, value: Value) -> Value {
+    keys.rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.to_owned(), inner)])))
+}
+
+fn blot(tree: &mut Value) {
+    match tree {
+        Value::Object(map) => {
+            for (key, value) in map {
+                if SECRET_KEYS.contains(&key.as_str()) && value.is_string() {
+                    *value = Value::String("<redacted>".to_owned());
+                } else {
+                    blot(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(blot),
+        _ => {}
+    }
+}
+
+/// Adds the nearest known key to serde's message about an unknown one.
+fn explain(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
+        return message.to_owned();
+    }
+    let Some(unknown) = quoted.next() else { return message.to_owned() };
+    let known: Vec<&str> = quoted.collect();
+    let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
+    match nearest {
+        Some(nearest) => format!("{what} `{unknown}`; did you mean `{nearest}`? Known here: {}", known.join(", ")),
+        None => format!("{what} `{unknown}`: nothing can be set here"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(set: &[&str]) -> Result<Config, ConfigError> {
+        let sources = Sources { file: None, set: set.iter().map(|s| (*s).to_owned()).collect() };
+        load(merged(&sources, std::iter::empty())?)
+    }
+
+    #[test]
+    fn the_documented_defaults_are_a_config() {
+        with(&[]).expect("defaults");
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_known_one() {
+        let error = with(&["pool.max_worker=4"]).expect_err("unknown key").to_string();
+        assert!(error.contains("unknown key `max_worker`") && error.contains("`max_workers`"), "{error}");
+        let error = with(&["flights.listen=x"]).expect_err("unknown section").to_string();
+        assert!(error.contains("did you mean `flight`"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_type_names_the_path() {
+        let error = with(&["pool.max_workers=many"]).expect_err("a text").to_string();
+        assert!(error.contains("pool.max_workers"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_is_over_the_file_and_a_flag_over_both() {
+        let variables = [("POLYNYA__POOL__MAX_WORKERS".to_owned(), "3".to_owned())];
+        let tree = merged(&Sources::default(), variables.clone().into_iter()).expect("merge");
+        assert_eq!(load(tree).expect("load").pool.max_workers, 3);
+        let sources = Sources { file: None, set: vec!["pool.max_workers=5".to_owned()] };
+        let tree = merged(&sources, variables.into_iter()).expect("merge");
+        assert_eq!(load(tree).expect("load").pool.max_workers, 5);
+    }
+
+    #[test]
+    fn check_config_shows_no_secret() {
+        let sources = Sources { file: None, set: vec!["auth.key=planted-secret".to_owned()] };
+        let tree = merged(&sources, std::iter::empty()).expect("merge");
+        let shown = redacted(&tree).expect("yaml");
+        assert!(!shown.contains("planted-secret") && shown.contains("<redacted>"), "{shown}");
+    }
+
+    #[test]
+    fn a_default_catalog_must_be_there() {
+        let error = with(&["default_catalog=nowhere"]).expect_err("missing catalog").to_string();
+        assert!(error.contains("nowhere") && error.contains("lake"), "{error}");
+    }
+}

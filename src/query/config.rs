@@ -1,0 +1,20 @@
+//! Owns the section `query` of the config: the limits on one statement and on listings.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The section `query` of the config; `config/polynya.yaml` documents each key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// From the statement's arrival to its last row.
+    #[serde(with = "humantime_serde")]
+    pub statement_timeout: Duration,
+    /// Tables loaded at once for a listing with columns.
+    pub listing_loads: usize,
+    /// Tables that one listing may name.
+    pub listing_tables: usize,
+    /// Whether the query log carries the statements' text.
+    pub log_sql: bool,
+}

@@ -1,0 +1,70 @@
+//! Owns what can go wrong in the life of a statement.
+
+use std::time::Duration;
+
+use crate::error::{Explain, Kind};
+use crate::names::CatalogName;
+use crate::pool::PoolError;
+use crate::relay::CatalogError;
+
+/// Why a statement did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// No worker, a lost one, or the statement's own failure.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The worker was lost while a write was under way.
+    #[error(
+        "the worker was lost while the write ran: it may or may not have been committed. Look at the table before running it again"
+    )]
+    WriteUnknown(#[source] PoolError),
+    /// A catalog refused, or could not be reached.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The deadline passed.
+    #[error("the statement did not end within {} s (its deadline, or query.statement_timeout) and was cancelled", .0.as_secs_f32())]
+    Deadline(Duration),
+    /// A catalog that is not configured.
+    #[error("catalog \"{name}\" does not exist; there are: {}", known.iter().map(CatalogName::as_str).collect::<Vec<_>>().join(", "))]
+    NoCatalog {
+        /// The name asked for.
+        name: CatalogName,
+        /// The configured ones.
+        known: Vec<CatalogName>,
+    },
+    /// A schema that the catalog does not have.
+    #[error("schema \"{schema}\" does not exist in catalog \"{catalog}\"")]
+    NoSchema {
+        /// The catalog.
+        catalog: CatalogName,
+        /// The schema asked for.
+        schema: String,
+    },
+    /// A listing names more tables than allowed.
+    #[error("the listing has more than {limit} tables (query.listing_tables): ask for one schema, or for a narrower name pattern")]
+    ListingTooLarge {
+        /// The configured ceiling.
+        limit: usize,
+    },
+    /// What the client sent for an ingest is not right.
+    #[error("{0}")]
+    Input(String),
+    /// Something that cannot happen did.
+    #[error("{0}")]
+    Defect(String),
+}
+
+impl Explain for QueryError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Pool(error) => error.kind(),
+            Self::WriteUnknown(_) => Kind::Unavailable,
+            Self::Catalog(error) => error.kind(),
+            Self::Deadline(_) => Kind::DeadlineExceeded,
+            Self::NoCatalog { .. } | Self::NoSchema { .. } => Kind::NotFound,
+            Self::ListingTooLarge { .. } => Kind::ResourceExhausted(None),
+            Self::Input(_) => Kind::InvalidArgument,
+            Self::Defect(_) => Kind::Internal,
+        }
+    }
+}

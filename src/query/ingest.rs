@@ -1,0 +1,128 @@
+//! Owns the way of a client's batches into a table: one exclusive worker, batches passed on as they come, and an eye on the worker
+//! meanwhile, which may refuse at any time. Refuses to decode the batches; the worker does.
+
+use futures::{Stream, StreamExt};
+
+use super::log::StatementLog;
+use super::{Caller, Engine, Frame, IngestMode, Limits, QueryError};
+use crate::names::TableRef;
+use crate::pool::connection::{Reply, Requests};
+use crate::pool::{Lease, PoolError, WorkerClass};
+use crate::relay::lease::LeaseTerms;
+use crate::wire::FrameKind;
+use crate::wire::proto::{Ingest, IngestMode as WireMode, Request, request};
+
+impl Engine {
+    /// Appends a client's batches to a table, in one commit; gives the number of rows.
+    ///
+    /// # Errors
+    /// When the table or its schema is not as the mode asks, a column's type has no place in Iceberg, the client's stream breaks
+    /// off (nothing is committed then), or the commit fails.
+    pub async fn ingest(
+        &self,
+        caller: &Caller,
+        table: TableRef,
+        mode: IngestMode,
+        frames: impl Stream<Item = Result<Frame, QueryError>> + Send + Unpin + 'static,
+        limits: Limits,
+    ) -> Result<u64, QueryError> {
+        let mut log = StatementLog::begin(self.config(), caller, "ingest", &table.to_string());
+        log.classed("BLIND_INSERT");
+        let ingested = self.within(limits, self.ingest_on_worker(caller, table, mode, frames, &mut log)).await;
+        match ingested {
+            Ok(rows) => {
+                log.end(i64::try_from(rows).ok());
+                Ok(rows)
+            }
+            Err(error) => {
+                log.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn ingest_on_worker(
+        &self,
+        caller: &Caller,
+        table: TableRef,
+        mode: IngestMode,
+        frames: impl Stream<Item = Result<Frame, QueryError>> + Send + Unpin + 'static,
+        log: &mut StatementLog,
+    ) -> Result<u64, QueryError> {
+        let schema = table.namespace.to_string();
+        if !self.schema_exists(caller, &table.catalog, &schema).await? {
+            return Err(QueryError::NoSchema { catalog: table.catalog, schema });
+        }
+        if mode == IngestMode::Append {
+            self.relay().load(&caller.credential, &table).await?;
+        }
+        let mut lease = self.lease(caller, WorkerClass::Exclusive, log).await?;
+        let terms = LeaseTerms { whole_metadata: true, writes: true, blind_insert: true };
+        lease.ask(request(&table, mode), terms).await?;
+        stream_to_worker(&mut lease, frames, log).await
+    }
+}
+
+fn request(table: &TableRef, mode: IngestMode) -> Request {
+    let ingest = Ingest {
+        catalog: table.catalog.to_string(),
+        schema: table.namespace.to_string(),
+        table: table.table.clone(),
+        mode: match mode {
+            IngestMode::Append => WireMode::Append,
+            IngestMode::Create => WireMode::Create,
+            IngestMode::CreateOrAppend => WireMode::CreateOrAppend,
+        }
+        .into(),
+    };
+    Request { action: Some(request::Action::Ingest(ingest)), ..Request::default() }
+}
+
+async fn stream_to_worker(
+    lease: &mut Lease,
+    frames: impl Stream<Item = Result<Frame, QueryError>> + Unpin,
+    log: &mut StatementLog,
+) -> Result<u64, QueryError> {
+    let (reply, input_sent) = {
+        let (requests, replies) = lease.halves()?;
+        let input = send_all(requests, frames, log);
+        tokio::pin!(input);
+        tokio::select! {
+            // The worker's word counts first: when it refused, writing to it fails as well.
+            biased;
+            reply = replies.next() => (reply, false),
+            // A client that broke off drops the lease, which cancels the statement before anything is committed.
+            sent = &mut input => match sent {
+                Ok(()) => (replies.next().await, true),
+                Err(InputError::Client(error)) => return Err(error),
+                Err(InputError::Worker(_)) => (replies.next().await, false),
+            },
+        }
+    };
+    match lease.settle(reply, input_sent) {
+        Ok(Reply::Done(done)) => Ok(u64::try_from(done.affected).unwrap_or(0)),
+        Ok(_) => Err(PoolError::Protocol("an ingest was answered with rows").into()),
+        Err(lost @ PoolError::Lost { .. }) if input_sent => Err(QueryError::WriteUnknown(lost)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+enum InputError {
+    Client(QueryError),
+    Worker(#[expect(dead_code, reason = "the worker's own message is read instead")] std::io::Error),
+}
+
+async fn send_all(
+    requests: &mut Requests,
+    mut frames: impl Stream<Item = Result<Frame, QueryError>> + Unpin,
+    log: &mut StatementLog,
+) -> Result<(), InputError> {
+    let mut kind = FrameKind::Schema;
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(InputError::Client)?;
+        requests.ipc(kind, &frame.header, &frame.body).await.map_err(InputError::Worker)?;
+        log.sent(frame.body.len());
+        kind = FrameKind::Batch;
+    }
+    requests.end_of_input().await.map_err(InputError::Worker)
+}

@@ -1,0 +1,35 @@
+//! Owns what happens between the guard's verdict and the run: the statement's tables are loaded into the relay's cache, all at
+//! once and with typed errors, and the listings that it reads are made. Refuses to run anything.
+
+use futures::future::try_join_all;
+
+use super::{Caller, Engine, QueryError};
+use crate::names::{CatalogName, Namespace, TableRef};
+use crate::wire::proto::{Class, Judged, Proceed, TableName};
+
+impl Engine {
+    /// Makes ready what a judged statement needs.
+    pub(super) async fn prepare(&self, caller: &Caller, judged: &Judged) -> Result<Proceed, QueryError> {
+        let mut tables: Vec<TableRef> = judged.tables.iter().map(table_ref).collect();
+        // DDL finds out itself whether its target is there; an INSERT into a missing table is told so here.
+        if let Some(target) = &judged.target
+            && matches!(judged.class(), Class::BlindInsert | Class::OtherWrite)
+            && !judged.creates_target
+        {
+            tables.push(table_ref(target));
+        }
+        tables.sort();
+        tables.dedup();
+        let loads = try_join_all(tables.iter().map(|table| self.relay().load(&caller.credential, table)));
+        let (_, listings) = tokio::try_join!(async { Ok(loads.await?) }, self.listings(caller, &judged.listings))?;
+        Ok(Proceed { listings })
+    }
+}
+
+fn table_ref(name: &TableName) -> TableRef {
+    TableRef {
+        catalog: CatalogName::from(name.catalog.as_str()),
+        namespace: Namespace::from_schema(&name.schema),
+        table: name.table.clone(),
+    }
+}

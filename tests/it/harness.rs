@@ -1,0 +1,303 @@
+//! Starts what the tests talk to: real `polynya serve` processes on port 0, the Iceberg reference REST server, and programs that
+//! drive stock clients. Everything ends with its value. A missing part fails the test and says how to get it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use futures::TryStreamExt;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a server may take to come up on a loaded machine.
+const START: Duration = Duration::from_secs(60);
+
+/// A running gateway; killed when dropped.
+pub struct Gateway {
+    child: Child,
+    /// `127.0.0.1:<port>`.
+    pub addr: String,
+    /// Where its embedded catalog and log are; removed with it.
+    pub dir: TempDir,
+}
+
+/// A variable that `make test` sets.
+pub fn part(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests by `make test`, which fetches every part"))
+}
+
+/// The project's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn polynya() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_polynya"))
+}
+
+impl Gateway {
+    /// A gateway on an embedded catalog of its own, open to everybody on loopback.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with `--set` pairs.
+    pub fn with(set: &[&str]) -> Self {
+        Self::in_dir(TempDir::new().expect("a directory"), set)
+    }
+
+    /// A gateway whose embedded catalog lies in this directory.
+    pub fn in_dir(dir: TempDir, set: &[&str]) -> Self {
+        let mut command = polynya();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--set"]).arg(format!("catalogs.lake.path={}", dir.path().join("lake").display()));
+        command.arg("--set").arg(format!("pool.run_dir={}", dir.path().display()));
+        for pair in set {
+            command.args(["--set", pair]);
+        }
+        let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the polynya binary");
+        let addr = first_line_with(&mut child, "grpc://").unwrap_or_else(|| {
+            let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+            panic!("the gateway did not come up:\n{log}")
+        });
+        Self { child, addr, dir }
+    }
+
+    pub fn uri(&self) -> String {
+        format!("grpc://{}", self.addr)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub async fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.addr)).expect("an address").connect().await.expect("a connection")
+    }
+
+    pub async fn client(&self) -> FlightSqlServiceClient<Channel> {
+        FlightSqlServiceClient::new(self.channel().await)
+    }
+
+    /// Rows of a query by an anonymous client.
+    pub async fn query(&self, sql: &str) -> Result<Vec<RecordBatch>, tonic::Status> {
+        query(&mut self.client().await, sql).await
+    }
+
+    /// A statement that must work.
+    pub async fn run(&self, sql: &str) {
+        self.query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}\n{}", self.log()));
+    }
+
+    /// One value as text.
+    pub async fn value(&self, sql: &str) -> String {
+        let batches = self.query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}\n{}", self.log()));
+        let batch = batches.iter().find(|b| b.num_rows() > 0).unwrap_or_else(|| panic!("{sql}: no row"));
+        arrow::util::display::array_value_to_string(batch.column(0), 0).expect("a value")
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn terminate(mut self) -> std::process::ExitStatus {
+        let pid = rustix_pid(self.pid());
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        let until = Instant::now() + START;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the gateway did not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Process ids of its workers.
+    pub fn workers(&self) -> Vec<u32> {
+        children(self.pid())
+    }
+}
+
+fn rustix_pid(pid: u32) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid")
+}
+
+/// SIGKILL to a process that a test started.
+pub fn kill(pid: u32) {
+    let _ = rustix::process::kill_process(rustix_pid(pid), rustix::process::Signal::KILL);
+}
+
+/// The children of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- log of the gateway ----\n{}", self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Rows of a query by this client.
+pub async fn query(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Result<Vec<RecordBatch>, tonic::Status> {
+    let status = |error: arrow::error::ArrowError| match error {
+        arrow::error::ArrowError::ExternalError(source) => match source.downcast::<tonic::Status>() {
+            Ok(status) => *status,
+            Err(other) => tonic::Status::unknown(other.to_string()),
+        },
+        arrow::error::ArrowError::IpcError(text) => tonic::Status::unknown(text),
+        other => tonic::Status::unknown(other.to_string()),
+    };
+    let info = client.execute(sql.to_owned(), None).await.map_err(status)?;
+    let mut batches = Vec::new();
+    for endpoint in info.endpoint {
+        let ticket = endpoint.ticket.expect("a ticket");
+        let stream = client.do_get(ticket).await.map_err(status)?;
+        let rows: Vec<RecordBatch> = stream.try_collect().await.map_err(|e| match e {
+            arrow_flight::error::FlightError::Tonic(status) => *status,
+            other => tonic::Status::unknown(other.to_string()),
+        })?;
+        batches.extend(rows);
+    }
+    Ok(batches)
+}
+
+/// Waits for a line of the child's output with this word; gives what stands behind it, up to white space.
+fn first_line_with(child: &mut Child, word: &str) -> Option<String> {
+    let output = child.stdout.take().expect("a piped output");
+    let (found, wait) = std::sync::mpsc::channel();
+    let word = word.to_owned();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Some(at) = line.find(&word) {
+                let rest = line[at + word.len()..].split_whitespace().next().unwrap_or_default().to_owned();
+                // Nobody listens after the first; the thread goes on so that the child never blocks on its output.
+                let _ = found.send(rest);
+            }
+        }
+    });
+    wait.recv_timeout(START).ok()
+}
+
+/// The Iceberg project's own reference REST catalog on a SQLite file; ended when dropped.
+pub struct ReferenceRest {
+    child: Child,
+    pub port: u16,
+    /// Its warehouse and database.
+    pub dir: TempDir,
+}
+
+impl ReferenceRest {
+    pub fn start() -> Self {
+        let classpath = part("POLYNYA_ICEBERG_REST_CLASSPATH");
+        let dir = TempDir::new().expect("a directory");
+        let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
+        let mut child = Command::new("java")
+            .args(["-Xmx512m", "-cp", &classpath, "RestCatalogMain"])
+            .arg(dir.path().join("catalog.db"))
+            .arg(format!("file://{}", dir.path().join("warehouse").display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("java, from a JDK");
+        let port = first_line_with(&mut child, "LISTENING ").unwrap_or_else(|| {
+            let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+            panic!("the reference REST server did not come up:\n{log}")
+        });
+        Self { child, port: port.parse().expect("a port"), dir }
+    }
+
+    /// `--set` pairs that add it as catalog `rest`, by its token endpoint.
+    pub fn settings(&self) -> Vec<String> {
+        vec![
+            "catalogs.rest.type=rest".to_owned(),
+            format!("catalogs.rest.uri=http://127.0.0.1:{}", self.port),
+            "catalogs.rest.warehouse=main".to_owned(),
+            "catalogs.rest.credentials={type: oauth2, client_id: gateway, client_secret: secret, scope: catalog}".to_owned(),
+            format!("catalogs.rest.allowed_locations=['file://{}']", self.dir.path().join("warehouse").display()),
+        ]
+    }
+}
+
+impl Drop for ReferenceRest {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- log of the reference server ----\n{}", std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program under `tests/clients/`, with the stock drivers of `make setup`.
+pub struct Program {
+    command: Command,
+}
+
+impl Program {
+    pub fn python(name: &str, gateway: &Gateway) -> Self {
+        let mut command = Command::new(part("POLYNYA_CLIENTS_PYTHON"));
+        command.arg(root().join("tests/clients").join(name));
+        command.env("POLYNYA_URI", gateway.uri());
+        Self { command }
+    }
+
+    pub fn java(name: &str, gateway: &Gateway, options: &str) -> Self {
+        let mut command = Command::new("java");
+        command
+            .args(["--add-opens=java.base/java.nio=ALL-UNNAMED", "-Xmx512m", "-cp", &part("POLYNYA_JDBC_JAR")])
+            .arg(root().join("tests/clients").join(name))
+            .arg(format!("jdbc:arrow-flight-sql://{}/?useEncryption=false{options}", gateway.addr));
+        Self { command }
+    }
+
+    pub fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// Runs it; it must exit with 0. Gives its output.
+    pub fn succeed(mut self) -> String {
+        let output = self.command.stdin(Stdio::null()).output().expect("the program");
+        succeeded(&self.command, output)
+    }
+}
+
+/// Standard output of a command that must have worked.
+pub fn succeeded(command: &Command, output: Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} failed ({}):\n{out}\n{err}", output.status);
+    out.into_owned()
+}
+
+/// A copy of a folder, for a gateway of its own on data that was made once.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target: PathBuf = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
