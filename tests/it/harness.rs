@@ -3,7 +3,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -20,8 +21,8 @@ pub struct Gateway {
     child: Child,
     /// `127.0.0.1:<port>`.
     pub addr: String,
-    /// Where its embedded catalog and log are; removed with it.
-    pub dir: TempDir,
+    /// Where its embedded catalog and log are; removed with the last gateway on it.
+    pub dir: Arc<TempDir>,
 }
 
 /// A variable that `make test` sets.
@@ -46,11 +47,11 @@ impl Gateway {
 
     /// The same with `--set` pairs.
     pub fn with(set: &[&str]) -> Self {
-        Self::in_dir(TempDir::new().expect("a directory"), set)
+        Self::in_dir(Arc::new(TempDir::new().expect("a directory")), set)
     }
 
     /// A gateway whose embedded catalog lies in this directory.
-    pub fn in_dir(dir: TempDir, set: &[&str]) -> Self {
+    pub fn in_dir(dir: Arc<TempDir>, set: &[&str]) -> Self {
         let mut command = polynya();
         command.args(["serve", "--listen", "127.0.0.1:0", "--set"]).arg(format!("catalogs.lake.path={}", dir.path().join("lake").display()));
         command.arg("--set").arg(format!("pool.run_dir={}", dir.path().display()));
@@ -104,14 +105,13 @@ impl Gateway {
         arrow::util::display::array_value_to_string(batch.column(0), 0).expect("a value")
     }
 
-    /// SIGTERM, and the exit status.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
-        let pid = rustix_pid(self.pid());
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    /// SIGTERM; gives the exit status and the directory.
+    pub fn terminate(mut self) -> (ExitStatus, Arc<TempDir>) {
+        rustix::process::kill_process(pid(self.pid()), rustix::process::Signal::TERM).expect("a signal");
         let until = Instant::now() + START;
         loop {
             if let Some(status) = self.child.try_wait().expect("a status") {
-                return status;
+                return (status, Arc::clone(&self.dir));
             }
             assert!(Instant::now() < until, "the gateway did not end:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
@@ -124,13 +124,13 @@ impl Gateway {
     }
 }
 
-fn rustix_pid(pid: u32) -> rustix::process::Pid {
+fn pid(pid: u32) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid")
 }
 
 /// SIGKILL to a process that a test started.
 pub fn kill(pid: u32) {
-    let _ = rustix::process::kill_process(rustix_pid(pid), rustix::process::Signal::KILL);
+    let _ = rustix::process::kill_process(self::pid(pid), rustix::process::Signal::KILL);
 }
 
 /// The children of a process.

@@ -1,0 +1,134 @@
+//! The composition root: build → bind → serve → drain. The only place that knows every part, and whose task tracker every
+//! long-lived task is on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::extensions;
+use crate::flight::FlightServer;
+use crate::pool::{Environment, Pool};
+use crate::query::Engine;
+use crate::relay::Relay;
+use crate::relay::lease::Leases;
+use crate::session::Sessions;
+
+/// How long workers and the relay may take to end once no statement runs.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The address cannot be used.
+    #[error("cannot listen on flight.listen = {address}")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The rules on who may call don't fit the address.
+    #[error(transparent)]
+    Auth(#[from] crate::auth::AuthConfigError),
+    /// A catalog or the relay cannot be opened.
+    #[error(transparent)]
+    Relay(#[from] crate::relay::RelayError),
+    /// DuckDB's extension files were not found.
+    #[error(transparent)]
+    Extensions(#[from] extensions::ExtensionsError),
+    /// The system refused something that every start needs.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// A gateway that serves.
+pub struct Running {
+    /// Where Flight SQL is served.
+    pub flight_addr: SocketAddr,
+    drain_timeout: Duration,
+    stop: CancellationToken,
+    stop_workers: CancellationToken,
+    stop_relay: CancellationToken,
+    edges: TaskTracker,
+    tasks: TaskTracker,
+}
+
+/// What is allowed but should be known, one text each.
+///
+/// # Errors
+/// When the config contradicts itself.
+pub fn check(config: &Config) -> Result<Vec<String>, GatewayError> {
+    let listen = config.flight.listen;
+    Ok(config.auth.validate(listen)?)
+}
+
+/// Starts a gateway. It serves until `stop` is cancelled; [`Running::finish`] then drains it.
+///
+/// # Errors
+/// When the config contradicts itself, or a part cannot start.
+pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, GatewayError> {
+    let began = Instant::now();
+    for warning in check(&config)? {
+        tracing::warn!("{warning}");
+    }
+    let extension_dir = extensions::find(config.pool.extension_dir.as_deref())?;
+    let address = config.flight.listen;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| GatewayError::Listen { address: address.to_string(), source })?;
+    let flight_addr = listener.local_addr()?;
+
+    let (edges, tasks) = (TaskTracker::new(), TaskTracker::new());
+    let (stop_workers, stop_relay) = (CancellationToken::new(), CancellationToken::new());
+    let relay = Relay::bind(config.relay, config.catalogs.clone()).await?;
+    tasks.spawn(Arc::clone(&relay).serve(stop_relay.clone()));
+    let leases: Arc<dyn Leases> = relay.clone();
+    let environment = Environment {
+        worker_exe: std::env::current_exe()?,
+        extension_dir,
+        run_root: config.pool.run_dir.clone().unwrap_or_else(std::env::temp_dir),
+        catalogs: relay.catalogs(),
+        machine_memory: machine_memory(),
+        machine_cores: std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(2)),
+    };
+    let pool = Pool::start(config.pool, environment, leases, tasks.clone(), stop_workers.clone());
+    let engine = Engine::new(config.query, pool, relay);
+
+    let auth = Authenticator::new(&config.auth)?;
+    let sessions = Sessions::new(config.session, config.default_catalog, config.default_schema);
+    let server = FlightServer::new(engine, auth, sessions, config.flight);
+    edges.spawn(server.serve(listener, stop.clone()));
+    edges.close();
+    tracing::info!(%flight_addr, start_ms = began.elapsed().as_millis(), "serving Flight SQL");
+    Ok(Running { flight_addr, drain_timeout: config.drain_timeout, stop, stop_workers, stop_relay, edges, tasks })
+}
+
+impl Running {
+    /// Refuses new statements, lets running ones end within `drain_timeout`, then ends the workers.
+    pub async fn finish(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(self.drain_timeout, self.edges.wait()).await.is_err() {
+            tracing::warn!(drain_timeout_ms = self.drain_timeout.as_millis(), "drain_timeout passed: statements still running are cut");
+        }
+        self.stop_workers.cancel();
+        self.stop_relay.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(LAST_MOMENTS, self.tasks.wait()).await.is_err() {
+            tracing::warn!("a part did not end in time; its processes end with this one");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// The machine's memory in bytes, or the control group's limit where that is smaller.
+fn machine_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    let total = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    limit.map_or(total, |limit: u64| limit.min(total))
+}

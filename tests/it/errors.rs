@@ -1,0 +1,134 @@
+//! Bad input: a clear message that names what was wrong and what would be right, with the right gRPC code.
+
+use std::process::Stdio;
+
+use tonic::Code;
+
+use crate::harness::{Gateway, polynya};
+
+async fn refused(gateway: &Gateway, sql: &str) -> tonic::Status {
+    match gateway.query(sql).await {
+        Ok(_) => panic!("{sql} was not refused"),
+        Err(status) => status,
+    }
+}
+
+#[track_caller]
+fn says(status: &tonic::Status, code: Code, words: &[&str]) {
+    assert_eq!(status.code(), code, "{status}");
+    for word in words {
+        assert!(status.message().contains(word), "`{word}` is not in: {}", status.message());
+    }
+}
+
+fn serve_fails(arguments: &[&str]) -> String {
+    let output = polynya().arg("serve").args(arguments).stdin(Stdio::null()).output().expect("the binary");
+    assert!(!output.status.success(), "serve {arguments:?} should have failed");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_bad_config_names_the_key_and_the_nearest_known_one() {
+    let error = serve_fails(&["--set", "pool.max_worker=3"]);
+    assert!(error.contains("max_worker") && error.contains("did you mean `max_workers`"), "{error}");
+    let error = serve_fails(&["--set", "pool.queue_timeout=soon"]);
+    assert!(error.contains("pool.queue_timeout"), "{error}");
+    let error = serve_fails(&["--config", "does-not-exist.yaml"]);
+    assert!(error.contains("does-not-exist.yaml"), "{error}");
+}
+
+#[test]
+fn nobody_is_let_in_without_a_password_beyond_loopback() {
+    let error = serve_fails(&["--listen", "0.0.0.0:0"]);
+    assert!(error.contains("loopback") && error.contains("auth.mode"), "{error}");
+}
+
+#[tokio::test]
+async fn bad_sql_says_where() {
+    let gateway = Gateway::start();
+    says(&refused(&gateway, "SELEC 1").await, Code::InvalidArgument, &["SELEC"]);
+    says(&refused(&gateway, "SELECT nope FROM (SELECT 1 AS a)").await, Code::InvalidArgument, &["nope"]);
+    says(&refused(&gateway, "SELECT 1; SELECT 2").await, Code::InvalidArgument, &["one statement"]);
+    assert_eq!(gateway.value("SELECT 42").await, "42");
+}
+
+#[tokio::test]
+async fn a_missing_table_schema_or_catalog_is_not_found() {
+    let gateway = Gateway::start();
+    gateway.run("CREATE SCHEMA lake.bronze").await;
+    says(&refused(&gateway, "SELECT * FROM lake.bronze.nothing").await, Code::NotFound, &["nothing"]);
+    says(&refused(&gateway, "SELECT * FROM lake.nowhere.nothing").await, Code::NotFound, &["nowhere"]);
+    says(&refused(&gateway, "INSERT INTO lake.bronze.nothing VALUES (1)").await, Code::NotFound, &["nothing"]);
+    let status = refused(&gateway, "SELECT * FROM mars.bronze.nothing").await;
+    assert!(status.message().contains("mars") && status.message().contains("lake"), "{status}");
+}
+
+#[tokio::test]
+async fn what_the_guard_refuses_says_what_is_allowed() {
+    let gateway = Gateway::start();
+    for sql in ["COPY (SELECT 1) TO '/tmp/x.csv'", "ATTACH '/tmp/x.db'", "SET memory_limit = '1TB'", "UPDATE lake.main.t SET a = 1"] {
+        let status = refused(&gateway, sql).await;
+        assert!(matches!(status.code(), Code::Unimplemented | Code::PermissionDenied), "{sql}: {status}");
+        assert!(status.message().contains("SELECT"), "{sql}: {status}");
+    }
+    says(&refused(&gateway, "SELECT * FROM read_csv('/etc/passwd')").await, Code::PermissionDenied, &["read_csv"]);
+    says(&refused(&gateway, "SELECT getenv('HOME')").await, Code::PermissionDenied, &["getenv"]);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_unauthenticated() {
+    let gateway = with_user_ada();
+    let mut client = gateway.client().await;
+    let error = client.handshake("ada", "wrong").await.expect_err("a refusal").to_string();
+    assert!(error.to_lowercase().contains("password"), "{error}");
+    client.handshake("ada", "correct horse").await.expect("the right password");
+    let error = gateway.query("SELECT 1").await.expect_err("no credentials");
+    says(&error, Code::Unauthenticated, &[]);
+}
+
+/// A gateway with one user, `ada` / `correct horse`.
+fn with_user_ada() -> Gateway {
+    let hash = polynya().arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut hash = hash.expect("the binary");
+    std::io::Write::write_all(&mut hash.stdin.take().expect("stdin"), b"correct horse\n").expect("the password");
+    let output = hash.wait_with_output().expect("the hash");
+    let hash = String::from_utf8(output.stdout).expect("text");
+    let users = format!("auth.users=[{{name: ada, password_hash: '{}'}}]", hash.trim());
+    Gateway::with(&["auth.mode=users", &users])
+}
+
+#[tokio::test]
+async fn a_wrong_number_of_parameters_says_how_many() {
+    let gateway = Gateway::start();
+    let mut client = gateway.client().await;
+    let mut statement = client.prepare("SELECT ?::INTEGER + ?::INTEGER".to_owned(), None).await.expect("prepared");
+    let one = arrow::array::record_batch!(("1", Int32, [7])).expect("a batch");
+    statement.set_parameters(one).expect("parameters");
+    let error = statement.execute().await.err().map(|e| e.to_string());
+    let error = match error {
+        Some(error) => error,
+        None => panic!("one of two parameters was accepted"),
+    };
+    assert!(error.contains('2') && error.contains('1') && error.contains("parameter"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unreachable_catalog_is_unavailable_and_names_it() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("an address").port()
+    };
+    let uri = format!("catalogs.far.uri=http://127.0.0.1:{port}");
+    let gateway = Gateway::with(&["catalogs.far.type=rest", &uri, "catalogs.far.warehouse=gold"]);
+    says(&refused(&gateway, "SELECT * FROM far.gold.t").await, Code::Unavailable, &["far"]);
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn an_error_in_mid_stream_arrives_with_its_message() {
+    let gateway = Gateway::start();
+    let sql = "SELECT CASE WHEN i = 1000000 THEN 'x' ELSE '1' END::INTEGER AS v FROM range(1100000) t(i)";
+    let status = refused(&gateway, sql).await;
+    says(&status, Code::InvalidArgument, &["Could not convert string 'x'"]);
+    assert_eq!(gateway.value("SELECT 42").await, "42");
+}

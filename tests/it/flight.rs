@@ -1,0 +1,165 @@
+//! The Flight SQL calls themselves, by a plain client: what each answers, and that side effects happen exactly once.
+
+use arrow::array::{AsArray, RecordBatch, record_batch};
+use arrow::datatypes::{DataType, Int64Type};
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::{CommandGetDbSchemas, CommandGetTables};
+use arrow_flight::{FlightInfo, Ticket};
+use futures::TryStreamExt;
+use tonic::transport::Channel;
+
+use crate::harness::Gateway;
+
+type Client = FlightSqlServiceClient<Channel>;
+
+fn ticket(info: &FlightInfo) -> Ticket {
+    info.endpoint[0].ticket.clone().expect("a ticket")
+}
+
+async fn fetch(client: &mut Client, info: &FlightInfo) -> Vec<RecordBatch> {
+    client.do_get(ticket(info)).await.expect("a stream").try_collect().await.expect("rows")
+}
+
+fn strings(batches: &[RecordBatch], column: &str) -> Vec<String> {
+    let values = batches.iter().flat_map(|batch| {
+        let values = batch.column_by_name(column).expect("the column").as_string::<i32>().clone();
+        (0..values.len()).map(move |i| values.value(i).to_owned()).collect::<Vec<_>>()
+    });
+    values.collect()
+}
+
+async fn with_table() -> (Gateway, Client) {
+    let gateway = Gateway::start();
+    gateway.run("CREATE SCHEMA lake.bronze").await;
+    gateway.run("CREATE TABLE lake.bronze.t (id INTEGER, name VARCHAR, price DECIMAL(12,2), at TIMESTAMP, day DATE)").await;
+    let client = gateway.client().await;
+    (gateway, client)
+}
+
+#[tokio::test]
+async fn ddl_and_dml_run_once_at_get_flight_info_and_never_at_do_get() {
+    let (gateway, mut client) = with_table().await;
+    let sql = "INSERT INTO lake.bronze.t (id) VALUES (1), (2)";
+    let info = client.execute(sql.to_owned(), None).await.expect("executed");
+    assert_eq!(gateway.value("SELECT count(*) FROM lake.bronze.t").await, "2");
+    for _ in 0..3 {
+        fetch(&mut client, &info).await;
+    }
+    assert_eq!(gateway.value("SELECT count(*) FROM lake.bronze.t").await, "2");
+}
+
+#[tokio::test]
+async fn an_update_by_do_put_runs_once_and_says_how_many_rows() {
+    let (gateway, mut client) = with_table().await;
+    let rows = client.execute_update("INSERT INTO lake.bronze.t (id) SELECT i FROM range(7) r(i)".to_owned(), None).await;
+    assert_eq!(rows.expect("executed"), 7);
+    assert_eq!(gateway.value("SELECT count(*) FROM lake.bronze.t").await, "7");
+}
+
+#[tokio::test]
+async fn a_prepared_update_runs_once_a_row_of_parameters() {
+    let (gateway, mut client) = with_table().await;
+    let mut insert = client.prepare("INSERT INTO lake.bronze.t (id, name) VALUES (?, ?)".to_owned(), None).await.expect("prepared");
+    assert_eq!(insert.parameter_schema().expect("a schema").fields().len(), 2);
+    let rows = record_batch!(("1", Int32, [1, 2, 3]), ("2", Utf8, [Some("a"), None, Some("ä")])).expect("a batch");
+    insert.set_parameters(rows).expect("parameters");
+    assert_eq!(insert.execute_update().await.expect("executed"), 3);
+    insert.close().await.expect("closed");
+    assert_eq!(gateway.value("SELECT count(*) FROM lake.bronze.t WHERE name IS NOT NULL").await, "2");
+}
+
+#[tokio::test]
+async fn a_prepared_query_has_types_before_it_runs_and_rows_after() {
+    let (gateway, mut client) = with_table().await;
+    gateway.run("INSERT INTO lake.bronze.t (id, price) SELECT i, i * 1.5 FROM range(10) r(i)").await;
+    let sql = "SELECT id, price FROM lake.bronze.t WHERE id > ? ORDER BY id";
+    let mut query = client.prepare(sql.to_owned(), None).await.expect("prepared");
+    let columns = query.dataset_schema().expect("a schema").clone();
+    assert_eq!(columns.field(0).data_type(), &DataType::Int32);
+    assert_eq!(columns.field(1).data_type(), &DataType::Decimal128(12, 2));
+    assert_eq!(query.parameter_schema().expect("a schema").field(0).data_type(), &DataType::Int32);
+    for (bound, expected) in [(6, 3), (8, 1)] {
+        query.set_parameters(record_batch!(("1", Int32, [bound])).expect("a batch")).expect("parameters");
+        let info = query.execute().await.expect("executed");
+        let rows: usize = fetch(&mut client, &info).await.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(rows, expected);
+    }
+    query.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn catalogs_schemas_and_tables_are_listed_with_patterns() {
+    let (gateway, mut client) = with_table().await;
+    gateway.run("CREATE SCHEMA lake.silver").await;
+    gateway.run("CREATE TABLE lake.silver.other (a BIGINT NOT NULL)").await;
+    let info = client.get_catalogs().await.expect("catalogs");
+    assert_eq!(strings(&fetch(&mut client, &info).await, "catalog_name"), ["lake"]);
+
+    let schemas = CommandGetDbSchemas { catalog: Some("lake".to_owned()), db_schema_filter_pattern: Some("b%".to_owned()) };
+    let info = client.get_db_schemas(schemas).await.expect("schemas");
+    assert_eq!(strings(&fetch(&mut client, &info).await, "db_schema_name"), ["bronze"]);
+
+    let tables = CommandGetTables {
+        catalog: None,
+        db_schema_filter_pattern: None,
+        table_name_filter_pattern: Some("%".to_owned()),
+        table_types: Vec::new(),
+        include_schema: true,
+    };
+    let info = client.get_tables(tables.clone()).await.expect("tables");
+    let batches = fetch(&mut client, &info).await;
+    assert_eq!(strings(&batches, "table_name"), ["t", "other"]);
+    assert_eq!(strings(&batches, "table_type"), ["TABLE", "TABLE"]);
+    assert!(batches[0].column_by_name("table_schema").is_some());
+    let none = CommandGetTables { table_types: vec!["VIEW".to_owned()], ..tables };
+    let info = client.get_tables(none).await.expect("tables");
+    assert!(strings(&fetch(&mut client, &info).await, "table_name").is_empty());
+}
+
+#[tokio::test]
+async fn a_new_table_is_listed_at_once_and_a_dropped_one_is_gone() {
+    let (gateway, _client) = with_table().await;
+    let count = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'bronze'";
+    assert_eq!(gateway.value(count).await, "1");
+    gateway.run("CREATE TABLE lake.bronze.u AS SELECT 1 AS a").await;
+    assert_eq!(gateway.value(count).await, "2");
+    gateway.run("DROP TABLE lake.bronze.u").await;
+    assert_eq!(gateway.value(count).await, "1");
+    gateway.query("SELECT * FROM lake.bronze.u").await.expect_err("a dropped table");
+}
+
+#[tokio::test]
+async fn a_session_keeps_its_schema_and_others_do_not_see_it() {
+    let (gateway, mut client) = with_table().await;
+    let mut other = gateway.client().await;
+    client.execute("USE lake.bronze".to_owned(), None).await.expect("used");
+    let info = client.execute("SELECT count(*) AS n FROM t".to_owned(), None).await.expect("found by the session's schema");
+    let rows = fetch(&mut client, &info).await;
+    assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 0);
+    other.execute("SELECT count(*) FROM t".to_owned(), None).await.expect_err("another session");
+    client.execute("USE lake.nowhere".to_owned(), None).await.expect_err("a missing schema");
+}
+
+#[tokio::test]
+async fn no_message_is_above_two_megabytes_and_the_first_is_small() {
+    let gateway = Gateway::start();
+    let mut client = gateway.client().await;
+    let sql = "SELECT repeat('x', 3000) AS wide, i FROM range(5000) t(i)";
+    let info = client.execute(sql.to_owned(), None).await.expect("executed");
+    let mut raw = arrow_flight::flight_service_client::FlightServiceClient::new(gateway.channel().await);
+    let stream = raw.do_get(ticket(&info)).await.expect("a stream").into_inner();
+    let sizes: Vec<usize> = stream.map_ok(|m| m.data_body.len() + m.data_header.len()).try_collect().await.expect("messages");
+    assert!(sizes.iter().all(|&size| size <= 2 << 20), "{sizes:?}");
+    assert!(sizes.iter().sum::<usize>() > 15_000_000, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn narrow_rows_are_coalesced() {
+    let gateway = Gateway::start();
+    let mut client = gateway.client().await;
+    let info = client.execute("SELECT i FROM range(2000000) t(i)".to_owned(), None).await.expect("executed");
+    let batches = fetch(&mut client, &info).await;
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2_000_000);
+    // 2,048-row chunks would be 977 messages.
+    assert!(batches.len() < 200, "{} batches", batches.len());
+}

@@ -1,0 +1,140 @@
+//! Workers and statements come and go: deadlines, cancellation, lost workers, drain, restart.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use tonic::Code;
+
+use crate::harness::{Gateway, kill};
+
+/// A statement that runs for minutes if nobody ends it.
+const ENDLESS: &str = "SELECT count(*) FROM range(100000000000) t(i) WHERE (i * i) % 7 = 3";
+
+fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !reached() {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// CPU time of a process in clock ticks.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    fields.get(11).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0) + fields.get(12).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0)
+}
+
+fn are_quiet(pids: &[u32]) -> bool {
+    let before: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum();
+    std::thread::sleep(Duration::from_millis(300));
+    let after: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum();
+    after - before <= 3
+}
+
+#[tokio::test]
+async fn a_statement_ends_at_its_deadline() {
+    let gateway = Gateway::with(&["query.statement_timeout=1s"]);
+    let began = Instant::now();
+    let status = gateway.query(ENDLESS).await.expect_err("a deadline");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    let workers = gateway.workers();
+    until("the worker goes on with a statement past its deadline", Duration::from_secs(5), || are_quiet(&workers));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_stream_cancels_its_statement() {
+    let gateway = Gateway::start();
+    let mut client = gateway.client().await;
+    let sql = "SELECT * FROM range(100000000000)";
+    let info = client.execute(sql.to_owned(), None).await.expect("a description");
+    let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
+    let mut stream = client.do_get(ticket).await.expect("a stream");
+    stream.next().await.expect("a batch").expect("a good batch");
+    drop(stream);
+    let workers = gateway.workers();
+    until("the worker goes on with a statement that nobody reads", Duration::from_secs(5), || are_quiet(&workers));
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    assert_eq!(gateway.workers().len(), workers.len(), "a cancelled statement cost a worker");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_is_replaced() {
+    let gateway = Gateway::start();
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    for pid in gateway.workers() {
+        kill(pid);
+    }
+    // A statement may meet a worker whose death is not yet known; it is then told so, or retried.
+    until("statements work again", Duration::from_secs(20), || {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(gateway.query("SELECT 1")).is_ok())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_resource_exhausted_with_a_hint() {
+    let gateway = Gateway::with(&[
+        "pool.max_workers=1",
+        "pool.spares=0",
+        "pool.readers_per_key=1",
+        "pool.max_statements=1",
+        "pool.queue=1",
+        "pool.queue_timeout=1s",
+    ]);
+    let mut client = gateway.client().await;
+    let info = client.execute("SELECT * FROM range(100000000000)".to_owned(), None).await.expect("a description");
+    let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
+    let mut stream = client.do_get(ticket).await.expect("a stream");
+    stream.next().await.expect("a batch").expect("a good batch");
+    // One waits for the whole queue_timeout, the other finds the queue full.
+    let (one, two) = tokio::join!(gateway.query("SELECT 1"), gateway.query("SELECT 1"));
+    for status in [one.expect_err("no worker is free"), two.expect_err("no worker is free")] {
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.metadata().contains_key("retry-after-ms") || status.message().contains("try again"), "{status:?}");
+    }
+    drop(stream);
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn sigterm_drains_and_leaves_nothing() {
+    let gateway = Gateway::start();
+    gateway.run("CREATE SCHEMA lake.bronze").await;
+    let workers = gateway.workers();
+    assert!(!workers.is_empty());
+    let (status, dir) = gateway.terminate();
+    assert!(status.success(), "{status}");
+    for pid in workers {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "worker {pid} is left");
+    }
+    let left = std::fs::read_dir(dir.path()).expect("the directory").flatten();
+    let left: Vec<_> = left.map(|e| e.file_name()).filter(|name| name.to_string_lossy().starts_with("polynya-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn the_gateway_s_death_ends_its_workers() {
+    let gateway = Gateway::start();
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    let workers = gateway.workers();
+    kill(gateway.pid());
+    until("workers end with the gateway", Duration::from_secs(2), || {
+        workers.iter().all(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        })
+    });
+}
+
+#[tokio::test]
+async fn tables_are_there_after_a_restart() {
+    let gateway = Gateway::start();
+    gateway.run("CREATE SCHEMA lake.bronze").await;
+    gateway.run("CREATE TABLE lake.bronze.t AS SELECT i AS a FROM range(10) r(i)").await;
+    let (status, dir) = gateway.terminate();
+    assert!(status.success(), "{status}");
+    let again = Gateway::in_dir(dir, &[]);
+    assert_eq!(again.value("SELECT sum(a)::BIGINT FROM lake.bronze.t").await, "45");
+}
