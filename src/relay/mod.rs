@@ -3,4 +3,260 @@
 //! Everything hard about a shared lakehouse has its one home here: the upstream catalogs and their tokens, the table cache, what a
 //! worker's lease allows it, and commits. It refuses to know SQL, sessions and clients.
 
+mod cache;
+mod commit;
+pub mod config;
+mod confine;
+pub mod error;
 pub mod lease;
+mod server;
+mod table;
+mod upstream;
+mod workers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::cache::TableCache;
+use self::config::{CatalogConfig, Config};
+use self::confine::Confinement;
+pub use self::error::{CatalogError, RelayError};
+use self::lease::{LeaseTerms, Leases, WorkerGrant};
+use self::upstream::embedded::Embedded;
+use self::upstream::{PageRequest, Upstream};
+use self::workers::Workers;
+use crate::lake::Column;
+use crate::lake::catalog::Catalog;
+use crate::names::{CatalogName, CredentialId, Namespace, TableRef, WorkerToken};
+
+/// How many levels of namespaces are looked through.
+const MAX_NAMESPACE_DEPTH: usize = 16;
+
+/// How many pages of one list are read before the catalog is taken to be going round in circles.
+const MAX_PAGES: usize = 10_000;
+
+/// The relay of one gateway.
+pub struct Relay {
+    config: Config,
+    address: SocketAddr,
+    /// Taken by `serve`.
+    listener: Mutex<Option<TcpListener>>,
+    catalogs: BTreeMap<CatalogName, Served>,
+    workers: Workers,
+    cache: Arc<TableCache>,
+}
+
+/// A catalog as the relay has it.
+struct Served {
+    upstream: Arc<dyn Upstream>,
+    confinement: Arc<Confinement>,
+}
+
+impl Relay {
+    /// Binds a loopback port and opens the embedded catalogs. Others are first asked when they are needed.
+    ///
+    /// # Errors
+    /// When the port, an embedded catalog or a configured secret cannot be had, or a setting cannot be used.
+    pub async fn bind(config: Config, catalogs: BTreeMap<CatalogName, CatalogConfig>) -> Result<Arc<Self>, RelayError> {
+        let mut served = BTreeMap::new();
+        for (name, catalog) in catalogs {
+            served.insert(name.clone(), open(&config, name, catalog).await?);
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let cache = Arc::new(TableCache::new(config.cache_bytes, config.max_staleness, config.negative_ttl));
+        Ok(Arc::new(Self {
+            address: listener.local_addr()?,
+            listener: Mutex::new(Some(listener)),
+            catalogs: served,
+            workers: Workers::default(),
+            cache,
+            config,
+        }))
+    }
+
+    /// Answers workers until `stop` is cancelled; requests under way are finished.
+    ///
+    /// # Errors
+    /// When it is called a second time.
+    pub async fn serve(self: Arc<Self>, stop: CancellationToken) -> Result<(), RelayError> {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = listener.ok_or_else(|| std::io::Error::other("the relay is served already"))?;
+        server::serve(self, listener, stop).await?;
+        Ok(())
+    }
+
+    /// The configured catalogs, in order.
+    #[must_use]
+    pub fn catalogs(&self) -> Vec<CatalogName> {
+        self.catalogs.keys().cloned().collect()
+    }
+
+    /// All namespaces of a catalog that the credential may see, of every level, parents before their children.
+    ///
+    /// # Errors
+    /// When the catalog is not there or does not answer.
+    pub async fn namespaces(&self, credential: &CredentialId, catalog: &CatalogName) -> Result<Vec<Namespace>, CatalogError> {
+        let upstream = &self.served(credential, catalog)?.upstream;
+        let mut found: BTreeSet<Namespace> = all_namespaces(&**upstream, None).await?.into_iter().collect();
+        let mut level: Vec<Namespace> = found.iter().cloned().collect();
+        for _ in 0..MAX_NAMESPACE_DEPTH {
+            let mut below = Vec::new();
+            for parent in level {
+                let children = match all_namespaces(&**upstream, Some(&parent)).await {
+                    Ok(children) => children,
+                    // Seen in the list of its parent, but not to be looked into; or dropped meanwhile.
+                    Err(CatalogError::Forbidden { .. } | CatalogError::NoSuchNamespace { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                let inside = |child: &Namespace| {
+                    child.levels().len() > parent.levels().len() && child.levels().starts_with(parent.levels())
+                };
+                // A catalog that does not know the parameter `parent` answers with the outermost ones again.
+                below.extend(children.into_iter().filter(inside).filter(|child| found.insert(child.clone())));
+            }
+            if below.is_empty() {
+                break;
+            }
+            level = below;
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Whether the namespace is there.
+    ///
+    /// # Errors
+    /// When the catalog is not there or does not answer.
+    pub async fn namespace_exists(
+        &self,
+        credential: &CredentialId,
+        catalog: &CatalogName,
+        namespace: &Namespace,
+    ) -> Result<bool, CatalogError> {
+        match self.served(credential, catalog)?.upstream.load_namespace(namespace).await {
+            Ok(_) => Ok(true),
+            Err(CatalogError::NoSuchNamespace { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The names of a namespace's tables, in order.
+    ///
+    /// # Errors
+    /// When the catalog or the namespace is not there, or does not answer.
+    pub async fn tables(
+        &self,
+        credential: &CredentialId,
+        catalog: &CatalogName,
+        namespace: &Namespace,
+    ) -> Result<Vec<String>, CatalogError> {
+        let upstream = &self.served(credential, catalog)?.upstream;
+        let mut page = PageRequest::default();
+        let mut tables = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let answer = upstream.list_tables(namespace, &page).await?;
+            tables.extend(answer.items);
+            match answer.next {
+                Some(token) => page.token = Some(token),
+                None => {
+                    tables.sort_unstable();
+                    tables.dedup();
+                    return Ok(tables);
+                }
+            }
+        }
+        Err(endless(catalog))
+    }
+
+    /// The columns of a table.
+    ///
+    /// # Errors
+    /// When the table is not there, must not be seen, or cannot be read.
+    pub async fn columns(&self, credential: &CredentialId, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
+        self.table(credential, table).await?.columns(&table.catalog)
+    }
+
+    /// Loads a table, so that the worker which asks for it next finds it in the cache.
+    ///
+    /// # Errors
+    /// When the table is not there, must not be seen, or cannot be read.
+    pub async fn load(&self, credential: &CredentialId, table: &TableRef) -> Result<(), CatalogError> {
+        self.table(credential, table).await.map(drop)
+    }
+
+    async fn table(&self, credential: &CredentialId, table: &TableRef) -> Result<Arc<table::Table>, CatalogError> {
+        let served = self.served(credential, &table.catalog)?;
+        self.cache.get(credential, table, &served.upstream, &served.confinement).await
+    }
+
+    /// The catalog as this credential sees it. Every catalog has one credential of its own so far, whoever asks.
+    fn served(&self, _credential: &CredentialId, catalog: &CatalogName) -> Result<&Served, CatalogError> {
+        self.catalogs.get(catalog).ok_or_else(|| CatalogError::NoSuchCatalog(catalog.clone()))
+    }
+}
+
+impl Leases for Relay {
+    fn admit(&self, grant: WorkerGrant) -> WorkerToken {
+        self.workers.admit(grant)
+    }
+
+    fn grant(&self, worker: &WorkerToken, terms: LeaseTerms) {
+        self.workers.grant(worker, terms);
+    }
+
+    fn clear(&self, worker: &WorkerToken) {
+        self.workers.clear(worker);
+    }
+
+    fn expel(&self, worker: &WorkerToken) {
+        self.workers.expel(worker);
+    }
+
+    fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn allowed_locations(&self, grant: &WorkerGrant) -> Vec<String> {
+        let of = |catalog: &CatalogName| self.catalogs.get(catalog).map(|served| served.confinement.prefixes().to_vec());
+        let locations: BTreeSet<String> = grant.catalogs.iter().filter_map(of).flatten().collect();
+        locations.into_iter().collect()
+    }
+}
+
+async fn open(config: &Config, name: CatalogName, catalog: CatalogConfig) -> Result<Served, RelayError> {
+    let (upstream, locations): (Arc<dyn Upstream>, Vec<String>) = match catalog {
+        CatalogConfig::Embedded { path } => {
+            let catalog = Catalog::open(&path).await.map_err(|source| RelayError::Open { catalog: name.clone(), source })?;
+            let locations = vec![catalog.uri().to_owned()];
+            (Arc::new(Embedded::new(name.clone(), Arc::new(catalog))), locations)
+        }
+        CatalogConfig::Rest(_rest) => {
+            let _ = config;
+            return Err(RelayError::Config { catalog: name, reason: "not there yet".to_owned() });
+        }
+    };
+    let confinement =
+        Confinement::new(locations).map_err(|reason| RelayError::Config { catalog: name.clone(), reason })?;
+    Ok(Served { upstream, confinement: Arc::new(confinement) })
+}
+
+async fn all_namespaces(upstream: &dyn Upstream, parent: Option<&Namespace>) -> Result<Vec<Namespace>, CatalogError> {
+    let mut page = PageRequest::default();
+    let mut found = Vec::new();
+    for _ in 0..MAX_PAGES {
+        let answer = upstream.list_namespaces(parent, &page).await?;
+        found.extend(answer.items);
+        match answer.next {
+            Some(token) => page.token = Some(token),
+            None => return Ok(found),
+        }
+    }
+    Err(endless(upstream.name()))
+}
+
+fn endless(catalog: &CatalogName) -> CatalogError {
+    CatalogError::BadAnswer { catalog: catalog.clone(), reason: "a list of it has no end".to_owned() }
+}

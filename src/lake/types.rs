@@ -1,0 +1,257 @@
+//! Owns the type map: what an Iceberg type is called in SQL, and which Arrow type DuckDB gives it. Refuses to convert values.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
+use serde_json::Value;
+
+use super::LakeError;
+
+/// How deep types may nest; a deeper one is broken metadata, not a table.
+const MAX_DEPTH: usize = 64;
+
+/// A column of a table's current schema.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// The column's name.
+    pub name: String,
+    /// Its type as DuckDB writes it, `DECIMAL(12,2)`.
+    pub sql_type: String,
+    /// Its type as DuckDB's results carry it.
+    pub data_type: DataType,
+    /// Whether it may hold NULL.
+    pub nullable: bool,
+    /// Its documentation.
+    pub comment: Option<String>,
+}
+
+/// The columns of table metadata's current schema, in order.
+///
+/// # Errors
+/// `Invalid` when the metadata has no such schema or a type cannot be read. A type that DuckDB cannot read is no error here: its
+/// column is listed under the Iceberg name of the type, as text.
+pub fn columns(metadata: &Value) -> Result<Vec<Column>, LakeError> {
+    let schema = current_schema(metadata).ok_or_else(|| invalid("the table metadata has no current schema"))?;
+    fields_of(schema)?
+        .iter()
+        .map(|field| {
+            let (sql_type, data_type) = type_of(&field["type"], 0)?;
+            Ok(Column {
+                name: name_of(field)?.to_owned(),
+                sql_type,
+                data_type,
+                nullable: !field["required"].as_bool().unwrap_or(false),
+                comment: field["doc"].as_str().map(str::to_owned),
+            })
+        })
+        .collect()
+}
+
+fn current_schema(metadata: &Value) -> Option<&Value> {
+    let id = metadata["current-schema-id"].as_i64();
+    let schemas = metadata["schemas"].as_array();
+    let current = schemas.and_then(|schemas| schemas.iter().find(|schema| schema["schema-id"].as_i64() == id));
+    // Format version 1 may have only this one.
+    current.or_else(|| metadata.get("schema"))
+}
+
+fn type_of(iceberg: &Value, depth: usize) -> Result<(String, DataType), LakeError> {
+    if depth > MAX_DEPTH {
+        return Err(invalid("the table's types are nested too deep"));
+    }
+    match iceberg {
+        Value::String(name) => Ok(primitive(name)),
+        Value::Object(nested) => match nested.get("type").and_then(Value::as_str) {
+            Some("struct") => struct_of(iceberg, depth),
+            Some("list") => {
+                let (sql, element) = type_of(&iceberg["element"], depth + 1)?;
+                Ok((format!("{sql}[]"), DataType::List(Arc::new(Field::new("l", element, true)))))
+            }
+            Some("map") => {
+                let (key_sql, key) = type_of(&iceberg["key"], depth + 1)?;
+                let (value_sql, value) = type_of(&iceberg["value"], depth + 1)?;
+                let entry = Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)]);
+                let entries = Arc::new(Field::new("entries", DataType::Struct(entry), false));
+                Ok((format!("MAP({key_sql}, {value_sql})"), DataType::Map(entries, false)))
+            }
+            _ => Err(invalid(format!("unknown nested type {iceberg}"))),
+        },
+        _ => Err(invalid(format!("unknown type {iceberg}"))),
+    }
+}
+
+fn struct_of(iceberg: &Value, depth: usize) -> Result<(String, DataType), LakeError> {
+    let mut texts = Vec::new();
+    let mut fields = Vec::new();
+    for field in fields_of(iceberg)? {
+        let name = name_of(field)?;
+        let (sql, data_type) = type_of(&field["type"], depth + 1)?;
+        texts.push(format!("{} {sql}", quoted(name)));
+        fields.push(Field::new(name, data_type, true));
+    }
+    Ok((format!("STRUCT({})", texts.join(", ")), DataType::Struct(fields.into())))
+}
+
+fn primitive(name: &str) -> (String, DataType) {
+    let utc = || Some("UTC".into());
+    let (sql, data_type) = match name {
+        "boolean" => ("BOOLEAN", DataType::Boolean),
+        "int" => ("INTEGER", DataType::Int32),
+        "long" => ("BIGINT", DataType::Int64),
+        "float" => ("FLOAT", DataType::Float32),
+        "double" => ("DOUBLE", DataType::Float64),
+        "date" => ("DATE", DataType::Date32),
+        "time" => ("TIME", DataType::Time64(TimeUnit::Microsecond)),
+        "timestamp" => ("TIMESTAMP", DataType::Timestamp(TimeUnit::Microsecond, None)),
+        "timestamptz" => ("TIMESTAMP WITH TIME ZONE", DataType::Timestamp(TimeUnit::Microsecond, utc())),
+        "timestamp_ns" => ("TIMESTAMP_NS", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+        // DuckDB has no type for instants finer than a microsecond.
+        "timestamptz_ns" => ("TIMESTAMP WITH TIME ZONE", DataType::Timestamp(TimeUnit::Microsecond, utc())),
+        "string" => ("VARCHAR", DataType::Utf8),
+        "uuid" => ("UUID", DataType::Utf8),
+        "binary" => ("BLOB", DataType::Binary),
+        _ if name.starts_with("fixed[") => ("BLOB", DataType::Binary),
+        _ => return decimal(name).unwrap_or_else(|| (name.to_uppercase(), DataType::Utf8)),
+    };
+    (sql.to_owned(), data_type)
+}
+
+fn decimal(name: &str) -> Option<(String, DataType)> {
+    let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
+    let (precision, scale): (u8, i8) = (precision.trim().parse().ok()?, scale.trim().parse().ok()?);
+    Some((format!("DECIMAL({precision},{scale})"), DataType::Decimal128(precision, scale)))
+}
+
+fn fields_of(schema: &Value) -> Result<&Vec<Value>, LakeError> {
+    schema["fields"].as_array().ok_or_else(|| invalid("a struct has no fields"))
+}
+
+fn name_of(field: &Value) -> Result<&str, LakeError> {
+    field["name"].as_str().ok_or_else(|| invalid("a column has no name"))
+}
+
+fn invalid(reason: impl Into<String>) -> LakeError {
+    LakeError::Invalid(reason.into())
+}
+
+/// A member's name as DuckDB writes it inside a type.
+fn quoted(name: &str) -> String {
+    let mut letters = name.chars();
+    let plain = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        && !KEYWORDS.split_whitespace().any(|keyword| keyword.eq_ignore_ascii_case(name));
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// The words that DuckDB 1.5 quotes when they are names (`duckdb_keywords()`, all but the unreserved ones).
+const KEYWORDS: &str = "
+    all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create default deferrable
+    desc describe distinct do else end except false fetch for foreign from group having in initially intersect into lambda lateral
+    leading limit not null offset on only or order pivot pivot_longer pivot_wider placing primary qualify references returning
+    select show some summarize symmetric table then to trailing true union unique unpivot using variadic when where window with
+    anti asof at authorization between bigint binary bit boolean by char character coalesce collation columns concurrently cross
+    dec decimal exists extract float freeze full generated glob grouping grouping_id ilike inner inout int integer interval is
+    isnull join left like map national natural nchar none notnull nullif numeric out outer overlaps overlay position positional
+    precision real right row semi setof similar smallint struct substring tablesample time timestamp treat trim try_cast unpack
+    values varchar verbose xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize
+    xmltable";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn one(iceberg: Value) -> (String, DataType) {
+        type_of(&iceberg, 0).unwrap()
+    }
+
+    #[test]
+    fn every_iceberg_type_has_its_sql_name_and_arrow_type() {
+        let utc: Option<Arc<str>> = Some("UTC".into());
+        for (iceberg, sql, arrow) in [
+            ("boolean", "BOOLEAN", DataType::Boolean),
+            ("int", "INTEGER", DataType::Int32),
+            ("long", "BIGINT", DataType::Int64),
+            ("float", "FLOAT", DataType::Float32),
+            ("double", "DOUBLE", DataType::Float64),
+            ("decimal(12, 2)", "DECIMAL(12,2)", DataType::Decimal128(12, 2)),
+            ("decimal(38,0)", "DECIMAL(38,0)", DataType::Decimal128(38, 0)),
+            ("date", "DATE", DataType::Date32),
+            ("time", "TIME", DataType::Time64(TimeUnit::Microsecond)),
+            ("timestamp", "TIMESTAMP", DataType::Timestamp(TimeUnit::Microsecond, None)),
+            ("timestamptz", "TIMESTAMP WITH TIME ZONE", DataType::Timestamp(TimeUnit::Microsecond, utc)),
+            ("timestamp_ns", "TIMESTAMP_NS", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+            ("string", "VARCHAR", DataType::Utf8),
+            ("uuid", "UUID", DataType::Utf8),
+            ("binary", "BLOB", DataType::Binary),
+            ("fixed[16]", "BLOB", DataType::Binary),
+            ("variant", "VARIANT", DataType::Utf8),
+        ] {
+            assert_eq!(one(json!(iceberg)), (sql.to_owned(), arrow), "{iceberg}");
+        }
+    }
+
+    #[test]
+    fn nested_types_are_written_as_duckdb_writes_them() {
+        let (sql, arrow) = one(json!({
+            "type": "struct",
+            "fields": [
+                { "id": 1, "name": "a", "required": true, "type": "int" },
+                { "id": 2, "name": "select", "required": false, "type": { "type": "list", "element-id": 3, "element": "string", "element-required": false } },
+                { "id": 4, "name": "say \"x\"", "required": false, "type": {
+                    "type": "map", "key-id": 5, "key": "string", "value-id": 6, "value": "long", "value-required": false } },
+            ],
+        }));
+        assert_eq!(sql, r#"STRUCT(a INTEGER, "select" VARCHAR[], "say ""x""" MAP(VARCHAR, BIGINT))"#);
+        let entries = Field::new(
+            "entries",
+            DataType::Struct(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Int64, true)].into()),
+            false,
+        );
+        assert_eq!(
+            arrow,
+            DataType::Struct(
+                vec![
+                    Field::new("a", DataType::Int32, true),
+                    Field::new("select", DataType::List(Arc::new(Field::new("l", DataType::Utf8, true))), true),
+                    Field::new("say \"x\"", DataType::Map(Arc::new(entries), false), true),
+                ]
+                .into()
+            )
+        );
+    }
+
+    #[test]
+    fn the_columns_are_those_of_the_current_schema() {
+        let found = columns(&json!({
+            "current-schema-id": 1,
+            "schemas": [
+                { "schema-id": 0, "type": "struct", "fields": [{ "id": 1, "name": "old", "required": false, "type": "int" }] },
+                { "schema-id": 1, "type": "struct", "fields": [
+                    { "id": 1, "name": "id", "required": true, "type": "long", "doc": "the key" },
+                    { "id": 2, "name": "at", "required": false, "type": "timestamptz" },
+                ] },
+            ],
+        }))
+        .unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].name.as_str(), found[0].nullable, found[0].comment.as_deref()), ("id", false, Some("the key")));
+        assert_eq!((found[1].sql_type.as_str(), found[1].nullable), ("TIMESTAMP WITH TIME ZONE", true));
+    }
+
+    #[test]
+    fn metadata_without_a_current_schema_is_an_error() {
+        assert!(columns(&json!({ "current-schema-id": 5, "schemas": [] })).is_err());
+        assert!(columns(&json!({})).is_err());
+    }
+
+    #[test]
+    fn endless_nesting_is_an_error_and_no_stack_overflow() {
+        let mut nested = json!("int");
+        for _ in 0..MAX_DEPTH + 2 {
+            nested = json!({ "type": "list", "element-id": 1, "element": nested, "element-required": false });
+        }
+        assert!(type_of(&nested, 0).is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! Owns the relay's settings and how a catalog is described in the config. Refuses to know where the config comes from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::secret::SecretRef;
+
+/// Settings of the relay itself. Durations are texts such as `1s` or `250ms`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How many bytes of table metadata are kept.
+    pub cache_bytes: u64,
+    /// How old a cached table may be before the catalog is asked whether it has changed. Own commits are seen at once.
+    #[serde(with = "humantime_serde")]
+    pub max_staleness: Duration,
+    /// How long "there is no such table" and "not allowed" are remembered.
+    #[serde(with = "humantime_serde")]
+    pub negative_ttl: Duration,
+    /// How long a connection to a catalog may take to open.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long one call to a catalog may take; a catalog's own `request_timeout` comes first.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// How long a commit may take with everything that belongs to it: sending it, finding out what became of it, sending it again.
+    #[serde(with = "humantime_serde")]
+    pub commit_timeout: Duration,
+    /// How often a commit is sent when it certainly was not made.
+    pub commit_attempts: u32,
+    /// How often a read is tried.
+    pub read_attempts: u32,
+    /// The largest answer taken from a catalog, and the largest request from a worker.
+    pub max_body_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 256 << 20,
+            max_staleness: Duration::from_secs(1),
+            negative_ttl: Duration::from_millis(250),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(20),
+            commit_timeout: Duration::from_secs(60),
+            commit_attempts: 4,
+            read_attempts: 3,
+            max_body_bytes: 256 << 20,
+        }
+    }
+}
+
+/// One catalog.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum CatalogConfig {
+    /// A catalog of the gateway's own, in a directory: SQLite and local files.
+    Embedded {
+        /// The directory; made when it is not there.
+        path: PathBuf,
+    },
+    /// An Iceberg REST catalog, such as Apache Polaris.
+    Rest(RestConfig),
+}
+
+/// How an Iceberg REST catalog is reached.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestConfig {
+    /// Its address up to and without `/v1`, such as `https://polaris.example.com/api/catalog`.
+    pub uri: String,
+    /// The warehouse to ask for; for Polaris the catalog's name there.
+    #[serde(default)]
+    pub warehouse: Option<String>,
+    /// Path prefix, when the catalog does not say it itself.
+    #[serde(default)]
+    pub prefix: Option<String>,
+    /// What the gateway shows the catalog.
+    #[serde(default)]
+    pub credentials: RestCredentials,
+    /// Storage prefixes that its tables may lie in, such as `s3://lake/gold/`. None given: any object store, never `file:`.
+    #[serde(default)]
+    pub allowed_locations: Vec<String>,
+    /// How long one call may take, when it differs from the relay's setting.
+    #[serde(default, with = "humantime_serde::option")]
+    pub request_timeout: Option<Duration>,
+}
+
+/// What the gateway shows an Iceberg REST catalog.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RestCredentials {
+    /// Nothing.
+    #[default]
+    None,
+    /// A fixed token.
+    Bearer {
+        /// The token.
+        token: SecretRef,
+    },
+    /// OAuth2 client credentials; the token is renewed ahead of its expiry.
+    Oauth2 {
+        /// The client's id.
+        client_id: String,
+        /// The client's secret.
+        client_secret: SecretRef,
+        /// What the token is for.
+        #[serde(default = "polaris_scope")]
+        scope: String,
+        /// Where tokens are had, when not at `<uri>/v1/oauth/tokens`.
+        #[serde(default)]
+        token_uri: Option<String>,
+    },
+}
+
+fn polaris_scope() -> String {
+    "PRINCIPAL_ROLE:ALL".to_owned()
+}

@@ -1,0 +1,152 @@
+//! Owns one table as a catalog gave it, made ready for workers: checked for where it points, stripped of credentials, whole and
+//! trimmed. Refuses to know how old it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::confine::Confinement;
+use super::error::CatalogError;
+use crate::lake::{self, Column, trim};
+use crate::names::{CatalogName, TableRef};
+
+/// An answer above this is parsed on a thread that may block.
+const LARGE_BYTES: usize = 256 << 10;
+
+/// Table properties that say where files are written.
+pub(super) const PLACE_PROPERTIES: [&str; 4] =
+    ["write.data.path", "write.metadata.path", "write.object-storage.path", "write.folder-storage.path"];
+
+/// A table, ready to be handed to workers.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// The catalog's own mark of this state.
+    pub(super) etag: Option<String>,
+    /// The load answer with full metadata; its `config` is empty.
+    pub(super) whole: Bytes,
+    /// The load answer with trimmed and backdated metadata; its `config` is empty.
+    pub(super) trimmed: Bytes,
+    /// The current columns, or why they cannot be read.
+    pub(super) columns: Result<Arc<[Column]>, String>,
+    /// `last-updated-ms` of the metadata.
+    pub(super) last_updated_ms: i64,
+}
+
+/// The load answer as a catalog sends it. Everything else in it, above all `config` and `storage-credentials`, is dropped: a
+/// left-over setting would make DuckDB create a secret that hides the worker's own.
+#[derive(Deserialize)]
+struct LoadAnswer<'a> {
+    #[serde(rename = "metadata-location", default)]
+    location: Option<String>,
+    #[serde(borrow)]
+    metadata: &'a RawValue,
+}
+
+impl Table {
+    /// Reads a load or create answer.
+    ///
+    /// # Errors
+    /// `BadAnswer` when it cannot be read, `OutsideLocation` when it points out of the catalog's storage.
+    pub(super) async fn read(
+        table: TableRef,
+        answer: Bytes,
+        etag: Option<String>,
+        confinement: Arc<Confinement>,
+    ) -> Result<Self, CatalogError> {
+        if answer.len() < LARGE_BYTES {
+            return Self::read_now(&table, &answer, etag, &confinement);
+        }
+        let catalog = table.catalog.clone();
+        tokio::task::spawn_blocking(move || Self::read_now(&table, &answer, etag, &confinement))
+            .await
+            .unwrap_or_else(|panic| Err(CatalogError::BadAnswer { catalog, reason: panic.to_string() }))
+    }
+
+    fn read_now(
+        table: &TableRef,
+        answer: &[u8],
+        etag: Option<String>,
+        confinement: &Confinement,
+    ) -> Result<Self, CatalogError> {
+        let catalog = &table.catalog;
+        let bad = |reason: String| CatalogError::BadAnswer { catalog: catalog.clone(), reason };
+        let unread = |error: serde_json::Error| bad(format!("the metadata of table \"{table}\" cannot be read: {error}"));
+        let answer: LoadAnswer<'_> = serde_json::from_slice(answer).map_err(unread)?;
+        let mut metadata: Value = serde_json::from_str(answer.metadata.get()).map_err(unread)?;
+        if !metadata.is_object() {
+            return Err(bad(format!("the metadata of table \"{table}\" is no object")));
+        }
+        check(table, answer.location.as_deref(), &metadata, confinement)?;
+        let columns = lake::columns(&metadata).map(Arc::from).map_err(|error| error.to_string());
+        let last_updated_ms = metadata["last-updated-ms"].as_i64().unwrap_or_default();
+        let whole = body(answer.location.as_deref(), answer.metadata.get());
+        trim::trim(&mut metadata);
+        let trimmed = body(answer.location.as_deref(), &metadata.to_string());
+        Ok(Self { etag, whole, trimmed, columns, last_updated_ms })
+    }
+
+    /// The columns, with an error that names the table.
+    pub(super) fn columns(&self, catalog: &CatalogName) -> Result<Arc<[Column]>, CatalogError> {
+        self.columns.clone().map_err(|reason| CatalogError::BadAnswer { catalog: catalog.clone(), reason })
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn weight(&self) -> usize {
+        let columns = self.columns.as_ref().map_or(0, |columns| columns.len());
+        self.whole.len() + self.trimmed.len() + columns * 256 + 512
+    }
+}
+
+fn body(location: Option<&str>, metadata: &str) -> Bytes {
+    let location = location.map(|location| format!("\"metadata-location\":{},", Value::from(location))).unwrap_or_default();
+    Bytes::from(format!("{{{location}\"metadata\":{metadata},\"config\":{{}}}}"))
+}
+
+/// Refuses metadata by which a worker would read or write outside the catalog's storage.
+fn check(table: &TableRef, location: Option<&str>, metadata: &Value, confinement: &Confinement) -> Result<(), CatalogError> {
+    let within = |what: &str, location: &str| outside(table, what, location, confinement);
+    within("the table", metadata["location"].as_str().unwrap_or_default())?;
+    if let Some(location) = location {
+        within("the metadata file", location)?;
+    }
+    for snapshot in metadata["snapshots"].as_array().into_iter().flatten() {
+        check_snapshot(table, snapshot, confinement)?;
+    }
+    for name in PLACE_PROPERTIES {
+        if let Some(place) = metadata["properties"][name].as_str() {
+            within(&format!("property {name}"), place)?;
+        }
+    }
+    for list in ["statistics", "partition-statistics"] {
+        for file in metadata[list].as_array().into_iter().flatten() {
+            within("a statistics file", file["statistics-path"].as_str().unwrap_or_default())?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a snapshot whose manifests lie outside the catalog's storage.
+pub(super) fn check_snapshot(table: &TableRef, snapshot: &Value, confinement: &Confinement) -> Result<(), CatalogError> {
+    if let Some(list) = snapshot["manifest-list"].as_str() {
+        outside(table, "a manifest list", list, confinement)?;
+    }
+    for manifest in snapshot["manifests"].as_array().into_iter().flatten() {
+        outside(table, "a manifest", manifest.as_str().unwrap_or_default(), confinement)?;
+    }
+    Ok(())
+}
+
+/// Refuses one location of a table.
+pub(super) fn outside(table: &TableRef, what: &str, location: &str, confinement: &Confinement) -> Result<(), CatalogError> {
+    if confinement.allows(location) {
+        return Ok(());
+    }
+    Err(CatalogError::OutsideLocation {
+        catalog: table.catalog.clone(),
+        what: format!("{what} of \"{}.{}\"", table.namespace, table.table),
+        location: location.to_owned(),
+    })
+}

@@ -1,0 +1,111 @@
+//! Owns what the relay asks of a catalog, whichever kind it is. Refuses to cache and to retry commits: what a failed commit means
+//! is told, what to do about it is decided in `commit`.
+
+pub(super) mod embedded;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::error::CatalogError;
+use crate::names::{CatalogName, Namespace, TableRef};
+
+/// Which part of a list is wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PageRequest {
+    /// Where the page before ended, in the catalog's own words.
+    pub(super) token: Option<String>,
+    /// How many items at most.
+    pub(super) size: Option<String>,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug)]
+pub(super) struct Page<T> {
+    /// In the catalog's order.
+    pub(super) items: Vec<T>,
+    /// Where the next page begins; `None` at the end.
+    pub(super) next: Option<String>,
+}
+
+/// What came of loading a table.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    /// Its state now.
+    Fresh {
+        /// The load answer as it came, JSON.
+        body: Bytes,
+        /// By which the catalog knows this state again.
+        etag: Option<String>,
+    },
+    /// The state is the one that the given mark stands for.
+    NotModified,
+}
+
+/// Changes of one table in a commit.
+#[derive(Clone, Debug)]
+pub(super) struct TableChange {
+    pub(super) table: TableRef,
+    pub(super) requirements: Vec<Value>,
+    pub(super) updates: Vec<Value>,
+}
+
+/// Changes of a namespace's properties.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PropertyChange {
+    pub(super) removals: Vec<String>,
+    pub(super) updates: BTreeMap<String, String>,
+}
+
+/// Why a commit did not answer that it was made.
+#[derive(Clone, Debug)]
+pub(super) enum CommitFault {
+    /// It was refused; nothing was changed, and the same commit would be refused again.
+    Refused(CatalogError),
+    /// It certainly was not made, and may be sent again.
+    NotMade(CatalogError),
+    /// It may have been made, or may still be.
+    Unknown(CatalogError),
+}
+
+impl From<CatalogError> for CommitFault {
+    fn from(error: CatalogError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// A catalog, asked with one credential.
+#[async_trait]
+pub(super) trait Upstream: Send + Sync + 'static {
+    /// What users call the catalog.
+    fn name(&self) -> &CatalogName;
+
+    /// Namespaces directly below `parent`, or the outermost ones.
+    async fn list_namespaces(&self, parent: Option<&Namespace>, page: &PageRequest) -> Result<Page<Namespace>, CatalogError>;
+
+    async fn create_namespace(&self, namespace: &Namespace, properties: BTreeMap<String, String>) -> Result<(), CatalogError>;
+
+    /// A namespace's properties; an error when it is not there.
+    async fn load_namespace(&self, namespace: &Namespace) -> Result<BTreeMap<String, String>, CatalogError>;
+
+    async fn update_namespace(&self, namespace: &Namespace, change: PropertyChange) -> Result<(), CatalogError>;
+
+    async fn drop_namespace(&self, namespace: &Namespace) -> Result<(), CatalogError>;
+
+    async fn list_tables(&self, namespace: &Namespace, page: &PageRequest) -> Result<Page<String>, CatalogError>;
+
+    /// A table's state, unless it is the one that `etag` stands for.
+    async fn load_table(&self, table: &TableRef, etag: Option<&str>) -> Result<Answer, CatalogError>;
+
+    /// Creates or stages a table from a create-table request, and gives the answer's body.
+    async fn create_table(&self, namespace: &Namespace, request: Value) -> Result<Bytes, CatalogError>;
+
+    /// Commits all changes or none.
+    async fn commit(&self, changes: &[TableChange]) -> Result<(), CommitFault>;
+
+    async fn drop_table(&self, table: &TableRef, purge: bool) -> Result<(), CatalogError>;
+
+    async fn rename_table(&self, from: &TableRef, to: &TableRef) -> Result<(), CatalogError>;
+}
