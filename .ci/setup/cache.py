@@ -41,7 +41,7 @@ def root() -> pathlib.Path:
 
 def say(text: str) -> None:
     """A progress line; stdout stays free for what `--print-env` prints."""
-    print(f"set-up: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"set-up: {text}\n")  # one write: lines of parallel set-ups must not mix
 
 
 def platform_name() -> str:
