@@ -31,17 +31,17 @@ pub struct Config {
     /// The Flight SQL edge.
     pub flight: flight::Config,
     /// Who may call.
-    pub auth: auth::Config,
+    pub auth: auth::config::Config,
     /// Limits on sessions.
-    pub session: session::Config,
+    pub session: session::config::Config,
     /// Limits on statements.
     pub query: query::Config,
     /// Worker processes.
     pub pool: pool::Config,
     /// The catalog relay.
-    pub relay: relay::Config,
+    pub relay: relay::config::Config,
     /// The catalogs, by the name that users write.
-    pub catalogs: BTreeMap<CatalogName, relay::CatalogConfig>,
+    pub catalogs: BTreeMap<CatalogName, relay::config::CatalogConfig>,
     /// Where names without a catalog are looked up.
     pub default_catalog: CatalogName,
     /// Where names without a schema are looked up.
@@ -58,8 +58,8 @@ pub struct Config {
 pub struct Sources {
     /// The user's file.
     pub file: Option<PathBuf>,
-    /// `key.path=value` pairs.
-    pub set: Vec<String>,
+    /// Dotted key and value, in order.
+    pub set: Vec<(String, String)>,
 }
 
 /// What is wrong with the config.
@@ -89,9 +89,6 @@ pub enum ConfigError {
         /// What is wrong, and what would be right.
         reason: String,
     },
-    /// A `--set` without `=`.
-    #[error("--set {0}: write KEY=VALUE with a dotted key, such as pool.max_workers=4")]
-    Set(String),
 }
 
 /// Puts the layers together, as one tree.
@@ -109,8 +106,7 @@ pub fn merged(sources: &Sources, environment: impl Iterator<Item = (String, Stri
     for (key, value) in variables {
         overlay(&mut tree, nested(key.split("__"), parse(&value, &format!("environment variable {ENV_PREFIX}{}", key.to_uppercase()))?));
     }
-    for pair in &sources.set {
-        let (key, value) = pair.split_once('=').ok_or_else(|| ConfigError::Set(pair.clone()))?;
+    for (key, value) in &sources.set {
         overlay(&mut tree, nested(key.split('.'), parse(value, &format!("--set {key}"))?));
     }
     Ok(tree)
@@ -195,8 +191,8 @@ fn relative_to(mut tree: Value, file: &Path) -> Value {
     tree
 }
 
-fn nested<'a>(keys: impl DoubleEndedIterator<Item = &'a str>, value: Value) -> Value {
-    keys.rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.to_owned(), inner)])))
+fn nested<'a>(keys: impl Iterator<Item = &'a str>, value: Value) -> Value {
+    keys.collect::<Vec<_>>().into_iter().rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.to_owned(), inner)])))
 }
 
 fn blot(tree: &mut Value) {
@@ -236,7 +232,8 @@ mod tests {
     use super::*;
 
     fn with(set: &[&str]) -> Result<Config, ConfigError> {
-        let sources = Sources { file: None, set: set.iter().map(|s| (*s).to_owned()).collect() };
+        let pairs = set.iter().map(|pair| pair.split_once('=').expect("a pair"));
+        let sources = Sources { file: None, set: pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect() };
         load(merged(&sources, std::iter::empty())?)
     }
 
@@ -264,14 +261,14 @@ mod tests {
         let variables = [("POLYNYA__POOL__MAX_WORKERS".to_owned(), "3".to_owned())];
         let tree = merged(&Sources::default(), variables.clone().into_iter()).expect("merge");
         assert_eq!(load(tree).expect("load").pool.max_workers, 3);
-        let sources = Sources { file: None, set: vec!["pool.max_workers=5".to_owned()] };
+        let sources = Sources { file: None, set: vec![("pool.max_workers".to_owned(), "5".to_owned())] };
         let tree = merged(&sources, variables.into_iter()).expect("merge");
         assert_eq!(load(tree).expect("load").pool.max_workers, 5);
     }
 
     #[test]
     fn check_config_shows_no_secret() {
-        let sources = Sources { file: None, set: vec!["auth.key=planted-secret".to_owned()] };
+        let sources = Sources { file: None, set: vec![("auth.key".to_owned(), "planted-secret".to_owned())] };
         let tree = merged(&sources, std::iter::empty()).expect("merge");
         let shown = redacted(&tree).expect("yaml");
         assert!(!shown.contains("planted-secret") && shown.contains("<redacted>"), "{shown}");

@@ -13,11 +13,11 @@ use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::extensions;
 use crate::flight::FlightServer;
-use crate::pool::{Environment, Pool};
+use crate::pool::{self, Environment, Pool};
 use crate::query::Engine;
 use crate::relay::Relay;
 use crate::relay::lease::Leases;
-use crate::session::Sessions;
+use crate::session::{Defaults, Sessions};
 
 /// How long workers and the relay may take to end once no statement runs.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
@@ -35,13 +35,13 @@ pub enum GatewayError {
     },
     /// The rules on who may call don't fit the address.
     #[error(transparent)]
-    Auth(#[from] crate::auth::AuthConfigError),
+    Auth(#[from] crate::auth::config::ConfigError),
     /// A catalog or the relay cannot be opened.
     #[error(transparent)]
     Relay(#[from] crate::relay::RelayError),
     /// DuckDB's extension files were not found.
     #[error(transparent)]
-    Extensions(#[from] extensions::ExtensionsError),
+    Extensions(#[from] extensions::MissingExtensions),
     /// The system refused something that every start needs.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -65,7 +65,9 @@ pub struct Running {
 /// When the config contradicts itself.
 pub fn check(config: &Config) -> Result<Vec<String>, GatewayError> {
     let listen = config.flight.listen;
-    Ok(config.auth.validate(listen)?)
+    // TLS is not served by the gateway itself yet.
+    let warnings = config.auth.validate(listen, false)?;
+    Ok(warnings.iter().map(ToString::to_string).collect())
 }
 
 /// Starts a gateway. It serves until `stop` is cancelled; [`Running::finish`] then drains it.
@@ -77,7 +79,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     for warning in check(&config)? {
         tracing::warn!("{warning}");
     }
-    let extension_dir = extensions::find(config.pool.extension_dir.as_deref())?;
+    let extension_dir = match config.pool.extension_dir.clone() {
+        Some(dir) => extensions::check(dir, &pool::EXTENSIONS)?,
+        None => extensions::find(&pool::EXTENSIONS)?,
+    };
     let address = config.flight.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| GatewayError::Listen { address: address.to_string(), source })?;
@@ -100,9 +105,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let engine = Engine::new(config.query, pool, relay);
 
     let auth = Authenticator::new(&config.auth)?;
-    let sessions = Sessions::new(config.session, config.default_catalog, config.default_schema);
-    let server = FlightServer::new(engine, auth, sessions, config.flight);
-    edges.spawn(server.serve(listener, stop.clone()));
+    let defaults = Defaults { catalog: config.default_catalog, schema: config.default_schema };
+    let sessions = Sessions::new(config.session, auth.sealer().clone(), config.auth.session_ttl, defaults);
+    let server = FlightServer::new(engine, auth, sessions, config.flight).serve(listener, stop.clone());
+    edges.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the Flight edge ended");
+        }
+    });
     edges.close();
     tracing::info!(%flight_addr, start_ms = began.elapsed().as_millis(), "serving Flight SQL");
     Ok(Running { flight_addr, drain_timeout: config.drain_timeout, stop, stop_workers, stop_relay, edges, tasks })

@@ -2,21 +2,32 @@
 //!
 //! The data's way, from the bottom up; a module imports only from above it in this list, and `tests/layers.rs` checks that:
 //!
-//! - [`error`], [`names`], [`wire`], [`shutdown`], [`telemetry`]: shared words.
+//! - [`error`], [`names`], [`secret`], [`wire`], [`extensions`], [`shutdown`], [`telemetry`]: shared words.
 //! - [`auth`]: who is calling, and sealing of what clients carry for us.
 //! - [`lake`]: Iceberg files and types; the only user of `iceberg`.
 //! - [`relay`]: the Iceberg REST catalog that workers attach.
 //! - [`worker`], [`pool`]: the other process, and the gateway's side of it.
 //! - [`session`]: client-visible state across calls.
 //! - [`query`]: the life of one statement.
-//! - [`flight`]: the Flight SQL edge.
-//! - [`gateway`], [`cli`]: composition, and the command line.
+//! - [`status`], [`flight`]: the Flight SQL edge.
+//! - [`config`], [`gateway`], [`cli`]: composition, and the command line.
 
+pub mod auth;
+pub mod cli;
+pub mod config;
 pub mod error;
+pub mod extensions;
+pub mod flight;
+pub mod gateway;
+pub mod lake;
 pub mod names;
 pub mod pool;
+pub mod query;
 pub mod relay;
 pub mod secret;
+pub mod session;
 pub mod shutdown;
+pub mod status;
 pub mod telemetry;
 pub mod wire;
+pub mod worker;

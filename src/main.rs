@@ -1,3 +1,7 @@
-//! The `polynya` command.
+//! The `polynya` command: everything is in the library, so that tests can reach it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    polynya::cli::main()
+}

@@ -1,27 +1,29 @@
 //! `polynya serve`: the gateway in the foreground, until it is told to stop.
 
-use std::process::ExitCode;
+use std::io::Write;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Sources};
+use super::error::CliError;
+use super::{ConfigArgs, block_on};
 use crate::{gateway, shutdown, telemetry};
 
-/// Runs the gateway until SIGTERM or SIGINT, then drains it.
+/// Runs the gateway until SIGTERM or SIGINT, then drains it. The address goes to standard output, the log to standard error.
 ///
 /// # Errors
 /// When the config is wrong or a part cannot start.
-pub fn run(sources: &Sources) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let config = config::load(config::merged(sources, std::env::vars())?)?;
+pub fn run(args: &ConfigArgs) -> Result<(), CliError> {
+    let (_, config) = args.load()?;
     telemetry::start(&config.telemetry)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    block_on(async {
         let stop = CancellationToken::new();
         let running = gateway::start(config, stop.clone()).await?;
-        let signal = shutdown::signalled().await?;
+        let mut out = std::io::stdout();
+        // Whoever started this and closed its output does not want to know the address.
+        let _ = writeln!(out, "serving Flight SQL at grpc://{}", running.flight_addr).and_then(|()| out.flush());
+        let signal = shutdown::signalled().await.map_err(CliError::io("wait for signals"))?;
         tracing::info!(signal, "draining: running statements may end, new ones are refused");
-        stop.cancel();
         running.finish().await;
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     })
 }

@@ -31,7 +31,7 @@ use crate::relay::lease::{Leases, WorkerGrant};
 use crate::wire::proto::{Attach, CatalogAttachment, Init, Mode};
 
 /// The extensions that every governed worker loads, in the order that their dependencies ask for.
-const EXTENSIONS: [&str; 4] = ["avro", "httpfs", "iceberg", "icu"];
+pub const EXTENSIONS: [&str; 4] = ["avro", "httpfs", "iceberg", "icu"];
 
 /// Share of the machine's memory that workers get when the config says nothing, in percent.
 const DEFAULT_MEMORY_PERCENT: u64 = 60;

@@ -90,7 +90,7 @@ impl Engine {
         let loads = stream::iter(tables).map(async |table| match self.relay().columns(&caller.credential, &table).await {
             Ok(columns) => Ok((table, Some(columns))),
             // A table that cannot be loaded is still listed; asking for it says why.
-            Err(CatalogError::NoSuchTable { .. } | CatalogError::Forbidden { .. } | CatalogError::BadMetadata { .. }) => {
+            Err(CatalogError::NoSuchTable { .. } | CatalogError::Forbidden { .. }) => {
                 Ok((table, None))
             }
             Err(error) => Err(error.into()),

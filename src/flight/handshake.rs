@@ -1,0 +1,157 @@
+//! Owns who is on the other end of a call: the Handshake, and for every later call the way from its headers to a session. Refuses to
+//! judge passwords and tokens itself.
+//!
+//! A session is found by the bearer token, else by the connection: some clients repeat `Basic` on every call, and anonymous ones carry
+//! nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::{HandshakeRequest, HandshakeResponse};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::{Extensions, Request, Response, Status, Streaming};
+
+use super::listener::ConnectionInfo;
+use super::{Edge, FlightError};
+use crate::auth::{AuthError, Credentials, Principal};
+use crate::query::{Caller, Limits};
+use crate::secret::ExposeSecret;
+use crate::session::{Defaults, Session, SessionError};
+
+/// How long a Handshake waits for the client to end its side after it has been answered. Resetting the stream before could make a
+/// client drop an answer that it has already got.
+const HALF_CLOSE_WITHIN: Duration = Duration::from_millis(250);
+
+/// One call of a known caller.
+pub(super) struct Call {
+    pub(super) session: Arc<Session>,
+    pub(super) limits: Limits,
+}
+
+impl Call {
+    pub(super) fn principal(&self) -> &Principal {
+        self.session.principal()
+    }
+
+    /// The caller, with the session's defaults as they are now.
+    pub(super) fn caller(&self) -> Caller {
+        self.caller_at(self.session.defaults())
+    }
+
+    /// The caller, with other defaults.
+    pub(super) fn caller_at(&self, defaults: Defaults) -> Caller {
+        Caller {
+            principal: self.principal().name.clone(),
+            credential: self.principal().credential.clone(),
+            session: self.session.id().clone(),
+            catalog: defaults.catalog,
+            schema: defaults.schema,
+        }
+    }
+}
+
+impl Edge {
+    /// From the headers of a call to its session.
+    pub(super) async fn call(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Call, FlightError> {
+        let header = authorization(metadata);
+        let limits = Limits { deadline: deadline(metadata) };
+        if let Some(session) = self.resumed(header)? {
+            return Ok(Call { session, limits });
+        }
+        let principal = self.auth.login(header).await?;
+        let connection = ConnectionInfo::of(extensions)
+            .ok_or_else(|| FlightError::Defect("a request without its connection's id".to_owned()))?;
+        Ok(Call { session: self.sessions.of_connection(connection.id.0, &principal)?, limits })
+    }
+
+    /// The session of a bearer token; `None` when the call carries none of ours.
+    fn resumed(&self, header: Option<&str>) -> Result<Option<Arc<Session>>, FlightError> {
+        let Some(Ok(Credentials::Bearer(token))) = header.map(Credentials::parse) else { return Ok(None) };
+        match self.sessions.resume(token.expose_secret()) {
+            Ok(session) => Ok(Some(session)),
+            Err(SessionError::ForeignToken) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Answers a log-in from its headers alone: some clients send no message at all. The token goes back as a header, which is where
+    /// every stock client looks, and in the payload.
+    pub(super) async fn handshake(
+        &self,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<BoxStream<'static, Result<HandshakeResponse, Status>>>, FlightError> {
+        let header = authorization(request.metadata());
+        let token = match (header, self.resumed(header)?) {
+            (Some(header), Some(_)) => match Credentials::parse(header)? {
+                Credentials::Bearer(token) => token.expose_secret().to_owned(),
+                Credentials::Basic { .. } => return Err(AuthError::Malformed.into()),
+            },
+            _ => {
+                let principal = self.auth.login(header).await?;
+                let (session, token) = self.sessions.open(&principal)?;
+                tracing::info!(principal = %principal.name, session = %session.id(), "logged in");
+                token
+            }
+        };
+        let value = AsciiMetadataValue::try_from(format!("Bearer {token}"))
+            .map_err(|error| FlightError::Defect(format!("a token that is no header: {error}")))?;
+        let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };
+        let rest = drained(request.into_inner());
+        let mut response = Response::new(stream::once(async { Ok(answer) }).chain(rest).boxed());
+        response.metadata_mut().insert("authorization", value);
+        Ok(response)
+    }
+}
+
+/// A stream of nothing that ends when the client has ended its side, or the time is over.
+fn drained(mut requests: Streaming<HandshakeRequest>) -> impl futures::Stream<Item = Result<HandshakeResponse, Status>> {
+    stream::once(async move {
+        let until_end = async { while matches!(requests.message().await, Ok(Some(_))) {} };
+        // Either way the answer is complete.
+        let _ = tokio::time::timeout(HALF_CLOSE_WITHIN, until_end).await;
+    })
+    .filter_map(|()| async { None })
+}
+
+fn authorization(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get("authorization").map(|value| value.to_str().unwrap_or_default())
+}
+
+/// The client's own deadline, as gRPC writes it: at most eight digits and a unit.
+fn deadline(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok().filter(|_| number.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_deadlines_are_read() {
+        let read = |text: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            deadline(&metadata)
+        };
+        assert_eq!(read("60S"), Some(Duration::from_secs(60)));
+        assert_eq!(read("59998m"), Some(Duration::from_millis(59_998)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for wrong in ["S", "60", "60s", "123456789S", "-1S"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        assert_eq!(deadline(&MetadataMap::new()), None);
+    }
+}

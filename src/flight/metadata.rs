@@ -1,0 +1,324 @@
+//! Owns the catalog commands: catalogs, schemas, tables, table types, keys, type info and SQL info, with their fixed schemas. Their
+//! ticket is the command itself: it carries no right, and is answered for whoever fetches it. Refuses to list anything itself; names
+//! come from the query layer.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, StringBuilder};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow_flight::sql::{
+    Any, Command, CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTables, CommandGetXdbcTypeInfo,
+};
+use arrow_flight::utils::batches_to_flight_data;
+use arrow_flight::{FlightDescriptor, FlightInfo};
+use futures::StreamExt;
+use futures::stream;
+use prost::Message;
+
+use super::handshake::Call;
+use super::sql_info::sql_info;
+use super::statement::DoGetStream;
+use super::ticket::flight_info;
+use super::types::{schema_bytes, with_metadata, xdbc_types};
+use super::{Edge, FlightError};
+use crate::names::CatalogName;
+use crate::query::{ListedTable, TableFilter};
+
+/// The only type that tables of a catalog have.
+const TABLE: &str = "TABLE";
+/// A batch of tables is sent when their schemas take so many bytes.
+const BATCH_BYTES: usize = 1 << 20;
+
+fn text(name: &str, nullable: bool) -> Field {
+    Field::new(name, DataType::Utf8, nullable)
+}
+
+fn fixed(fields: Vec<Field>) -> SchemaRef {
+    Arc::new(Schema::new(fields))
+}
+
+static CATALOGS: LazyLock<SchemaRef> = LazyLock::new(|| fixed(vec![text("catalog_name", false)]));
+static SCHEMAS: LazyLock<SchemaRef> = LazyLock::new(|| fixed(vec![text("catalog_name", true), text("db_schema_name", false)]));
+static TABLE_TYPES: LazyLock<SchemaRef> = LazyLock::new(|| fixed(vec![text("table_type", false)]));
+static TABLES: LazyLock<SchemaRef> = LazyLock::new(|| fixed(table_fields()));
+static TABLES_WITH_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let mut fields = table_fields();
+    fields.push(Field::new("table_schema", DataType::Binary, false));
+    fixed(fields)
+});
+static PRIMARY_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    fixed(vec![
+        text("catalog_name", true),
+        text("db_schema_name", true),
+        text("table_name", false),
+        text("column_name", false),
+        text("key_name", true),
+        Field::new("key_sequence", DataType::Int32, false),
+    ])
+});
+static FOREIGN_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    fixed(vec![
+        text("pk_catalog_name", true),
+        text("pk_db_schema_name", true),
+        text("pk_table_name", false),
+        text("pk_column_name", false),
+        text("fk_catalog_name", true),
+        text("fk_db_schema_name", true),
+        text("fk_table_name", false),
+        text("fk_column_name", false),
+        Field::new("key_sequence", DataType::Int32, false),
+        text("fk_key_name", true),
+        text("pk_key_name", true),
+        Field::new("update_rule", DataType::UInt8, false),
+        Field::new("delete_rule", DataType::UInt8, false),
+    ])
+});
+
+fn table_fields() -> Vec<Field> {
+    vec![text("catalog_name", true), text("db_schema_name", true), text("table_name", false), text("table_type", false)]
+}
+
+/// A command about catalogs, as its ticket carries it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum CatalogCommand {
+    Catalogs,
+    Schemas(CommandGetDbSchemas),
+    Tables(CommandGetTables),
+    TableTypes,
+    PrimaryKeys,
+    ForeignKeys,
+    SqlInfo(CommandGetSqlInfo),
+    XdbcTypes(CommandGetXdbcTypeInfo),
+}
+
+impl CatalogCommand {
+    /// Takes the catalog commands out of all commands.
+    pub(super) fn from_command(command: Command) -> Result<Self, Command> {
+        Ok(match command {
+            Command::CommandGetCatalogs(CommandGetCatalogs {}) => Self::Catalogs,
+            Command::CommandGetDbSchemas(command) => Self::Schemas(command),
+            Command::CommandGetTables(command) => Self::Tables(command),
+            Command::CommandGetTableTypes(_) => Self::TableTypes,
+            Command::CommandGetPrimaryKeys(_) => Self::PrimaryKeys,
+            Command::CommandGetExportedKeys(_)
+            | Command::CommandGetImportedKeys(_)
+            | Command::CommandGetCrossReference(_) => Self::ForeignKeys,
+            Command::CommandGetSqlInfo(command) => Self::SqlInfo(command),
+            Command::CommandGetXdbcTypeInfo(command) => Self::XdbcTypes(command),
+            other => return Err(other),
+        })
+    }
+
+    /// The schema of its answer.
+    pub(super) fn schema(&self) -> Result<SchemaRef, FlightError> {
+        Ok(match self {
+            Self::Catalogs => Arc::clone(&CATALOGS),
+            Self::Schemas(_) => Arc::clone(&SCHEMAS),
+            Self::Tables(command) if command.include_schema => Arc::clone(&TABLES_WITH_SCHEMA),
+            Self::Tables(_) => Arc::clone(&TABLES),
+            Self::TableTypes => Arc::clone(&TABLE_TYPES),
+            Self::PrimaryKeys => Arc::clone(&PRIMARY_KEYS),
+            Self::ForeignKeys => Arc::clone(&FOREIGN_KEYS),
+            Self::SqlInfo(_) => sql_info()?.schema(),
+            Self::XdbcTypes(_) => xdbc_types()?.schema(),
+        })
+    }
+
+    /// GetFlightInfo: nothing is looked up yet.
+    pub(super) fn info(&self, descriptor: FlightDescriptor, any: &Any) -> Result<FlightInfo, FlightError> {
+        flight_info(descriptor, self.schema()?.as_ref(), -1, any.encode_to_vec().into())
+    }
+}
+
+impl Edge {
+    /// DoGet of a catalog command.
+    pub(super) async fn catalog_rows(&self, call: &Call, command: CatalogCommand) -> Result<DoGetStream, FlightError> {
+        let schema = command.schema()?;
+        let batches = match command {
+            CatalogCommand::Catalogs => vec![self.catalogs(call)?],
+            CatalogCommand::Schemas(command) => vec![self.schemas(call, &command).await?],
+            CatalogCommand::Tables(command) => self.tables(call, &command).await?,
+            CatalogCommand::TableTypes => vec![text_columns(&TABLE_TYPES, [[TABLE]])?],
+            CatalogCommand::PrimaryKeys => vec![RecordBatch::new_empty(Arc::clone(&PRIMARY_KEYS))],
+            CatalogCommand::ForeignKeys => vec![RecordBatch::new_empty(Arc::clone(&FOREIGN_KEYS))],
+            CatalogCommand::SqlInfo(command) => vec![sql_info()?.record_batch(command.info)?],
+            CatalogCommand::XdbcTypes(command) => vec![xdbc_types()?.record_batch(command.data_type)?],
+        };
+        let messages = batches_to_flight_data(&schema, batches)?;
+        Ok(stream::iter(messages.into_iter().map(Ok)).boxed())
+    }
+
+    fn catalogs(&self, call: &Call) -> Result<RecordBatch, FlightError> {
+        let mut names: Vec<CatalogName> = self.kernel.catalogs(&call.caller());
+        names.sort();
+        text_columns(&CATALOGS, names.iter().map(|name| [name.as_str()]))
+    }
+
+    async fn schemas(&self, call: &Call, command: &CommandGetDbSchemas) -> Result<RecordBatch, FlightError> {
+        let pattern = command.db_schema_filter_pattern.as_deref();
+        let mut found = match Within::catalog(command.catalog.as_deref()) {
+            Within::Nothing => Vec::new(),
+            Within::Any => self.kernel.schemas(&call.caller(), None, pattern).await?,
+            Within::One(catalog) => self.kernel.schemas(&call.caller(), Some(&catalog), pattern).await?,
+        };
+        found.sort();
+        text_columns(&SCHEMAS, found.iter().map(|(catalog, schema)| [catalog.as_str(), schema.as_str()]))
+    }
+
+    async fn tables(&self, call: &Call, command: &CommandGetTables) -> Result<Vec<RecordBatch>, FlightError> {
+        let catalog = match Within::catalog(command.catalog.as_deref()) {
+            _ if !wants_tables(&command.table_types) => return table_batches(Vec::new(), command.include_schema),
+            Within::Nothing => return table_batches(Vec::new(), command.include_schema),
+            Within::Any => None,
+            Within::One(catalog) => Some(catalog),
+        };
+        let filter = TableFilter {
+            catalog,
+            schema: command.db_schema_filter_pattern.clone(),
+            table: command.table_name_filter_pattern.clone(),
+            with_columns: command.include_schema,
+        };
+        table_batches(self.kernel.tables(&call.caller(), &filter).await?, command.include_schema)
+    }
+}
+
+/// Which catalogs a filter means. An empty name means objects without a catalog, of which there are none.
+enum Within {
+    Any,
+    One(CatalogName),
+    Nothing,
+}
+
+impl Within {
+    fn catalog(filter: Option<&str>) -> Self {
+        match filter {
+            None => Self::Any,
+            Some("") => Self::Nothing,
+            Some(name) => Self::One(name.into()),
+        }
+    }
+}
+
+/// `BASE TABLE` is what information_schema calls them, and some clients ask so.
+fn wants_tables(types: &[String]) -> bool {
+    types.is_empty() || types.iter().any(|name| name.eq_ignore_ascii_case(TABLE) || name.eq_ignore_ascii_case("BASE TABLE"))
+}
+
+fn table_batches(mut tables: Vec<ListedTable>, with_schema: bool) -> Result<Vec<RecordBatch>, FlightError> {
+    tables.sort_by(|a, b| a.table.cmp(&b.table));
+    let mut batches = Vec::new();
+    let mut rows = TableRows::default();
+    for listed in &tables {
+        rows.add(listed, with_schema)?;
+        if rows.bytes >= BATCH_BYTES {
+            batches.push(std::mem::take(&mut rows).finish(with_schema)?);
+        }
+    }
+    batches.push(rows.finish(with_schema)?);
+    Ok(batches)
+}
+
+#[derive(Default)]
+struct TableRows {
+    catalogs: StringBuilder,
+    schemas: StringBuilder,
+    tables: StringBuilder,
+    types: StringBuilder,
+    columns: BinaryBuilder,
+    bytes: usize,
+}
+
+impl TableRows {
+    fn add(&mut self, ListedTable { table, columns }: &ListedTable, with_schema: bool) -> Result<(), FlightError> {
+        self.catalogs.append_value(table.catalog.as_str());
+        self.schemas.append_value(table.namespace.to_string());
+        self.tables.append_value(&table.table);
+        self.types.append_value(TABLE);
+        self.bytes += 64 + table.table.len();
+        if with_schema {
+            let columns = columns.as_ref().map_or_else(Schema::empty, |columns| with_metadata(columns, Some(table)));
+            let bytes = schema_bytes(&columns)?;
+            self.bytes += bytes.len();
+            self.columns.append_value(bytes);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, with_schema: bool) -> Result<RecordBatch, FlightError> {
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(self.catalogs.finish()),
+            Arc::new(self.schemas.finish()),
+            Arc::new(self.tables.finish()),
+            Arc::new(self.types.finish()),
+        ];
+        if with_schema {
+            columns.push(Arc::new(self.columns.finish()));
+        }
+        let schema = if with_schema { &TABLES_WITH_SCHEMA } else { &TABLES };
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    }
+}
+
+/// Rows of texts as a batch of `N` columns.
+fn text_columns<'a, const N: usize>(
+    schema: &SchemaRef,
+    rows: impl IntoIterator<Item = [&'a str; N]>,
+) -> Result<RecordBatch, FlightError> {
+    let mut columns: [StringBuilder; N] = std::array::from_fn(|_| StringBuilder::new());
+    for row in rows {
+        for (column, value) in columns.iter_mut().zip(row) {
+            column.append_value(value);
+        }
+    }
+    let columns = columns.into_iter().map(|mut column| Arc::new(column.finish()) as ArrayRef).collect();
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow_flight::IpcMessage;
+
+    use super::*;
+    use crate::names::{Namespace, TableRef};
+
+    fn listed(name: &str, fields: usize) -> ListedTable {
+        let table = TableRef { catalog: "lake".into(), namespace: Namespace::from_schema("a.b"), table: name.to_owned() };
+        let fields: Vec<Field> = (0..fields).map(|n| Field::new(format!("c{n}"), DataType::Int64, true)).collect();
+        ListedTable { table, columns: (!fields.is_empty()).then(|| Arc::new(Schema::new(fields))) }
+    }
+
+    #[test]
+    fn tables_come_sorted_with_schemas_that_carry_metadata() {
+        let batches = table_batches(vec![listed("z", 0), listed("a", 2)], true).unwrap();
+        assert_eq!(batches.len(), 1);
+        assert_eq!(batches[0].schema(), *TABLES_WITH_SCHEMA);
+        let names: Vec<_> = batches[0].column(2).as_string::<i32>().iter().flatten().collect();
+        assert_eq!(names, ["a", "z"]);
+        let schema = |row: usize| {
+            let bytes = batches[0].column(4).as_binary::<i32>().value(row);
+            Schema::try_from(IpcMessage(bytes::Bytes::copy_from_slice(bytes))).unwrap()
+        };
+        assert_eq!(schema(0).field(1).metadata()["ARROW:FLIGHT:SQL:SCHEMA_NAME"], "a.b");
+        assert_eq!(schema(1).fields().len(), 0, "a table that could not be loaded has no columns");
+    }
+
+    #[test]
+    fn many_wide_tables_are_sent_in_batches_below_2_mb() {
+        let tables: Vec<ListedTable> = (0..200).map(|n| listed(&format!("t{n:03}"), 100)).collect();
+        let batches = table_batches(tables, true).unwrap();
+        assert!(batches.len() > 2);
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 200);
+        for data in batches_to_flight_data(&TABLES_WITH_SCHEMA, batches).unwrap() {
+            assert!(data.data_body.len() < 2 << 20);
+        }
+    }
+
+    #[test]
+    fn no_tables_still_have_their_schema() {
+        assert_eq!(table_batches(Vec::new(), false).unwrap()[0].schema(), *TABLES);
+        let wants = |types: &[&str]| wants_tables(&types.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        assert!(wants(&[]) && wants(&["VIEW", "TABLE"]) && wants(&["base table"]));
+        assert!(!wants(&["VIEW"]));
+    }
+}

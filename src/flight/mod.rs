@@ -1,0 +1,383 @@
+//! The Flight SQL edge: from gRPC calls to the query layer and back.
+//!
+//! It owns the protocol: commands, tickets, actions, and how results look to drivers. It has no logic of its own about statements, and
+//! refuses to know DuckDB, workers and catalogs. Each RPC finds its caller, delegates, and maps the error; what a command does stands
+//! in the module named after it.
+
+mod action;
+mod handshake;
+mod ingest;
+mod kernel;
+pub mod listener;
+mod metadata;
+mod prepared;
+mod sql_info;
+mod statement;
+mod ticket;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::Schema;
+use arrow::error::ArrowError;
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::sql::{Any, Command};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
+    PutResult, Result as ActionResult, SchemaResult, Ticket,
+};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use prost::Message;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::auth::seal::SealError;
+use crate::auth::{AuthError, Authenticator};
+use crate::error::{Explain, Kind};
+use crate::query::{Engine, QueryError};
+use crate::session::{SessionError, Sessions};
+use crate::status::to_status;
+use handshake::Call;
+use kernel::Kernel;
+use metadata::CatalogCommand;
+use statement::DoGetStream;
+use ticket::unpack;
+use types::schema_bytes;
+
+/// The `flight` section of the config: limits of the protocol edge.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// How long a ticket can be used.
+    #[serde(with = "humantime_serde")]
+    pub ticket_ttl: Duration,
+    /// The largest message that is read from a client, in bytes.
+    pub max_message_bytes: usize,
+    /// The longest statement, in bytes.
+    pub max_statement_bytes: usize,
+    /// How many bytes of parameters one execution may have.
+    pub max_parameter_bytes: usize,
+    /// Parameters up to this size travel in the ticket; larger ones stay with the session.
+    pub max_ticket_parameter_bytes: usize,
+    /// The largest request headers, in bytes. The usual 8 KB are too few for the tokens of some identity providers.
+    pub max_header_bytes: u32,
+    /// How often an idle connection is probed: below the 240–350 s after which load balancers cut it.
+    #[serde(with = "humantime_serde")]
+    pub keepalive: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 32010)),
+            ticket_ttl: Duration::from_secs(3600),
+            max_message_bytes: 64 << 20,
+            max_statement_bytes: 1 << 20,
+            max_parameter_bytes: 16 << 20,
+            max_ticket_parameter_bytes: 16 << 10,
+            max_header_bytes: 64 << 10,
+            keepalive: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Config {
+    /// A tonic server with the transport settings of this section.
+    #[must_use]
+    pub fn server(&self) -> Server {
+        Server::builder()
+            .http2_max_header_list_size(self.max_header_bytes)
+            .http2_keepalive_interval(Some(self.keepalive))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+    }
+}
+
+/// Why a call fails.
+#[derive(Debug, thiserror::Error)]
+enum FlightError {
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error("the ticket is not valid: {0}; call GetFlightInfo again for a new one")]
+    Ticket(SealError),
+    #[error("the ticket was given to another principal")]
+    OthersTicket,
+    #[error("the parameters were bound again after this ticket was given out; call GetFlightInfo again for a new one")]
+    BoundAgain,
+    #[error("the command is not a google.protobuf.Any with a Flight SQL message; wrap it in one")]
+    NotAny,
+    #[error("{0}")]
+    Invalid(String),
+    #[error("reading the client's stream failed: {0}")]
+    Upload(String),
+    #[error("the statement has {bytes} bytes, more than {limit} (flight.max_statement_bytes)")]
+    LongStatement { bytes: usize, limit: usize },
+    #[error("the parameters have more than {limit} bytes (flight.max_parameter_bytes); bind fewer rows at once, or use an ingest")]
+    LargeParameters { limit: usize },
+    #[error("at least one row of parameters must be bound")]
+    NoRows,
+    #[error("the statement returns rows; run it as a query, not as an update")]
+    ReturnsRows,
+    #[error("there is no such transaction: transactions are not supported, every statement commits by itself")]
+    NoSuchTransaction,
+    #[error("{0}")]
+    Unimplemented(&'static str),
+    #[error("encoding an answer failed")]
+    Arrow(#[from] ArrowError),
+    #[error("building an answer failed")]
+    Metadata(#[from] arrow_flight::error::FlightError),
+    #[error("{0}")]
+    Defect(String),
+}
+
+impl Explain for FlightError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Auth(error) => error.kind(),
+            Self::Session(error) => error.kind(),
+            Self::Query(error) => error.kind(),
+            Self::Ticket(SealError::Expired) => Kind::NotFound,
+            Self::Ticket(_) | Self::NotAny | Self::Invalid(_) | Self::Upload(_) | Self::NoRows | Self::ReturnsRows => {
+                Kind::InvalidArgument
+            }
+            Self::LongStatement { .. } | Self::LargeParameters { .. } => Kind::InvalidArgument,
+            Self::OthersTicket => Kind::PermissionDenied,
+            Self::BoundAgain => Kind::FailedPrecondition,
+            Self::NoSuchTransaction => Kind::NotFound,
+            Self::Unimplemented(_) => Kind::Unimplemented,
+            Self::Arrow(_) | Self::Metadata(_) | Self::Defect(_) => Kind::Internal,
+        }
+    }
+
+    fn client_message(&self) -> String {
+        match self {
+            Self::Auth(error) => error.client_message(),
+            Self::Session(error) => error.client_message(),
+            Self::Query(error) => error.client_message(),
+            Self::Arrow(error) => format!("{self}: {error}"),
+            Self::Metadata(error) => format!("{self}: {error}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl From<FlightError> for Status {
+    fn from(error: FlightError) -> Self {
+        to_status(&error)
+    }
+}
+
+/// What all calls share.
+struct Edge {
+    kernel: Arc<dyn Kernel>,
+    auth: Authenticator,
+    sessions: Sessions,
+    config: Config,
+}
+
+/// The Flight SQL service. Cheap to clone.
+#[derive(Clone)]
+pub struct FlightServer(Arc<Edge>);
+
+impl FlightServer {
+    /// A service over the query layer. Serve it on connections from [`listener::connections`]: callers without a token are known by
+    /// their connection.
+    #[must_use]
+    pub fn new(engine: Engine, auth: Authenticator, sessions: Sessions, config: Config) -> Self {
+        Self::over(Arc::new(engine), auth, sessions, config)
+    }
+
+    fn over(kernel: Arc<dyn Kernel>, auth: Authenticator, sessions: Sessions, config: Config) -> Self {
+        Self(Arc::new(Edge { kernel, auth, sessions, config }))
+    }
+
+    /// Serves the connections of `listener` until `stop` is cancelled; ends when the calls under way have ended.
+    ///
+    /// # Errors
+    /// When the transport fails as a whole; a connection's own failure ends only that connection.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
+        let connections = listener::connections(listener, self.0.sessions.clone());
+        let mut server = self.0.config.server();
+        server.add_service(self.into_service()).serve_with_incoming_shutdown(connections, stop.cancelled_owned()).await
+    }
+
+    /// The service as tonic serves it.
+    #[must_use]
+    pub fn into_service(self) -> FlightServiceServer<Self> {
+        let limit = self.0.config.max_message_bytes;
+        FlightServiceServer::new(self).max_decoding_message_size(limit)
+    }
+
+    async fn call<T>(&self, request: Request<T>) -> Result<(Call, T), FlightError> {
+        let (metadata, extensions, message) = request.into_parts();
+        Ok((self.0.call(&metadata, &extensions).await?, message))
+    }
+}
+
+type Answer<T> = BoxStream<'static, Result<T, Status>>;
+
+fn all<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 'static>) -> Response<Answer<T>> {
+    Response::new(stream::iter(items.into_iter().map(Ok)).boxed())
+}
+
+#[tonic::async_trait]
+impl FlightService for FlightServer {
+    type HandshakeStream = Answer<HandshakeResponse>;
+    type ListFlightsStream = Answer<FlightInfo>;
+    type DoGetStream = DoGetStream;
+    type DoPutStream = Answer<PutResult>;
+    type DoExchangeStream = Answer<FlightData>;
+    type DoActionStream = Answer<ActionResult>;
+    type ListActionsStream = Answer<ActionType>;
+
+    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
+        Ok(self.0.handshake(request).await?)
+    }
+
+    async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        self.call(request).await?;
+        Ok(all([]))
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        let (call, descriptor) = self.call(request).await?;
+        Ok(Response::new(self.0.flight_info(&call, descriptor).await?))
+    }
+
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        let (call, descriptor) = self.call(request).await?;
+        let info = self.0.flight_info(&call, descriptor).await?;
+        // No descriptor to poll again with: it is complete.
+        Ok(Response::new(PollInfo { info: Some(info), progress: Some(1.0), ..PollInfo::default() }))
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        let (call, descriptor) = self.call(request).await?;
+        let schema = self.0.schema(&call, &descriptor).await?;
+        Ok(Response::new(SchemaResult { schema: schema_bytes(&schema)? }))
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let (call, ticket) = self.call(request).await?;
+        Ok(Response::new(self.0.rows(&call, &ticket.ticket).await?))
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        let (call, messages) = self.call(request).await?;
+        let app_metadata = self.0.put(&call, messages).await?;
+        Ok(all([PutResult { app_metadata }]))
+    }
+
+    async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+        self.call(request).await?;
+        Err(FlightError::Unimplemented("DoExchange is not used by Flight SQL").into())
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let (call, action) = self.call(request).await?;
+        let bodies = self.0.action(&call, action).await?;
+        Ok(all(bodies.into_iter().map(|body| ActionResult { body }).collect::<Vec<_>>()))
+    }
+
+    async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        self.call(request).await?;
+        Ok(all(action::action_types()))
+    }
+}
+
+impl Edge {
+    async fn flight_info(&self, call: &Call, descriptor: FlightDescriptor) -> Result<FlightInfo, FlightError> {
+        let any = described(&descriptor)?;
+        match command(any.clone())? {
+            Command::CommandStatementQuery(command) => self.statement_info(call, descriptor, command).await,
+            Command::CommandPreparedStatementQuery(command) => self.prepared_info(call, descriptor, &command).await,
+            other => match CatalogCommand::from_command(other) {
+                Ok(command) => command.info(descriptor, &any),
+                Err(other) => Err(unfit("GetFlightInfo", &other)),
+            },
+        }
+    }
+
+    async fn schema(&self, call: &Call, descriptor: &FlightDescriptor) -> Result<Schema, FlightError> {
+        match command(described(descriptor)?)? {
+            Command::CommandStatementQuery(command) => self.statement_schema(call, command).await,
+            Command::CommandPreparedStatementQuery(command) => Self::prepared_schema(call, &command),
+            other => match CatalogCommand::from_command(other) {
+                Ok(command) => Ok(command.schema()?.as_ref().clone()),
+                Err(other) => Err(unfit("GetSchema", &other)),
+            },
+        }
+    }
+
+    async fn rows(&self, call: &Call, ticket: &[u8]) -> Result<DoGetStream, FlightError> {
+        match command(unpack(ticket)?)? {
+            Command::TicketStatementQuery(ticket) => self.ticket_rows(call, &ticket.statement_handle).await,
+            other => match CatalogCommand::from_command(other) {
+                Ok(command) => self.catalog_rows(call, command).await,
+                Err(other) => Err(unfit("DoGet", &other)),
+            },
+        }
+    }
+
+    /// Runs what the first message of a DoPut names; the metadata of its one result.
+    async fn put(&self, call: &Call, mut messages: Streaming<FlightData>) -> Result<Bytes, FlightError> {
+        let first = messages.message().await.map_err(|status| FlightError::Upload(status.message().to_owned()))?;
+        let first = first.ok_or_else(|| FlightError::Invalid("DoPut without a message".to_owned()))?;
+        let descriptor = first.flight_descriptor.as_ref();
+        let descriptor = descriptor.ok_or_else(|| FlightError::Invalid("DoPut whose first message has no descriptor".to_owned()))?;
+        let record_count = match command(described(descriptor)?)? {
+            Command::CommandStatementUpdate(command) => self.statement_update(call, command).await?,
+            Command::CommandPreparedStatementUpdate(command) => {
+                let parameters = self.parameters(first, messages).await?;
+                self.prepared_update(call, &command, parameters).await?
+            }
+            Command::CommandPreparedStatementQuery(command) => {
+                let parameters = self.parameters(first, messages).await?;
+                return Ok(Self::bind(call, command, parameters)?.encode_to_vec().into());
+            }
+            Command::CommandStatementIngest(command) => self.ingest(call, command, first, messages).await?,
+            other => return Err(unfit("DoPut", &other)),
+        };
+        Ok(arrow_flight::sql::DoPutUpdateResult { record_count }.encode_to_vec().into())
+    }
+}
+
+/// The message in a descriptor.
+fn described(descriptor: &FlightDescriptor) -> Result<Any, FlightError> {
+    if descriptor.r#type() == DescriptorType::Path {
+        return Err(FlightError::Invalid("descriptors by path are not supported; send a Flight SQL command".to_owned()));
+    }
+    unpack(&descriptor.cmd)
+}
+
+fn command(any: Any) -> Result<Command, FlightError> {
+    Command::try_from(any).map_err(|error| FlightError::Invalid(format!("the command cannot be decoded: {error}")))
+}
+
+/// A command that does not belong to this RPC, or that nobody knows.
+fn unfit(rpc: &str, command: &Command) -> FlightError {
+    match command {
+        Command::CommandStatementSubstraitPlan(_) => FlightError::Unimplemented("Substrait plans are not supported; send SQL"),
+        other => FlightError::Invalid(format!("{rpc} does not take {}", short_name(other.type_url()))),
+    }
+}
+
+fn short_name(type_url: &str) -> &str {
+    type_url.rsplit(['/', '.']).next().unwrap_or(type_url)
+}

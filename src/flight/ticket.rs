@@ -1,0 +1,146 @@
+//! Owns what a ticket says: a statement to run, a prepared statement to run, or the outcome of one that has run. Sealed and bound to
+//! the principal, so that a ticket is worth nothing to anybody else; a ticket of a write holds nothing that could run again. Refuses to
+//! run anything.
+
+use arrow_flight::sql::{Any, ProstMessageExt, TicketStatementQuery};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use bytes::Bytes;
+use prost::Message;
+
+use super::handshake::Call;
+use super::types::schema_bytes;
+use super::{Edge, FlightError};
+use crate::auth::seal::{Purpose, SealError};
+use crate::session::{Defaults, PreparedId};
+
+/// What a ticket stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Content {
+    /// Run this when the rows are fetched.
+    Statement { sql: String, defaults: Defaults, parameters: Bytes },
+    /// Run this prepared statement with its binding of this number: used when the parameters are too large for a ticket.
+    Prepared { id: PreparedId, binding: u64 },
+    /// It has run, and returned no rows.
+    Outcome,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Sealed {
+    #[prost(string, tag = "1")]
+    principal: String,
+    #[prost(oneof = "Body", tags = "2, 3, 4")]
+    body: Option<Body>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Body {
+    #[prost(message, tag = "2")]
+    Statement(StatementBody),
+    #[prost(message, tag = "3")]
+    Prepared(PreparedBody),
+    #[prost(message, tag = "4")]
+    Outcome(OutcomeBody),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StatementBody {
+    #[prost(string, tag = "1")]
+    sql: String,
+    #[prost(string, tag = "2")]
+    catalog: String,
+    #[prost(string, tag = "3")]
+    schema: String,
+    #[prost(bytes = "bytes", tag = "4")]
+    parameters: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PreparedBody {
+    #[prost(bytes = "bytes", tag = "1")]
+    handle: Bytes,
+    #[prost(uint64, tag = "2")]
+    binding: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OutcomeBody {}
+
+impl From<Content> for Body {
+    fn from(content: Content) -> Self {
+        match content {
+            Content::Statement { sql, defaults, parameters } => {
+                Self::Statement(StatementBody { sql, catalog: defaults.catalog.to_string(), schema: defaults.schema, parameters })
+            }
+            Content::Prepared { id, binding } => Self::Prepared(PreparedBody { handle: id.to_bytes(), binding }),
+            Content::Outcome => Self::Outcome(OutcomeBody {}),
+        }
+    }
+}
+
+impl From<Body> for Content {
+    fn from(body: Body) -> Self {
+        match body {
+            Body::Statement(StatementBody { sql, catalog, schema, parameters }) => {
+                Self::Statement { sql, defaults: Defaults { catalog: catalog.into(), schema }, parameters }
+            }
+            Body::Prepared(PreparedBody { handle, binding }) => Self::Prepared { id: PreparedId::from_bytes(&handle), binding },
+            Body::Outcome(OutcomeBody {}) => Self::Outcome,
+        }
+    }
+}
+
+impl Edge {
+    /// The answer to GetFlightInfo: one endpoint without location, which means this same connection.
+    pub(super) fn ticket_info(
+        &self,
+        call: &Call,
+        descriptor: FlightDescriptor,
+        schema: &arrow::datatypes::Schema,
+        total_records: i64,
+        content: Content,
+    ) -> Result<FlightInfo, FlightError> {
+        let ticket = TicketStatementQuery { statement_handle: self.seal_ticket(call, content) };
+        flight_info(descriptor, schema, total_records, ticket.as_any().encode_to_vec().into())
+    }
+
+    fn seal_ticket(&self, call: &Call, content: Content) -> Bytes {
+        let sealed = Sealed { principal: call.principal().name.to_string(), body: Some(content.into()) };
+        self.auth.sealer().seal(Purpose::Ticket, &sealed.encode_to_vec(), self.config.ticket_ttl).into()
+    }
+
+    /// Opens the handle of a `TicketStatementQuery`.
+    pub(super) fn open_ticket(&self, call: &Call, handle: &[u8]) -> Result<Content, FlightError> {
+        let plain = self.auth.sealer().open(Purpose::Ticket, handle).map_err(FlightError::Ticket)?;
+        let sealed = Sealed::decode(plain.as_slice()).map_err(|_| FlightError::Ticket(SealError::Altered))?;
+        if sealed.principal != call.principal().name.as_str() {
+            return Err(FlightError::OthersTicket);
+        }
+        sealed.body.map(Content::from).ok_or(FlightError::Ticket(SealError::Altered))
+    }
+}
+
+/// A FlightInfo with one endpoint.
+pub(super) fn flight_info(
+    descriptor: FlightDescriptor,
+    schema: &arrow::datatypes::Schema,
+    total_records: i64,
+    ticket: Bytes,
+) -> Result<FlightInfo, FlightError> {
+    Ok(FlightInfo {
+        schema: schema_bytes(schema)?,
+        flight_descriptor: Some(descriptor),
+        endpoint: vec![FlightEndpoint { ticket: Some(Ticket { ticket }), ..FlightEndpoint::default() }],
+        total_records,
+        total_bytes: -1,
+        ordered: false,
+        app_metadata: Bytes::new(),
+    })
+}
+
+/// Unpacks a protobuf `Any` that holds a Flight SQL message.
+pub(super) fn unpack(bytes: &[u8]) -> Result<Any, FlightError> {
+    match Any::decode(bytes) {
+        Ok(any) if any.type_url.starts_with("type.googleapis.com/") => Ok(any),
+        _ => Err(FlightError::NotAny),
+    }
+}

@@ -1,0 +1,36 @@
+//! Owns the `session` section of the config. Refuses nothing: every value is a plain limit.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+
+/// The `session` section: limits on what clients leave with the gateway between calls.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How many sessions may be open at once.
+    pub max_sessions: usize,
+    /// A session that is not used for so long ends.
+    #[serde(with = "humantime_serde")]
+    pub idle_ttl: Duration,
+    /// How many prepared statements one session may hold.
+    pub max_prepared_per_session: usize,
+    /// A prepared statement that is not used for so long is dropped.
+    #[serde(with = "humantime_serde")]
+    pub prepared_ttl: Duration,
+    /// How many bytes of bound parameters one session may hold.
+    pub max_bound_bytes_per_session: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_sessions: 10_000,
+            idle_ttl: Duration::from_secs(4 * 3600),
+            max_prepared_per_session: 256,
+            prepared_ttl: Duration::from_secs(3600),
+            max_bound_bytes_per_session: 64 << 20,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! stub
+/// stub
+pub fn run() -> std::process::ExitCode { std::process::ExitCode::FAILURE }
