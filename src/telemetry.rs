@@ -1,5 +1,7 @@
 //! Owns how log events leave the process. Refuses to decide what is logged: each part logs where it handles a thing.
 
+use std::io::IsTerminal;
+
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
@@ -37,7 +39,7 @@ pub struct FilterError {
 /// When the filter cannot be read.
 pub fn start(config: &Config) -> Result<(), FilterError> {
     let filter = EnvFilter::try_new(&config.level).map_err(|source| FilterError { level: config.level.clone(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // Failing to install means that the process has a subscriber already (tests start many gateways in one process).
     let _ = match config.format {
         Format::Text => builder.with_target(false).try_init(),

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow_ipc::convert::try_schema_from_flatbuffer_bytes;
+use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use bytes::Bytes;
 use futures::stream;
 use tokio::time::Instant;
@@ -261,6 +261,6 @@ fn description(described: &Described) -> Result<Description, QueryError> {
 }
 
 fn schema(message: &[u8]) -> Result<SchemaRef, QueryError> {
-    let schema = try_schema_from_flatbuffer_bytes(message);
+    let schema = try_schema_from_ipc_buffer(message);
     schema.map(Arc::new).map_err(|e| QueryError::Defect(format!("a worker's schema cannot be read: {e}")))
 }

@@ -1,0 +1,370 @@
+//! Owns one data connection: one OS thread, one DuckDB connection, one statement at a time from its request to its last frame.
+//! Refuses to know what a statement may do (the guard) and how rows are put on the wire (the stream).
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use prost::Message;
+use tracing::{debug, warn};
+
+use super::binding::{Connection, Instance, Outcome, Prepared, Rows, StatementKind};
+use super::failure::StatementError;
+use super::guard::{Refusal, Scope, Verdict};
+use super::judge::{Bench, Judge};
+use super::listing::Listings;
+use super::parameters::{self, ParameterRows};
+use super::statements::{Running, Statements};
+use super::stream::{DataSocket, ResultStream, StreamError, client_batch, client_schema};
+use super::{encode, ingest};
+use crate::wire::proto::failure::Kind;
+use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, SessionChange, request};
+use crate::wire::{FrameHeader, FrameKind};
+
+/// What all data connections of a worker share.
+pub struct Shared {
+    /// The instance.
+    pub instance: Instance,
+    /// Judging; none in a worker that serves the command line on the user's own files.
+    pub bench: Option<Bench>,
+    /// Names of the attached catalogs.
+    pub catalogs: Vec<String>,
+    /// The statements in work.
+    pub statements: Arc<Statements>,
+    /// Ends the worker: the instance is no longer usable.
+    pub end: Box<dyn Fn() + Send + Sync>,
+}
+
+/// One data connection.
+pub struct DataConnection {
+    socket: DataSocket,
+    engine: Connection,
+    judge: Option<Judge>,
+    shared: Arc<Shared>,
+}
+
+/// Why a statement did not end well.
+pub enum Trouble {
+    /// The gateway is told, and the connection serves on.
+    Statement(StatementError),
+    /// Nobody can be told: the connection ends.
+    Broken(io::Error),
+}
+
+impl<E: Into<StatementError>> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Self::Statement(error.into())
+    }
+}
+
+impl From<StreamError> for Trouble {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Socket(error) => Self::Broken(error),
+            StreamError::Arrow(error) => Self::Statement(error.into()),
+        }
+    }
+}
+
+/// How a statement ends on the wire.
+enum Ending {
+    Done(Done),
+    Described(Described),
+    HandedBack,
+}
+
+/// What is to be run, after the gateway has let it through.
+struct Admitted {
+    sql: String,
+    class: Class,
+    session: Option<SessionChange>,
+    listings: Vec<Listing>,
+}
+
+impl DataConnection {
+    /// A connection of the instance for this socket.
+    pub fn new(socket: UnixStream, shared: Arc<Shared>) -> io::Result<Self> {
+        let engine = shared.instance.connect().map_err(io::Error::other)?;
+        let judge = shared.bench.as_ref().map(Bench::judge).transpose().map_err(io::Error::other)?;
+        Ok(Self { socket: DataSocket::new(socket)?, engine, judge, shared })
+    }
+
+    /// Serves statements until the gateway closes the connection.
+    pub fn serve(mut self) {
+        loop {
+            match self.socket.read() {
+                Ok(Some((header, payload))) => {
+                    if let Err(error) = self.statement(header, &payload) {
+                        debug!(%error, "a data connection broke");
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    debug!(%error, "a data connection broke between statements");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn statement(&mut self, header: FrameHeader, payload: &[u8]) -> io::Result<()> {
+        let request = expect_message::<Request>(header, payload, FrameKind::Request)?;
+        let mut running = self.shared.statements.begin(request.statement_id, self.engine.interrupter());
+        let cancelled = running.cancel_flag();
+        let ending = self.carry_out(&request, &mut running);
+        // The gateway hears on the control socket that the statement has ended before it may send the next one here.
+        drop(running);
+        match ending {
+            Ok(Ending::Done(done)) => self.socket.write_message(FrameKind::Done, &done, &cancelled),
+            Ok(Ending::Described(described)) => self.socket.write_message(FrameKind::Described, &described, &cancelled),
+            Ok(Ending::HandedBack) => Ok(()),
+            Err(Trouble::Broken(error)) => Err(error),
+            Err(Trouble::Statement(error)) => {
+                let told = self.socket.write_message(FrameKind::Failed, &error.to_failure(), &cancelled);
+                if error.fatal {
+                    warn!(message = error.message, "the instance is no longer usable");
+                    (self.shared.end)();
+                }
+                told
+            }
+        }
+    }
+
+    fn carry_out(&mut self, request: &Request, running: &mut Running) -> Result<Ending, Trouble> {
+        let action = request.action.as_ref().ok_or_else(|| invalid_frame("a request without an action"))?;
+        if let request::Action::Ingest(order) = action {
+            return ingest::serve(&self.shared, &self.engine, &self.socket, request, order, running)
+                .map(|done| done.map_or(Ending::HandedBack, Ending::Done));
+        }
+        let Some(admitted) = self.admit(request, action, running)? else {
+            return Ok(Ending::HandedBack);
+        };
+        if admitted.class == Class::Session {
+            return Ok(session_ending(action, admitted));
+        }
+        let mut listings = Listings::default();
+        let outcome = listings.create(&self.shared.instance, &self.engine, &admitted.listings).map_err(Trouble::from).and_then(|()| {
+            match action {
+                request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
+                _ => self.describe(&admitted).map(Ending::Described),
+            }
+        });
+        listings.drop_from(&self.engine)?;
+        outcome.map_err(|trouble| as_cancelled(trouble, running))
+    }
+
+    /// Judges, tells the gateway, and waits for its word where it has something to do first. `None` when handed back.
+    fn admit(&mut self, request: &Request, action: &request::Action, running: &mut Running) -> Result<Option<Admitted>, Trouble> {
+        let Some(judge) = self.judge.as_mut() else {
+            return self.admit_local(request, running).map(Some);
+        };
+        let scope = Scope {
+            catalogs: &self.shared.catalogs,
+            default_catalog: &request.default_catalog,
+            default_schema: &request.default_schema,
+        };
+        let verdict = judge.judge(&scope, &request.sql).map_err(refused)?;
+        let may_run = verdict.class == Class::Session || request.allowed.contains(&verdict.class.into());
+        let handed_back = matches!(action, request::Action::Run(_)) && !may_run;
+        let judged = judged(&verdict, handed_back);
+        let waiting = judged.waiting;
+        self.tell_judged(&judged, running)?;
+        if handed_back {
+            return Ok(None);
+        }
+        let listings = if waiting { self.proceed()?.listings } else { Vec::new() };
+        Ok(Some(Admitted { sql: verdict.sql.clone(), class: verdict.class, session: verdict.session.clone(), listings }))
+    }
+
+    /// On the user's own files everything is allowed, and nothing is looked up first.
+    fn admit_local(&mut self, request: &Request, running: &mut Running) -> Result<Admitted, Trouble> {
+        self.tell_judged(&Judged { class: Class::Read.into(), ..Judged::default() }, running)?;
+        Ok(Admitted { sql: request.sql.clone(), class: Class::Read, session: None, listings: Vec::new() })
+    }
+
+    fn tell_judged(&self, judged: &Judged, running: &mut Running) -> Result<(), Trouble> {
+        if !judged.handed_back {
+            running.start();
+        }
+        self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag()).map_err(Trouble::Broken)
+    }
+
+    fn proceed(&self) -> Result<Proceed, Trouble> {
+        let (header, payload) = self.socket.read().map_err(Trouble::Broken)?.ok_or_else(closed)?;
+        expect_message(header, &payload, FrameKind::Proceed).map_err(Trouble::Broken)
+    }
+
+    fn describe(&self, admitted: &Admitted) -> Result<Described, Trouble> {
+        let statement = self.engine.prepare(&admitted.sql)?;
+        let parameter_schema = encode::encapsulated_schema(&parameters::describe(&self.engine, &statement)?)?.into();
+        let result_schema = match statement.kind() {
+            StatementKind::Command => Bytes::new(),
+            StatementKind::Query => encode::encapsulated_schema(self.result_schema(&statement, &admitted.sql)?.as_ref())?.into(),
+        };
+        Ok(Described { class: admitted.class.into(), parameter_schema, result_schema, session: None })
+    }
+
+    fn result_schema(&self, statement: &Prepared<'_>, sql: &str) -> Result<SchemaRef, Trouble> {
+        if let Some(columns) = statement.columns() {
+            return Ok(client_schema(self.engine.arrow_schema(&columns)?.as_ref()));
+        }
+        // A column hangs on a parameter without a type. DuckDB tells the rest only of a statement that has values; none of its rows
+        // is made under this limit.
+        let mut limited = self.engine.prepare(&format!("SELECT * FROM ({sql}\n) LIMIT 0"))?;
+        parameters::bind_nulls(&mut limited)?;
+        match limited.stream()? {
+            Outcome::Rows(rows) => Ok(client_schema(rows.schema())),
+            _ => Err(StatementError::new(Kind::Internal, "a query without rows").into()),
+        }
+    }
+
+    fn run(&self, admitted: &Admitted, run: &Run, running: &Running) -> Result<Done, Trouble> {
+        let rows = ParameterRows::decode(&run.parameters)?;
+        let mut statement = self.engine.prepare(&admitted.sql)?;
+        match (statement.kind(), rows) {
+            (_, None) => parameters::check_count(&statement, 0)?,
+            (StatementKind::Command, Some(rows)) if rows.len() != 1 => return self.run_each(&mut statement, &rows, running),
+            (_, Some(rows)) => {
+                let (batch, row) = rows.only()?;
+                parameters::bind(&self.engine, &mut statement, batch, row)?;
+            }
+        }
+        check_cancelled(running)?;
+        let outcome = match statement.kind() {
+            StatementKind::Query => statement.stream()?,
+            StatementKind::Command => statement.complete()?,
+        };
+        match outcome {
+            Outcome::Rows(rows) => self.send_rows(rows, running),
+            Outcome::Changed(rows) => Ok(changed(rows)),
+            Outcome::Nothing => Ok(Done { affected: -1, ..Done::default() }),
+        }
+    }
+
+    /// One execution a row of parameters, all of them or none.
+    fn run_each(&self, statement: &mut Prepared<'_>, rows: &ParameterRows, running: &Running) -> Result<Done, Trouble> {
+        self.engine.run("BEGIN TRANSACTION")?;
+        let outcome = self.execute_each(statement, rows, running).and_then(|total| {
+            self.engine.run("COMMIT")?;
+            Ok(changed(total))
+        });
+        if outcome.is_err()
+            && let Err(error) = self.engine.run("ROLLBACK")
+        {
+            // A failed COMMIT has ended the transaction already.
+            debug!(%error, "nothing to roll back");
+        }
+        outcome
+    }
+
+    fn execute_each(&self, statement: &mut Prepared<'_>, rows: &ParameterRows, running: &Running) -> Result<u64, Trouble> {
+        let mut total = 0;
+        for (batch, row) in rows.iter() {
+            check_cancelled(running)?;
+            parameters::bind(&self.engine, statement, batch, row)?;
+            if let Outcome::Changed(rows) = statement.complete()? {
+                total += rows;
+            }
+        }
+        Ok(total)
+    }
+
+    fn send_rows(&self, mut rows: Rows<'_>, running: &Running) -> Result<Done, Trouble> {
+        let schema = client_schema(rows.schema());
+        let mut stream = ResultStream::begin(self.socket.clone(), &schema, running.cancel_flag())?;
+        loop {
+            match rows.next_batch() {
+                Ok(Some(batch)) => stream.push(client_batch(batch, &schema)?)?,
+                Ok(None) => break,
+                Err(error) => {
+                    // The rows before the error go out first.
+                    stream.finish()?;
+                    return Err(error.into());
+                }
+            }
+            check_cancelled(running)?;
+        }
+        drop(rows);
+        Ok(Done { rows: stream.finish()?, affected: -1, session: None })
+    }
+}
+
+fn session_ending(action: &request::Action, admitted: Admitted) -> Ending {
+    let session = admitted.session;
+    match action {
+        request::Action::Run(_) => Ending::Done(Done { rows: 0, affected: -1, session }),
+        _ => {
+            let no_parameters = encode::encapsulated_schema(&Schema::empty()).unwrap_or_default();
+            Ending::Described(Described {
+                class: admitted.class.into(),
+                parameter_schema: no_parameters.into(),
+                result_schema: Bytes::new(),
+                session,
+            })
+        }
+    }
+}
+
+fn judged(verdict: &Verdict, handed_back: bool) -> Judged {
+    let looks_up = !verdict.tables.is_empty() || verdict.target.is_some() || !verdict.listings.is_empty();
+    Judged {
+        class: verdict.class.into(),
+        tables: verdict.tables.clone(),
+        target: verdict.target.clone(),
+        listings: verdict.listings.clone(),
+        waiting: looks_up && !handed_back,
+        handed_back,
+        session: verdict.session.clone(),
+        creates_target: verdict.creates_target,
+    }
+}
+
+fn refused(refusal: Refusal) -> Trouble {
+    let (kind, message) = match refusal {
+        Refusal::Syntax(message) => (Kind::Invalid, message),
+        Refusal::Refused(message) => (Kind::Refused, message),
+        Refusal::Unsupported(message) => (Kind::Unsupported, message),
+    };
+    StatementError::new(kind, message).into()
+}
+
+#[expect(clippy::cast_possible_wrap, reason = "numbers of rows")]
+fn changed(rows: u64) -> Done {
+    Done { rows: 0, affected: rows as i64, session: None }
+}
+
+/// Whatever a cancelled statement ran into, it ended because it was cancelled.
+fn as_cancelled(trouble: Trouble, running: &Running) -> Trouble {
+    match trouble {
+        Trouble::Statement(error) if running.is_cancelled() && !error.fatal => interrupted().into(),
+        other => other,
+    }
+}
+
+fn check_cancelled(running: &Running) -> Result<(), StatementError> {
+    if running.is_cancelled() { Err(interrupted()) } else { Ok(()) }
+}
+
+fn interrupted() -> StatementError {
+    StatementError::new(Kind::Interrupted, "the statement was cancelled")
+}
+
+/// A message of the kind that is due.
+pub fn expect_message<M: Message + Default>(header: FrameHeader, payload: &[u8], kind: FrameKind) -> io::Result<M> {
+    if header.kind != kind {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{:?} frame instead of {kind:?}", header.kind)));
+    }
+    M::decode(payload).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+fn invalid_frame(reason: &str) -> Trouble {
+    Trouble::Broken(io::Error::new(io::ErrorKind::InvalidData, reason.to_owned()))
+}
+
+/// The gateway closed the connection in the middle of a statement.
+pub fn closed() -> Trouble {
+    Trouble::Broken(io::ErrorKind::UnexpectedEof.into())
+}

@@ -1,0 +1,101 @@
+//! Owns the worker's one DuckDB instance: its settings, its extensions, what is attached, and the lock-down after that. Refuses to
+//! run anything for a client.
+
+use std::path::{Path, PathBuf};
+
+use tracing::info;
+
+use super::binding::{Connection, EngineResult, Instance, feed};
+use crate::wire::proto::{Attach, CatalogAttachment, Init, Mode};
+
+/// Relative directory that DuckDB's Iceberg extension names while it plans a CREATE TABLE AS, before it knows the table's location.
+const CTAS_PLACEHOLDER: &str = "data";
+
+/// Opens the instance and loads its extensions.
+pub fn open(init: &Init) -> EngineResult<Instance> {
+    let spill = Path::new(&init.run_dir).join("spill");
+    let spill = spill.to_string_lossy();
+    let threads = init.threads.max(1).to_string();
+    let memory = format!("{}B", init.memory_limit_bytes);
+    let spill_limit = format!("{}B", init.spill_limit_bytes);
+    let mut settings = vec![
+        ("threads", threads.as_str()),
+        ("temp_directory", &spill),
+        ("max_temp_directory_size", &spill_limit),
+        ("autoinstall_known_extensions", "false"),
+        ("autoload_known_extensions", "false"),
+        ("allow_community_extensions", "false"),
+        // The set-up has checked the files against pinned sums; DuckDB's own check would hash them again for 300 ms.
+        ("allow_unsigned_extensions", "true"),
+        ("allow_persistent_secrets", "false"),
+    ];
+    if init.memory_limit_bytes > 0 {
+        settings.push(("memory_limit", &memory));
+    }
+    let instance = Instance::open(&settings)?;
+    let connection = instance.connect()?;
+    for name in &init.extensions {
+        let file = PathBuf::from(&init.extension_dir).join(format!("{name}.duckdb_extension"));
+        connection.run(&format!("LOAD {}", literal(&file.to_string_lossy())))?;
+        match name.as_str() {
+            "icu" => connection.run("SET GLOBAL TimeZone = 'UTC'")?,
+            // Without it each scan and each commit opens a new TCP connection.
+            "httpfs" => connection.run("SET GLOBAL httpfs_connection_caching = true")?,
+            _ => {}
+        }
+    }
+    feed::register(&connection)?;
+    info!(mode = ?Mode::try_from(init.mode).unwrap_or_default(), extensions = ?init.extensions, "instance open");
+    Ok(instance)
+}
+
+/// Attaches the catalogs and locks the instance down. The order matters: after the last step nothing of it could be changed.
+pub fn attach(instance: &Instance, attach: &Attach) -> EngineResult<()> {
+    let connection = instance.connect()?;
+    for catalog in &attach.catalogs {
+        attach_one(&connection, catalog)?;
+    }
+    let directories: Vec<String> = attach.allowed_locations.iter().flat_map(|location| allowed_forms(location)).collect();
+    connection.run(&format!("SET GLOBAL allowed_directories = [{}]", list(&directories)))?;
+    connection.run(&format!("SET GLOBAL allowed_paths = [{}]", literal(CTAS_PLACEHOLDER)))?;
+    connection.run("SET GLOBAL enable_external_access = false")?;
+    connection.run("SET GLOBAL lock_configuration = true")
+}
+
+fn attach_one(connection: &Connection, catalog: &CatalogAttachment) -> EngineResult<()> {
+    // ACCESS_DELEGATION_MODE: credentials handed out with tables would leak into the instance. REMOVE_FILES_ON_DELETE: the extension
+    // removes the files of a commit that it takes for failed, although the catalog may have applied it.
+    connection.run(&format!(
+        "ATTACH {} AS {} (TYPE iceberg, ENDPOINT {}, TOKEN {}, ACCESS_DELEGATION_MODE 'none', REMOVE_FILES_ON_DELETE false)",
+        literal(&catalog.name),
+        identifier(&catalog.name),
+        literal(&catalog.endpoint),
+        literal(&catalog.token),
+    ))
+}
+
+/// The forms in which DuckDB may name files below a location, each ending with a slash so that `…/lake` does not allow `…/lake2`.
+fn allowed_forms(location: &str) -> Vec<String> {
+    let location = format!("{}/", location.trim_end_matches('/'));
+    let Some(path) = location.strip_prefix("file:") else {
+        return vec![location];
+    };
+    let path = format!("/{}", path.trim_start_matches('/'));
+    vec![format!("file://{path}"), path]
+}
+
+fn list(texts: &[String]) -> String {
+    texts.iter().map(|text| literal(text)).collect::<Vec<_>>().join(", ")
+}
+
+/// A text as SQL literal.
+#[must_use]
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A name as quoted SQL identifier.
+#[must_use]
+pub fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

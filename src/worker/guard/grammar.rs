@@ -1,0 +1,201 @@
+//! Owns the reading of a statement's head, token by token: keywords, names, lists, and where an embedded query begins. Refuses to
+//! judge; each kind of statement does that with what it has read.
+
+use super::token::{Kind, Token};
+use super::Refusal;
+
+/// A place in the tokens of one statement.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor<'a> {
+    sql: &'a str,
+    tokens: &'a [Token],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub fn new(sql: &'a str, tokens: &'a [Token]) -> Self {
+        Self { sql, tokens, at: 0 }
+    }
+
+    pub fn peek(&self) -> Option<&'a Token> {
+        self.tokens.get(self.at)
+    }
+
+    pub fn next(&mut self) -> Option<&'a Token> {
+        let token = self.tokens.get(self.at);
+        self.at += usize::from(token.is_some());
+        token
+    }
+
+    pub fn at_end(&self) -> bool {
+        self.at >= self.tokens.len()
+    }
+
+    /// The next token as an upper-case keyword or symbol; empty for names in quotes, strings, numbers and the end.
+    pub fn peek_word(&self) -> String {
+        match self.peek().map(|token| &token.kind) {
+            Some(Kind::Word(word)) => word.to_uppercase(),
+            Some(Kind::Symbol(symbol)) => symbol.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// Takes these keywords if all of them come next.
+    pub fn take_words(&mut self, words: &[&str]) -> bool {
+        let found = words.iter().enumerate().all(|(offset, word)| self.tokens.get(self.at + offset).is_some_and(|token| token.is_word(word)));
+        self.at += if found { words.len() } else { 0 };
+        found
+    }
+
+    pub fn take_symbol(&mut self, symbol: char) -> bool {
+        let found = self.peek().is_some_and(|token| token.is_symbol(symbol));
+        self.at += usize::from(found);
+        found
+    }
+
+    pub fn expect_words(&mut self, words: &[&str]) -> Result<(), Refusal> {
+        if self.take_words(words) { Ok(()) } else { Err(self.unexpected(&words.join(" "))) }
+    }
+
+    pub fn expect_symbol(&mut self, symbol: char) -> Result<(), Refusal> {
+        if self.take_symbol(symbol) { Ok(()) } else { Err(self.unexpected(&format!("\"{symbol}\""))) }
+    }
+
+    pub fn expect_end(&self) -> Result<(), Refusal> {
+        if self.at_end() { Ok(()) } else { Err(self.unexpected("the end of the statement")) }
+    }
+
+    /// A name, plain or in double quotes. A string in its place could be a file's name.
+    pub fn name(&mut self, what: &str) -> Result<String, Refusal> {
+        match self.peek().map(|token| &token.kind) {
+            Some(Kind::Word(name) | Kind::Quoted(name)) => {
+                self.at += 1;
+                Ok(name.clone())
+            }
+            Some(Kind::Text(text)) => Err(super::names::file_refused(text)),
+            _ => Err(self.unexpected(what)),
+        }
+    }
+
+    /// A name of several parts, joined by dots.
+    pub fn path(&mut self, what: &str) -> Result<Vec<String>, Refusal> {
+        let mut parts = vec![self.name(what)?];
+        while self.take_symbol('.') {
+            parts.push(self.name(what)?);
+        }
+        Ok(parts)
+    }
+
+    /// A string.
+    pub fn text(&mut self, what: &str) -> Result<String, Refusal> {
+        match self.peek().map(|token| &token.kind) {
+            Some(Kind::Text(text)) => {
+                self.at += 1;
+                Ok(text.clone())
+            }
+            _ => Err(self.unexpected(what)),
+        }
+    }
+
+    /// A whole number without a sign.
+    pub fn number(&mut self, what: &str) -> Result<u64, Refusal> {
+        match self.peek().map(|token| &token.kind) {
+            Some(Kind::Number(number)) if number.len() <= 18 && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.at += 1;
+                number.parse().map_err(|_| self.unexpected(what))
+            }
+            _ => Err(self.unexpected(what)),
+        }
+    }
+
+    /// One or more items between parentheses, separated by commas.
+    pub fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, Refusal>) -> Result<Vec<T>, Refusal> {
+        self.expect_symbol('(')?;
+        let mut items = vec![item(self)?];
+        while self.take_symbol(',') {
+            items.push(item(self)?);
+        }
+        self.expect_symbol(')')?;
+        Ok(items)
+    }
+
+    /// The client's bytes from here to the end; only for DuckDB's parser.
+    pub fn rest(&self) -> &'a str {
+        match (self.peek(), self.tokens.last()) {
+            (Some(first), Some(last)) => &self.sql[first.start..last.end],
+            _ => "",
+        }
+    }
+
+    /// The client's bytes between two places; only for DuckDB's parser.
+    pub fn since(&self, start: &Self) -> &'a str {
+        match (start.peek(), self.at.checked_sub(1).and_then(|last| self.tokens.get(last))) {
+            (Some(first), Some(last)) if first.start < last.end => &self.sql[first.start..last.end],
+            _ => "",
+        }
+    }
+
+    /// Whether these keywords stand one after the other somewhere outside parentheses.
+    pub fn has_words_ahead(&self, words: &[&str]) -> bool {
+        let mut ahead = *self;
+        while !ahead.at_end() {
+            if ahead.clone_take(words) {
+                return true;
+            }
+            ahead.skip_one();
+        }
+        false
+    }
+
+    fn clone_take(&self, words: &[&str]) -> bool {
+        let mut copy = *self;
+        copy.take_words(words)
+    }
+
+    /// Skips a token, or all of a pair of parentheses.
+    pub fn skip_one(&mut self) {
+        let mut depth = 0_usize;
+        while let Some(token) = self.next() {
+            depth += usize::from(token.is_symbol('('));
+            depth = depth.saturating_sub(usize::from(token.is_symbol(')')));
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+
+    pub fn unexpected(&self, wanted: &str) -> Refusal {
+        Refusal::Syntax(match self.peek() {
+            Some(token) => format!("syntax error at or near {:?} (at byte {}): expected {wanted}", &self.sql[token.start..token.end], token.start),
+            None => format!("syntax error at the end of the statement: expected {wanted}"),
+        })
+    }
+}
+
+/// The keyword that follows a WITH clause: the kind of its statement. Empty if the clause is not as it should be; DuckDB's parser
+/// says why.
+pub(super) fn after_with(mut cursor: Cursor<'_>) -> String {
+    skip_with(&mut cursor);
+    cursor.peek_word()
+}
+
+/// Goes over a WITH clause: `WITH [RECURSIVE] name [(columns)] [USING KEY (…)] AS [[NOT] MATERIALIZED] (query), …`.
+pub(super) fn skip_with(cursor: &mut Cursor<'_>) {
+    cursor.take_words(&["WITH"]);
+    cursor.take_words(&["RECURSIVE"]);
+    loop {
+        cursor.next();
+        if cursor.peek_word() == "(" {
+            cursor.skip_one();
+        }
+        if cursor.take_words(&["USING", "KEY"]) {
+            cursor.skip_one();
+        }
+        cursor.take_words(&["AS"]);
+        let _ = cursor.take_words(&["NOT", "MATERIALIZED"]) || cursor.take_words(&["MATERIALIZED"]);
+        cursor.skip_one();
+        if !cursor.take_symbol(',') {
+            return;
+        }
+    }
+}

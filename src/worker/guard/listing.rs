@@ -1,0 +1,120 @@
+//! Owns SHOW and DESCRIBE: each becomes a query over the listings that the gateway sends, with the columns that DuckDB's own answer
+//! has. Refuses what only DuckDB's catalog could answer.
+
+use super::grammar::Cursor;
+use super::names::quote_text;
+use super::select::listing_table;
+use super::{Reads, Refusal, Scope, Verdict, verdict};
+use crate::wire::proto;
+
+/// The forms that there are, for messages.
+const FORMS: &str = "there are SHOW TABLES [FROM schema], SHOW ALL TABLES, SHOW SCHEMAS, SHOW DATABASES, SHOW COLUMNS FROM table and DESCRIBE table";
+
+/// Judges a SHOW, DESCRIBE or SUMMARIZE.
+pub(super) fn judge(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+    let is_show = cursor.peek_word() == "SHOW";
+    if cursor.peek_word() == "SUMMARIZE" {
+        return Err(Refusal::Unsupported(format!("SUMMARIZE is not supported: {FORMS}")));
+    }
+    cursor.next();
+    if !is_show {
+        cursor.take_words(&["TABLE"]);
+        return describe(scope, cursor);
+    }
+    if cursor.take_words(&["ALL", "TABLES"]) {
+        cursor.expect_end()?;
+        return Ok(all_tables());
+    }
+    let mut after = *cursor;
+    after.next();
+    let ends_here = after.at_end();
+    match cursor.peek_word().as_str() {
+        "TABLES" if ends_here => tables(scope, &[]),
+        "TABLES" if ["FROM", "IN"].contains(&after.peek_word().as_str()) => {
+            after.next();
+            let path = after.path("a schema")?;
+            after.expect_end()?;
+            tables(scope, &path.iter().map(String::as_str).collect::<Vec<_>>())
+        }
+        "SCHEMAS" if ends_here => Ok(schemas(scope)),
+        "DATABASES" | "CATALOGS" if ends_here => Ok(databases(scope)),
+        "COLUMNS" if ["FROM", "IN"].contains(&after.peek_word().as_str()) => {
+            after.next();
+            describe(scope, &mut after)
+        }
+        "TABLES" | "SCHEMAS" | "DATABASES" | "CATALOGS" | "COLUMNS" | "ALL" | "FUNCTIONS" | "VARIABLES" | "CREATE" | "INDEXES" | "VIEWS" | "SEARCH_PATH"
+        | "TIME" | "TRANSACTION" => Err(Refusal::Unsupported(format!("SHOW {} is not supported: {FORMS}", cursor.peek_word()))),
+        _ => describe(scope, cursor),
+    }
+}
+
+fn from(listing: &str) -> String {
+    format!("temp.main.{}", listing_table(listing))
+}
+
+/// A condition on names, which DuckDB compares without regard to case.
+fn is(column: &str, name: &str) -> String {
+    format!("lower({column}) = lower({})", quote_text(name))
+}
+
+fn reading(sql: String, listing: &str) -> Verdict {
+    let mut reads = Reads::default();
+    reads.add_listing(listing);
+    verdict(proto::Class::Read, sql, reads)
+}
+
+/// SHOW TABLES: one column, of one schema, or of all of a catalog where only that is named.
+fn tables(scope: &Scope<'_>, path: &[&str]) -> Result<Verdict, Refusal> {
+    let condition = match *path {
+        [catalog] if scope.catalog(catalog).is_some() => is("table_catalog", catalog),
+        [] => both(scope.schema(&[scope.default_schema])?),
+        _ => both(scope.schema(path)?),
+    };
+    Ok(reading(format!("SELECT table_name AS \"name\" FROM {} WHERE {condition} ORDER BY ALL", from("tables")), "tables"))
+}
+
+fn both((catalog, schema): (String, String)) -> String {
+    format!("{} AND {}", is("table_catalog", &catalog), is("table_schema", &schema))
+}
+
+/// SHOW ALL TABLES without DuckDB's lists of columns, for which each table of the lakehouse would have to be loaded.
+fn all_tables() -> Verdict {
+    let columns = "table_catalog AS \"database\", table_schema AS \"schema\", table_name AS \"name\", false AS \"temporary\"";
+    reading(format!("SELECT {columns} FROM {} ORDER BY ALL", from("tables")), "tables")
+}
+
+fn schemas(scope: &Scope<'_>) -> Verdict {
+    let current = format!("{} AND {}", is("catalog_name", scope.default_catalog), is("schema_name", scope.default_schema));
+    let columns = format!("catalog_name AS database_name, schema_name, ({current}) AS \"current\"");
+    reading(format!("SELECT {columns} FROM {} ORDER BY ALL", from("schemata")), "schemata")
+}
+
+fn databases(scope: &Scope<'_>) -> Verdict {
+    let names: Vec<String> = scope.catalogs.iter().map(|catalog| quote_text(catalog)).collect();
+    let list = format!("CAST([{}] AS VARCHAR[])", names.join(", "));
+    verdict(proto::Class::Read, format!("SELECT unnest({list}) AS database_name ORDER BY ALL"), Reads::default())
+}
+
+/// DESCRIBE of a table. The table counts as read, so that one that isn't there is an error and not an empty answer.
+fn describe(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+    if matches!(cursor.peek_word().as_str(), "SELECT" | "WITH" | "FROM" | "VALUES" | "(" | "PIVOT" | "INSERT" | "CREATE" | "EXPLAIN" | "") {
+        if cursor.at_end() {
+            return Err(Refusal::Unsupported(format!("DESCRIBE without a table is not supported: {FORMS}")));
+        }
+        if !cursor.peek_word().is_empty() {
+            return Err(Refusal::Unsupported(format!(
+                "DESCRIBE of a query is not supported: a prepared statement tells the columns of its result; {FORMS}"
+            )));
+        }
+    }
+    let path = cursor.path("the name of a table")?;
+    cursor.expect_end()?;
+    let table = scope.table(&path.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let condition = format!("{} AND {} AND {}", is("table_catalog", &table.catalog), is("table_schema", &table.schema), is("table_name", &table.table));
+    let columns = "column_name, data_type AS column_type, is_nullable AS \"null\", CAST(NULL AS VARCHAR) AS \"key\", column_default AS \"default\", \
+                   CAST(NULL AS VARCHAR) AS extra";
+    let sql = format!("SELECT {columns} FROM {} WHERE {condition} ORDER BY ordinal_position", from("columns"));
+    let mut verdict = reading(sql, "columns");
+    verdict.tables.push(table);
+    Ok(verdict)
+}

@@ -1,0 +1,201 @@
+//! Judges each statement of a client before DuckDB binds anything of it, and writes the text that runs.
+//!
+//! It owns the question what a statement may be: its kind, every node of its queries, every function, every table's name. It works
+//! by allow-lists only, and what runs is text rebuilt from what was judged, never the client's bytes. It refuses to run anything,
+//! and to know whether a table exists.
+//!
+//! - `token`: cuts the text, finds a second statement.
+//! - `select`, `shape`, `functions`, `names`: judge a query on DuckDB's own syntax tree.
+//! - `rebuild`: writes it out, and checks that the text means the same.
+//! - `grammar`, `insert`, `ddl`, `types`, `listing`, `session`: the kinds of statement that DuckDB gives no tree for.
+
+mod ddl;
+mod functions;
+mod grammar;
+mod insert;
+mod listing;
+mod names;
+mod rebuild;
+mod select;
+mod session;
+mod shape;
+mod token;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+use serde_json::Value;
+
+use self::grammar::Cursor;
+use self::select::Reads;
+use crate::wire::proto;
+
+/// Longest statement in bytes.
+pub const MAX_STATEMENT_BYTES: usize = 1 << 20;
+
+/// Deepest syntax tree, in levels of JSON lists and objects; an operator or a call takes two. `serde_json` stops at 128 of its own
+/// accord.
+pub const MAX_AST_DEPTH: usize = 128;
+
+/// The kinds of statement that there are, for messages.
+const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, FROM, INSERT, CREATE SCHEMA, CREATE TABLE, CREATE TABLE AS, DROP TABLE, \
+                         DROP SCHEMA, SHOW, DESCRIBE, USE and SET schema";
+
+/// DuckDB's parser, reached by `json_serialize_sql` and `json_deserialize_sql`. Neither binds anything.
+pub trait Parser {
+    /// The tree of a text, as `json_serialize_sql` gives it; [`read_ast`] makes it of the function's answer.
+    ///
+    /// # Errors
+    /// DuckDB's message, if the text cannot be parsed or is outside the SELECT family.
+    fn ast(&mut self, select: &str) -> Result<Value, ParseError>;
+
+    /// The text of a tree, as `json_deserialize_sql` gives it.
+    ///
+    /// # Errors
+    /// DuckDB's message, if it takes the tree for malformed.
+    fn text(&mut self, ast: &Value) -> Result<String, ParseError>;
+}
+
+/// What DuckDB's parser says against a text.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ParseError {
+    /// DuckDB's own words, with the position where there is one.
+    pub message: String,
+}
+
+/// Reads the answer of `json_serialize_sql`, which reports errors as JSON too.
+///
+/// # Errors
+/// DuckDB's message with the position in bytes; or that the tree is too deep.
+pub fn read_ast(json: &str) -> Result<Value, ParseError> {
+    let ast: Value = serde_json::from_str(json).map_err(|error| ParseError {
+        message: if error.to_string().contains("recursion limit") {
+            "the statement is nested too deeply".to_owned()
+        } else {
+            format!("the statement has a number out of range, or a tree that cannot be read: {error}")
+        },
+    })?;
+    if ast.get("error") != Some(&Value::Bool(true)) {
+        return Ok(ast);
+    }
+    let message = ast.get("error_message").and_then(Value::as_str).unwrap_or("syntax error");
+    let position = ast.get("position").and_then(Value::as_str).map(|position| format!(" (at byte {position})"));
+    Err(ParseError { message: format!("{message}{}", position.unwrap_or_default()) })
+}
+
+/// Where a statement runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The catalogs that are attached, as their owner writes them.
+    pub catalogs: &'a [String],
+    /// Where names without a catalog are looked up.
+    pub default_catalog: &'a str,
+    /// Where names without a schema are looked up.
+    pub default_schema: &'a str,
+}
+
+/// A statement that may run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// What it needs of a worker.
+    pub class: proto::Class,
+    /// The text to run, rebuilt, with all names in full. Empty for SESSION.
+    pub sql: String,
+    /// The lakehouse tables that it reads, each once. Case as the client wrote it, catalogs as their owner does.
+    pub tables: Vec<proto::TableName>,
+    /// The table that it writes, creates or drops; `None` for schemas.
+    pub target: Option<proto::TableName>,
+    /// It creates its target.
+    pub creates_target: bool,
+    /// The listings (`tables`, `columns`, `schemata`) that it reads as `temp.main.polynya_listing_<name>`.
+    pub listings: Vec<String>,
+    /// For SESSION: what changes.
+    pub session: Option<proto::SessionChange>,
+}
+
+/// Why a statement may not run. The texts are for the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It cannot be parsed; DuckDB's own words where it was asked.
+    #[error("{0}")]
+    Syntax(String),
+    /// Nobody may do this.
+    #[error("{0}")]
+    Refused(String),
+    /// There is no support for this; the text says what there is.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// Judges one statement.
+///
+/// # Errors
+/// Why it may not run.
+pub fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, sql: &str) -> Result<Verdict, Refusal> {
+    if sql.len() > MAX_STATEMENT_BYTES {
+        return Err(Refusal::Refused(format!("the statement has {} bytes; the most is {MAX_STATEMENT_BYTES}", sql.len())));
+    }
+    let tokens = token::statement(sql)?;
+    let mut cursor = Cursor::new(sql, &tokens);
+    match cursor.peek_word().as_str() {
+        "WITH" => match grammar::after_with(cursor).as_str() {
+            "INSERT" => insert::judge(parser, scope, &mut cursor),
+            word @ ("UPDATE" | "DELETE" | "MERGE") => Err(unsupported_kind(word)),
+            _ => query(parser, scope, cursor.rest()),
+        },
+        "SELECT" | "FROM" | "VALUES" | "TABLE" | "PIVOT" | "UNPIVOT" | "(" => query(parser, scope, cursor.rest()),
+        "INSERT" => insert::judge(parser, scope, &mut cursor),
+        "CREATE" => ddl::create(parser, scope, &mut cursor),
+        "DROP" => ddl::drop(scope, &mut cursor),
+        "SHOW" | "DESCRIBE" | "DESC" | "SUMMARIZE" => listing::judge(scope, &mut cursor),
+        "USE" | "SET" => session::judge(scope, &mut cursor),
+        word => Err(other_kind(parser, word, cursor.rest())),
+    }
+}
+
+fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
+    let query = rebuild::query(parser, scope, text)?;
+    let class = if query.reads.time_travel { proto::Class::TimeTravel } else { proto::Class::Read };
+    Ok(verdict(class, query.sql, query.reads))
+}
+
+/// A verdict without a target.
+fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
+    Verdict { class, sql, tables: reads.tables, target: None, creates_target: false, listings: reads.listings, session: None }
+}
+
+/// For the first word of a statement that is none of the supported kinds. A word that DuckDB doesn't know either is a syntax error
+/// in DuckDB's words.
+fn other_kind(parser: &mut dyn Parser, word: &str, text: &str) -> Refusal {
+    const KNOWN: [&str; 42] = [
+        "ABORT", "ALTER", "ANALYZE", "ATTACH", "BEGIN", "CALL", "CHECKPOINT", "CLUSTER", "COMMENT", "COMMIT", "COPY", "DEALLOCATE", "DECLARE",
+        "DELETE", "DETACH", "DO", "END", "EXECUTE", "EXPLAIN", "EXPORT", "FORCE", "GRANT", "IMPORT", "INSTALL", "LOAD", "LOCK", "MERGE",
+        "PRAGMA", "PREPARE", "REFRESH", "REINDEX", "RELEASE", "RENAME", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "START", "TRUNCATE",
+        "UPDATE", "UPSERT", "VACUUM",
+    ];
+    if KNOWN.contains(&word) {
+        return unsupported_kind(word);
+    }
+    match parser.ast(text) {
+        Err(error) => Refusal::Syntax(error.message),
+        Ok(_) => unsupported_kind(word),
+    }
+}
+
+fn unsupported_kind(word: &str) -> Refusal {
+    let reason = match word {
+        "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => "transactions are not supported yet",
+        "PREPARE" | "EXECUTE" | "DEALLOCATE" => "prepared statements are made by the client's driver, not in SQL",
+        "UPDATE" | "DELETE" | "MERGE" | "ALTER" | "TRUNCATE" => "changing rows and tables in place is not supported yet",
+        "EXPLAIN" => "plans are not shown yet",
+        "COPY" | "EXPORT" | "IMPORT" => "statements do not read or write files: `polynya load` brings a file into a table",
+        "ATTACH" | "DETACH" | "INSTALL" | "LOAD" | "PRAGMA" | "SET" | "RESET" | "CALL" | "CHECKPOINT" | "FORCE" | "VACUUM" | "ANALYZE" => {
+            let message = format!("{word} is refused: clients do not change the workers; {SUPPORTED}");
+            return Refusal::Refused(message);
+        }
+        _ => "it is no kind of statement that there is here",
+    };
+    Refusal::Unsupported(format!("{word} is not supported: {reason}; {SUPPORTED}"))
+}

@@ -1,0 +1,143 @@
+//! Owns what a table's name means: which catalog and schema it falls back on, which names are refused because DuckDB would open a
+//! file for them, and which are listings. Refuses to know whether a table exists; the relay says that.
+
+use super::{Refusal, Scope};
+use crate::wire::proto;
+
+/// The listings that the gateway can make, by their names in `information_schema`.
+pub(super) const LISTINGS: [&str; 3] = ["tables", "columns", "schemata"];
+
+/// Endings for which DuckDB, or an extension that it knows of, opens a file when it finds no table of that name. It joins catalog,
+/// schema and table by dots before it looks, so a missing table `a.b.parquet` counts as a file.
+const FILE_ENDINGS: [&str; 30] = [
+    "parquet", "csv", "tsv", "json", "jsonl", "ndjson", "geojson", "avro", "arrow", "arrows", "ipc", "feather", "orc", "db", "ddb", "duckdb",
+    "sqlite", "sqlite3", "xls", "xlsx", "shp", "gpkg", "fgb", "lance", "vortex", "delta", "blob", "txt", "parq", "pq",
+];
+
+const COMPRESSED_ENDINGS: [&str; 8] = ["gz", "zst", "zip", "bz2", "xz", "lz4", "br", "snappy"];
+
+/// What a table's name stands for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Meaning {
+    /// A table of the lakehouse.
+    Table(proto::TableName),
+    /// One of [`LISTINGS`].
+    Listing(&'static str),
+}
+
+/// A name in SQL, quoted whether it has to be or not.
+pub(super) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A string in SQL.
+pub(super) fn quote_text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A table in SQL, with all three parts.
+pub(super) fn quote_table(table: &proto::TableName) -> String {
+    format!("{}.{}.{}", quote(&table.catalog), quote(&table.schema), quote(&table.table))
+}
+
+impl Scope<'_> {
+    /// The catalog as its owner writes it, whatever the case here.
+    pub(super) fn catalog(&self, name: &str) -> Option<&str> {
+        self.catalogs.iter().find(|catalog| same(catalog, name)).map(String::as_str)
+    }
+
+    /// What a name of one to three parts means. Of two parts, the first is a catalog if there is one of that name (the schema is then
+    /// the default one), and otherwise a schema of the default catalog.
+    pub(super) fn resolve(&self, parts: &[&str]) -> Result<Meaning, Refusal> {
+        for part in parts {
+            refuse_odd_name(part)?;
+        }
+        let (catalog, schema, table) = match *parts {
+            [table] => (self.default_catalog, self.default_schema, table),
+            [first, table] => match self.catalog(first) {
+                Some(catalog) => (catalog, self.default_schema, table),
+                None => (self.default_catalog, first, table),
+            },
+            [catalog, schema, table] => (self.known(catalog)?, schema, table),
+            _ => return Err(Refusal::Unsupported(format!("the name {} has too many parts: catalog.schema.table at most", parts.join(".")))),
+        };
+        if same(schema, "information_schema") {
+            return listing(table);
+        }
+        if same(schema, "pg_catalog") {
+            return Err(no_system_table("pg_catalog", table));
+        }
+        let name = proto::TableName { catalog: self.known(catalog)?.to_owned(), schema: schema.to_owned(), table: table.to_owned() };
+        refuse_file(&name)?;
+        Ok(Meaning::Table(name))
+    }
+
+    /// What a name means where only a table will do.
+    pub(super) fn table(&self, parts: &[&str]) -> Result<proto::TableName, Refusal> {
+        match self.resolve(parts)? {
+            Meaning::Table(table) => Ok(table),
+            Meaning::Listing(name) => Err(Refusal::Unsupported(format!("information_schema.{name} can only be read"))),
+        }
+    }
+
+    /// A schema's catalog and name, of one or two parts.
+    pub(super) fn schema(&self, parts: &[&str]) -> Result<(String, String), Refusal> {
+        for part in parts {
+            refuse_odd_name(part)?;
+        }
+        match *parts {
+            [schema] => Ok((self.known(self.default_catalog)?.to_owned(), schema.to_owned())),
+            [catalog, schema] => Ok((self.known(catalog)?.to_owned(), schema.to_owned())),
+            _ => Err(Refusal::Unsupported(format!("the name {} has too many parts: catalog.schema at most", parts.join(".")))),
+        }
+    }
+
+    fn known(&self, catalog: &str) -> Result<&str, Refusal> {
+        self.catalog(catalog).ok_or_else(|| {
+            let known = if self.catalogs.is_empty() { "none".to_owned() } else { self.catalogs.join(", ") };
+            Refusal::Refused(format!("there is no catalog {} here; the catalogs are: {known}", quote(catalog)))
+        })
+    }
+}
+
+fn listing(table: &str) -> Result<Meaning, Refusal> {
+    let known = LISTINGS.into_iter().find(|name| same(name, table));
+    known.map(Meaning::Listing).ok_or_else(|| no_system_table("information_schema", table))
+}
+
+fn no_system_table(schema: &str, table: &str) -> Refusal {
+    let listings = LISTINGS.map(|name| format!("information_schema.{name}")).join(", ");
+    Refusal::Unsupported(format!("{schema}.{table} is not supported; of the system tables there are {listings}, and SHOW and DESCRIBE"))
+}
+
+/// Whether two names are one to DuckDB.
+pub(super) fn same(left: &str, right: &str) -> bool {
+    left.to_lowercase() == right.to_lowercase()
+}
+
+/// Refuses what no catalog, schema, table or CTE is called, but a path or a pattern is.
+pub(super) fn refuse_odd_name(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() {
+        return Err(Refusal::Refused("an empty name is not a table".to_owned()));
+    }
+    if name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\' | '*' | '?' | '[' | ':')) {
+        return Err(file_refused(name));
+    }
+    Ok(())
+}
+
+fn refuse_file(name: &proto::TableName) -> Result<(), Refusal> {
+    if looks_like_file(&format!("{}.{}.{}", name.catalog, name.schema, name.table)) { Err(file_refused(&name.table)) } else { Ok(()) }
+}
+
+/// Whether DuckDB could take a name that it doesn't find for a file's.
+pub(super) fn looks_like_file(name: &str) -> bool {
+    let name = name.trim_end().to_lowercase();
+    let (stem, ending) = name.rsplit_once('.').unwrap_or(("", &name));
+    let ending = if COMPRESSED_ENDINGS.contains(&ending) { stem.rsplit('.').next().unwrap_or(ending) } else { ending };
+    FILE_ENDINGS.contains(&ending)
+}
+
+pub(super) fn file_refused(name: &str) -> Refusal {
+    Refusal::Refused(format!("{} could be a file's name: quoted file names are refused, a statement reads tables of the catalogs only", quote(name)))
+}

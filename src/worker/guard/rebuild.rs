@@ -1,0 +1,183 @@
+//! Owns the way from a judged tree to the text that runs: DuckDB writes the text, and then reads it back, and the text runs only if
+//! the two trees are one. Refuses what does not come back the same, as DuckDB's writer is not exact for every construct.
+
+use serde_json::{Map, Value};
+
+use super::select::{self, Reads};
+use super::{MAX_AST_DEPTH, Parser, Refusal, Scope};
+
+/// What DuckDB's serializer says of a statement outside the SELECT family.
+const NOT_SELECT: &str = "Only SELECT statements can be serialized";
+
+/// A query that was judged, as the text to run.
+pub(super) struct Query {
+    pub sql: String,
+    pub reads: Reads,
+    /// It is a bare VALUES list.
+    pub is_values: bool,
+}
+
+/// Judges one query and writes it anew.
+pub(super) fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Query, Refusal> {
+    let mut ast = parse(parser, text)?;
+    let reads = select::judge(scope, text, &mut ast)?;
+    let sql = parser.text(&ast).map_err(|error| inexact(&error.message))?;
+    let judged = canonical(ast);
+    expect_same(parser, &judged, &sql)?;
+    let is_values = is_values(&judged["statements"][0]);
+    Ok(Query { sql, reads, is_values })
+}
+
+/// A VALUES list as such: DuckDB writes it as a SELECT from one, and an INSERT gives its target's types only to the former.
+pub(super) fn values(parser: &mut dyn Parser, query: &Query) -> Result<String, Refusal> {
+    let list = query.sql.strip_prefix("SELECT * FROM (").and_then(|sql| sql.strip_suffix(") AS valueslist"));
+    let Some(list) = list else { return Ok(query.sql.clone()) };
+    let whole = canonical(parse(parser, &query.sql)?);
+    expect_same(parser, &whole, list)?;
+    Ok(list.to_owned())
+}
+
+/// DuckDB's tree of a text, which must be one statement of the SELECT family and not too deep.
+fn parse(parser: &mut dyn Parser, text: &str) -> Result<Value, Refusal> {
+    let ast = parser.ast(text).map_err(|error| {
+        if error.message.contains(NOT_SELECT) { not_a_query() } else { Refusal::Syntax(error.message) }
+    })?;
+    if depth(&ast) > MAX_AST_DEPTH {
+        return Err(Refusal::Unsupported(format!("the statement is nested more than {MAX_AST_DEPTH} levels deep")));
+    }
+    if ast.get("error").is_some_and(|error| *error != Value::Bool(false)) {
+        let message = ast.get("error_message").and_then(Value::as_str).unwrap_or("syntax error").to_owned();
+        return Err(if message.contains(NOT_SELECT) { not_a_query() } else { Refusal::Syntax(message) });
+    }
+    match ast.get("statements").and_then(Value::as_array).map(Vec::len) {
+        Some(1) => Ok(ast),
+        Some(0) | None => Err(Refusal::Syntax("the statement is empty".to_owned())),
+        Some(_) => Err(Refusal::Refused("one statement at a time".to_owned())),
+    }
+}
+
+fn not_a_query() -> Refusal {
+    Refusal::Unsupported("only queries are supported here; of PIVOT, the form with an explicit IN list: FROM t PIVOT (sum(x) FOR y IN ('a', 'b'))".to_owned())
+}
+
+fn expect_same(parser: &mut dyn Parser, judged: &Value, sql: &str) -> Result<(), Refusal> {
+    let again = parse(parser, sql).map_err(|refusal| inexact(&refusal.to_string()))?;
+    match difference(judged, &canonical(again)) {
+        None => Ok(()),
+        Some(place) => Err(inexact(&format!("at {place}"))),
+    }
+}
+
+fn inexact(detail: &str) -> Refusal {
+    Refusal::Unsupported(format!("the statement cannot be written out exactly ({detail}): put joins in parentheses into a subquery of their own"))
+}
+
+/// Levels of lists and objects. Not recursive: the tree may be too deep for that.
+fn depth(ast: &Value) -> usize {
+    let mut deepest = 0;
+    let mut open = vec![(ast, 1)];
+    while let Some((value, level)) = open.pop() {
+        deepest = deepest.max(level);
+        match value {
+            Value::Array(items) => open.extend(items.iter().map(|item| (item, level + 1))),
+            Value::Object(fields) => open.extend(fields.values().map(|field| (field, level + 1))),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// The tree without what text cannot keep and meaning does not need: positions, the subquery that DuckDB puts around VALUES, the
+/// order of grouping expressions and of parameters.
+fn canonical(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(canonical).collect()),
+        Value::Object(fields) => {
+            let fields: Map<String, Value> =
+                fields.into_iter().filter(|(name, _)| name != "query_location").map(|(name, value)| (name, canonical(value))).collect();
+            canonical_node(fields)
+        }
+        other => other,
+    }
+}
+
+fn canonical_node(mut node: Map<String, Value>) -> Value {
+    if let Some(Value::Array(parameters)) = node.get_mut("named_param_map") {
+        parameters.sort_by_key(Value::to_string);
+    }
+    if node.get("group_sets").and_then(Value::as_array).is_some_and(|sets| !sets.is_empty()) {
+        number_groups(&mut node);
+    }
+    let is_values_subquery = node.get("alias").and_then(Value::as_str) == Some("valueslist")
+        && node.get("type").and_then(Value::as_str) == Some("SUBQUERY")
+        && node.get("sample").is_none_or(Value::is_null)
+        && node.get("column_name_alias").and_then(Value::as_array).is_some_and(Vec::is_empty)
+        && node.get("subquery").is_some_and(is_values);
+    if is_values_subquery && let Some(list) = node.get_mut("subquery").and_then(|subquery| subquery.pointer_mut("/node/from_table")) {
+        return list.take();
+    }
+    Value::Object(node)
+}
+
+/// Numbers grouping expressions by where the sets first name them, as DuckDB does on reading them.
+fn number_groups(node: &mut Map<String, Value>) {
+    let index = |value: &Value| value.as_u64().and_then(|index| usize::try_from(index).ok());
+    let mut order: Vec<usize> = Vec::new();
+    for set in node["group_sets"].as_array().into_iter().flatten() {
+        for old in set.as_array().into_iter().flatten().filter_map(index) {
+            if !order.contains(&old) {
+                order.push(old);
+            }
+        }
+    }
+    let Some(expressions) = node.get("group_expressions").and_then(Value::as_array).filter(|all| all.len() == order.len()) else { return };
+    let Some(expressions) = order.iter().map(|old| expressions.get(*old).cloned()).collect::<Option<Vec<Value>>>() else { return };
+    for set in node.get_mut("group_sets").and_then(Value::as_array_mut).into_iter().flatten() {
+        let mut numbers: Vec<usize> =
+            set.as_array().into_iter().flatten().filter_map(index).filter_map(|old| order.iter().position(|other| *other == old)).collect();
+        numbers.sort_unstable();
+        *set = Value::from(numbers);
+    }
+    node.insert("group_expressions".to_owned(), Value::Array(expressions));
+}
+
+/// Whether a statement is nothing but a VALUES list.
+fn is_values(statement: &Value) -> bool {
+    let node = &statement["node"];
+    let empty = |field: &str| node.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty);
+    let null = |field: &str| node.get(field).is_none_or(Value::is_null);
+    let [item] = node["select_list"].as_array().map_or(&[][..], Vec::as_slice) else { return false };
+    let plain_star = item["class"] == "STAR"
+        && item["columns"] == false
+        && item["relation_name"] == ""
+        && item["expr"].is_null()
+        && ["exclude_list", "qualified_exclude_list", "replace_list", "rename_list"].iter().all(|field| item[*field].as_array().is_some_and(Vec::is_empty));
+    node["type"] == "SELECT_NODE"
+        && plain_star
+        && node["from_table"]["type"] == "EXPRESSION_LIST"
+        && node["from_table"]["alias"] == "valueslist"
+        && node["from_table"]["sample"].is_null()
+        && ["modifiers", "group_expressions", "group_sets"].iter().all(|field| empty(field))
+        && ["where_clause", "having", "qualify", "sample"].iter().all(|field| null(field))
+        && node["cte_map"]["map"].as_array().is_some_and(Vec::is_empty)
+        && node["aggregate_handling"] == "STANDARD_HANDLING"
+}
+
+/// Where two trees first differ.
+fn difference(left: &Value, right: &Value) -> Option<String> {
+    match (left, right) {
+        (Value::Object(left), Value::Object(right)) => {
+            let missing = right.keys().find(|name| !left.contains_key(*name)).cloned();
+            missing.or_else(|| {
+                left.iter().find_map(|(name, value)| match right.get(name) {
+                    None => Some(name.clone()),
+                    Some(other) => difference(value, other).map(|place| format!("{name}.{place}")),
+                })
+            })
+        }
+        (Value::Array(left), Value::Array(right)) if left.len() == right.len() => {
+            left.iter().zip(right).enumerate().find_map(|(at, (left, right))| difference(left, right).map(|place| format!("{at}.{place}")))
+        }
+        (left, right) => (left != right).then(|| "value".to_owned()),
+    }
+}
