@@ -1,6 +1,6 @@
 //! The Flight SQL calls themselves, by a plain client: what each answers, and that side effects happen exactly once.
 
-use arrow::array::{AsArray, RecordBatch, record_batch};
+use arrow::array::{Array, AsArray, RecordBatch, record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{CommandGetDbSchemas, CommandGetTables};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::TryStreamExt;
 use tempfile::TempDir;
@@ -152,26 +153,22 @@ impl Drop for Gateway {
 
 /// Rows of a query by this client.
 pub async fn query(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Result<Vec<RecordBatch>, tonic::Status> {
-    let status = |error: arrow::error::ArrowError| match error {
-        arrow::error::ArrowError::ExternalError(source) => match source.downcast::<tonic::Status>() {
-            Ok(status) => *status,
-            Err(other) => tonic::Status::unknown(other.to_string()),
-        },
-        arrow::error::ArrowError::IpcError(text) => tonic::Status::unknown(text),
-        other => tonic::Status::unknown(other.to_string()),
-    };
     let info = client.execute(sql.to_owned(), None).await.map_err(status)?;
     let mut batches = Vec::new();
     for endpoint in info.endpoint {
         let ticket = endpoint.ticket.expect("a ticket");
         let stream = client.do_get(ticket).await.map_err(status)?;
-        let rows: Vec<RecordBatch> = stream.try_collect().await.map_err(|e| match e {
-            arrow_flight::error::FlightError::Tonic(status) => *status,
-            other => tonic::Status::unknown(other.to_string()),
-        })?;
+        let rows: Vec<RecordBatch> = stream.try_collect().await.map_err(status)?;
         batches.extend(rows);
     }
     Ok(batches)
+}
+
+fn status(error: FlightError) -> tonic::Status {
+    match error {
+        FlightError::Tonic(status) => *status,
+        other => tonic::Status::unknown(other.to_string()),
+    }
 }
 
 /// Waits for a line of the child's output with this word; gives what stands behind it, up to white space.

@@ -13,6 +13,7 @@ struct OverFlight(FlightSqlServiceClient<Channel>);
 #[error("{0}")]
 struct Failed(String);
 
+#[async_trait::async_trait]
 impl AsyncDB for OverFlight {
     type Error = Failed;
     type ColumnType = DefaultColumnType;
