@@ -1,5 +1,5 @@
-//! Owns user names and passwords against the argon2 hashes of the config. Blocking work: a verification takes tens of milliseconds of
-//! one core and about 20 MB, so it runs on tokio's blocking threads behind a semaphore, and what was right stays right for a minute.
+//! Owns user names and passwords against the argon2 hashes of the config. Blocking work: a verification is made to be slow, takes
+//! one core and, with usual hashes, 19 MiB, so it runs on tokio's blocking threads behind a semaphore, and what was right stays right for a minute.
 //! Refuses to tell an unknown user from a wrong password, by text or by time.
 
 use std::collections::HashMap;

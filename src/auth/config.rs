@@ -45,7 +45,7 @@ pub struct Config {
     pub key: Option<SecretRef>,
     /// Let passwords travel unencrypted beyond loopback.
     pub allow_plaintext: bool,
-    /// How many passwords are verified at once; each takes about 20 MB and 20–50 ms.
+    /// How many passwords are verified at once; each takes one core for a while and, with usual hashes, 19 MiB.
     pub max_parallel_logins: usize,
     /// How many more log-ins may wait for that.
     pub max_waiting_logins: usize,

@@ -111,7 +111,7 @@ pub struct Authenticator {
 
 enum Door {
     Open,
-    Users(basic::Users),
+    Users(Box<basic::Users>),
 }
 
 impl Authenticator {
@@ -123,7 +123,7 @@ impl Authenticator {
         let sealer = Sealer::from_config(config.key.as_ref())?;
         let door = match config.mode {
             Mode::None => Door::Open,
-            Mode::Users => Door::Users(basic::Users::new(config)?),
+            Mode::Users => Door::Users(Box::new(basic::Users::new(config)?)),
         };
         Ok(Self { door: Arc::new(door), sealer })
     }
@@ -146,8 +146,13 @@ impl Authenticator {
         };
         match Credentials::parse(header.ok_or(AuthError::Missing)?)? {
             Credentials::Basic { user, password } => {
-                users.verify(&user, &password).await?;
-                Ok(Principal::new(&user))
+                match users.verify(&user, &password).await {
+                    Ok(()) => Ok(Principal::new(&user)),
+                    Err(error) => {
+                        tracing::warn!(user, %error, "log-in refused");
+                        Err(error)
+                    }
+                }
             }
             Credentials::Bearer(_) => Err(AuthError::ForeignToken),
         }

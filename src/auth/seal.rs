@@ -52,7 +52,7 @@ pub enum SealError {
     #[error("not sealed by this gateway")]
     Foreign,
     /// Sealed by a key that this process doesn't have.
-    #[error("sealed by another key: the gateway was restarted without a configured key; log in again")]
+    #[error("sealed by another key: the gateway was restarted without a configured key (auth.key)")]
     OtherKey,
     /// Cut, changed, or meant for another purpose.
     #[error("altered, cut short, or meant for another use")]

@@ -20,7 +20,7 @@ use super::sql_info::sql_info;
 use super::statement::DoGetStream;
 use super::ticket::flight_info;
 use super::types::{schema_bytes, with_metadata, xdbc_types};
-use super::{Edge, FlightError};
+use super::{Edge, FlightError, unfit};
 use crate::names::CatalogName;
 use crate::query::{ListedTable, TableFilter};
 
@@ -93,7 +93,7 @@ pub(super) enum CatalogCommand {
 
 impl CatalogCommand {
     /// Takes the catalog commands out of all commands.
-    pub(super) fn from_command(command: Command) -> Result<Self, Command> {
+    pub(super) fn from_command(command: Command, rpc: &str) -> Result<Self, FlightError> {
         Ok(match command {
             Command::CommandGetCatalogs(CommandGetCatalogs {}) => Self::Catalogs,
             Command::CommandGetDbSchemas(command) => Self::Schemas(command),
@@ -105,7 +105,7 @@ impl CatalogCommand {
             | Command::CommandGetCrossReference(_) => Self::ForeignKeys,
             Command::CommandGetSqlInfo(command) => Self::SqlInfo(command),
             Command::CommandGetXdbcTypeInfo(command) => Self::XdbcTypes(command),
-            other => return Err(other),
+            other => return Err(unfit(rpc, &other)),
         })
     }
 
@@ -119,7 +119,7 @@ impl CatalogCommand {
             Self::TableTypes => Arc::clone(&TABLE_TYPES),
             Self::PrimaryKeys => Arc::clone(&PRIMARY_KEYS),
             Self::ForeignKeys => Arc::clone(&FOREIGN_KEYS),
-            Self::SqlInfo(_) => sql_info()?.schema(),
+            Self::SqlInfo(_) => sql_info(&[])?.schema(),
             Self::XdbcTypes(_) => xdbc_types()?.schema(),
         })
     }
@@ -141,7 +141,7 @@ impl Edge {
             CatalogCommand::TableTypes => vec![text_columns(&TABLE_TYPES, [[TABLE]])?],
             CatalogCommand::PrimaryKeys => vec![RecordBatch::new_empty(Arc::clone(&PRIMARY_KEYS))],
             CatalogCommand::ForeignKeys => vec![RecordBatch::new_empty(Arc::clone(&FOREIGN_KEYS))],
-            CatalogCommand::SqlInfo(command) => vec![sql_info()?.record_batch(command.info)?],
+            CatalogCommand::SqlInfo(command) => vec![sql_info(&command.info)?],
             CatalogCommand::XdbcTypes(command) => vec![xdbc_types()?.record_batch(command.data_type)?],
         };
         let messages = batches_to_flight_data(&schema, batches)?;

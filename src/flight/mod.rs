@@ -307,10 +307,7 @@ impl Edge {
         match command(any.clone())? {
             Command::CommandStatementQuery(command) => self.statement_info(call, descriptor, command).await,
             Command::CommandPreparedStatementQuery(command) => self.prepared_info(call, descriptor, &command).await,
-            other => match CatalogCommand::from_command(other) {
-                Ok(command) => command.info(descriptor, &any),
-                Err(other) => Err(unfit("GetFlightInfo", &other)),
-            },
+            other => CatalogCommand::from_command(other, "GetFlightInfo")?.info(descriptor, &any),
         }
     }
 
@@ -318,20 +315,14 @@ impl Edge {
         match command(described(descriptor)?)? {
             Command::CommandStatementQuery(command) => self.statement_schema(call, command).await,
             Command::CommandPreparedStatementQuery(command) => Self::prepared_schema(call, &command),
-            other => match CatalogCommand::from_command(other) {
-                Ok(command) => Ok(command.schema()?.as_ref().clone()),
-                Err(other) => Err(unfit("GetSchema", &other)),
-            },
+            other => Ok(CatalogCommand::from_command(other, "GetSchema")?.schema()?.as_ref().clone()),
         }
     }
 
     async fn rows(&self, call: &Call, ticket: &[u8]) -> Result<DoGetStream, FlightError> {
         match command(unpack(ticket)?)? {
             Command::TicketStatementQuery(ticket) => self.ticket_rows(call, &ticket.statement_handle).await,
-            other => match CatalogCommand::from_command(other) {
-                Ok(command) => self.catalog_rows(call, command).await,
-                Err(other) => Err(unfit("DoGet", &other)),
-            },
+            other => self.catalog_rows(call, CatalogCommand::from_command(other, "DoGet")?).await,
         }
     }
 

@@ -3,8 +3,13 @@
 //! the answer is the same for all callers.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
-use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch, StructArray, UnionArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Fields, Schema, UInt32Type, UnionFields};
+use arrow::error::ArrowError;
+use arrow_flight::sql::metadata::SqlInfoDataBuilder;
 use arrow_flight::sql::{SqlInfo as I, SqlSupportsConvert as Convert};
 
 use super::FlightError;
@@ -27,8 +32,25 @@ const DATETIME_FUNCTIONS: &[&str] = &[
     "SECOND", "STRFTIME", "STRPTIME", "WEEK", "YEAR",
 ];
 
-/// The whole answer; filter it by `record_batch`.
-pub(super) fn sql_info() -> Result<SqlInfoData, FlightError> {
+/// The properties with these ids; all when there are none.
+pub(super) fn sql_info(ids: &[u32]) -> Result<RecordBatch, FlightError> {
+    static ALL: OnceLock<RecordBatch> = OnceLock::new();
+    let all = match ALL.get() {
+        Some(all) => all,
+        None => {
+            let built = build()?;
+            ALL.get_or_init(|| built)
+        }
+    };
+    if ids.is_empty() {
+        return Ok(all.clone());
+    }
+    let names = all.column(0).as_primitive::<UInt32Type>();
+    let asked_for: BooleanArray = names.values().iter().map(|id| Some(ids.contains(id))).collect();
+    Ok(filter_record_batch(all, &asked_for)?)
+}
+
+fn build() -> Result<RecordBatch, FlightError> {
     let mut info = SqlInfoDataBuilder::new();
     server(&mut info);
     syntax(&mut info);
@@ -36,7 +58,38 @@ pub(super) fn sql_info() -> Result<SqlInfoData, FlightError> {
     support(&mut info);
     limits(&mut info);
     transactions_and_results(&mut info);
-    Ok(info.build()?)
+    Ok(with_map_names(info.build()?.record_batch([])?)?)
+}
+
+/// Names the parts of the map `key` and `value`, by which the JDBC driver looks for them; the builder names them otherwise.
+fn with_map_names(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let union = batch.column(1).as_any().downcast_ref::<UnionArray>().ok_or_else(|| not_as_built("no union"))?;
+    let (fields, type_ids, offsets, mut children) = union.clone().into_parts();
+    let map = children.pop().ok_or_else(|| not_as_built("no members"))?;
+    let map = map_with_names(map.as_map_opt().ok_or_else(|| not_as_built("no map"))?)?;
+    let renamed = fields.iter().map(|(id, field)| match field.data_type() {
+        DataType::Map(..) => (id, Arc::new(Field::new(field.name(), map.data_type().clone(), field.is_nullable()))),
+        _ => (id, Arc::clone(field)),
+    });
+    let renamed: UnionFields = renamed.collect();
+    children.push(map);
+    let union = UnionArray::try_new(renamed, type_ids, offsets, children)?;
+    let value = Field::new("value", union.data_type().clone(), false);
+    let schema = Schema::new(vec![batch.schema().field(0).clone(), value]);
+    RecordBatch::try_new(Arc::new(schema), vec![Arc::clone(batch.column(0)), Arc::new(union)])
+}
+
+fn map_with_names(map: &MapArray) -> Result<ArrayRef, ArrowError> {
+    let (_, offsets, entries, nulls, ordered) = map.clone().into_parts();
+    let (fields, columns, _) = entries.into_parts();
+    let named = fields.iter().zip(["key", "value"]).map(|(field, name)| field.as_ref().clone().with_name(name));
+    let entries = StructArray::try_new(named.collect::<Fields>(), columns, None)?;
+    let entry = Field::new("entries", entries.data_type().clone(), false);
+    Ok(Arc::new(MapArray::try_new(Arc::new(entry), offsets, entries, nulls, ordered)?))
+}
+
+fn not_as_built(what: &str) -> ArrowError {
+    ArrowError::SchemaError(format!("SQL info has {what} where one was built"))
 }
 
 fn server(info: &mut SqlInfoDataBuilder) {
@@ -197,9 +250,6 @@ fn conversions() -> HashMap<i32, Vec<i32>> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray, UnionArray};
-    use arrow::datatypes::UInt32Type;
-
     use super::*;
 
     const STRING: i8 = 0;
@@ -224,7 +274,7 @@ mod tests {
 
     #[test]
     fn every_property_is_there_in_the_member_that_drivers_cast_it_to() {
-        let batch = sql_info().unwrap().record_batch([]).unwrap();
+        let batch = sql_info(&[]).unwrap();
         let ids: Vec<u32> = batch.column(0).as_primitive::<UInt32Type>().values().to_vec();
         let all: Vec<u32> = (0..=11).chain(100..=101).chain(500..=576).collect();
         assert_eq!(ids, all);
@@ -235,8 +285,18 @@ mod tests {
     }
 
     #[test]
+    fn the_map_of_conversions_has_the_names_that_jdbc_looks_for() {
+        let batch = sql_info(&[517]).unwrap();
+        let values = batch.column(1).as_any().downcast_ref::<UnionArray>().unwrap();
+        let map = values.value(0);
+        let map = map.as_map();
+        assert_eq!(map.entries().column_names(), ["key", "value"]);
+        assert_eq!(map.value(0).len(), 18);
+    }
+
+    #[test]
     fn only_what_was_asked_for_is_answered() {
-        let batch = sql_info().unwrap().record_batch([8, 562, 9999]).unwrap();
+        let batch = sql_info(&[8, 562, 9999]).unwrap();
         assert_eq!(batch.column(0).as_primitive::<UInt32Type>().values(), &[8, 562]);
     }
 }

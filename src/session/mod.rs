@@ -23,6 +23,10 @@ use prepared::PreparedStatements;
 
 /// How often opening a session looks for idle ones, at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// In a full register, sessions unused for so long give way. Some clients log in for every statement and never close a session.
+const GIVES_WAY_AFTER: Duration = Duration::from_secs(60);
+/// What part of a full register gives way at once, so that not every log-in has to look for the next.
+const GIVING_WAY: usize = 100;
 
 /// Where names without catalog or schema are looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +44,7 @@ pub enum SessionError {
     #[error("the bearer token is not a session token of this gateway")]
     ForeignToken,
     /// The token cannot be opened.
-    #[error("the session token is not valid: {0}")]
+    #[error("the session token is not valid: {0}; log in again")]
     Token(SealError),
     /// Closed, idle for too long, or of another process.
     #[error("session has ended; log in again")]
@@ -189,15 +193,24 @@ impl Register {
     /// A session in use (a call or a result stream holds it) is never idle.
     fn sweep(&mut self, idle_ttl: Duration, now: Instant) {
         self.swept = Some(now);
-        let idle: Vec<SessionId> = self
-            .sessions
-            .values()
-            .filter(|session| Arc::strong_count(session) == 1 && now.saturating_duration_since(session.lock().used) >= idle_ttl)
-            .map(|session| session.id.clone())
-            .collect();
-        for id in idle {
+        for (_, id) in self.idle_for(idle_ttl, now) {
             self.remove(&id);
         }
+    }
+
+    /// Removes the sessions that were unused for longest.
+    fn make_room(&mut self, gives_way_after: Duration, now: Instant) {
+        let mut idle = self.idle_for(gives_way_after, now);
+        idle.sort_by_key(|(used, _)| *used);
+        for (_, id) in idle.into_iter().take(1 + self.sessions.len() / GIVING_WAY) {
+            self.remove(&id);
+        }
+    }
+
+    fn idle_for(&self, time: Duration, now: Instant) -> Vec<(Instant, SessionId)> {
+        let unused = self.sessions.values().filter(|session| Arc::strong_count(session) == 1);
+        let with_time = unused.map(|session| (session.lock().used, session.id.clone()));
+        with_time.filter(|(used, _)| now.saturating_duration_since(*used) >= time).collect()
     }
 }
 
@@ -234,6 +247,9 @@ impl Sessions {
         let now = Instant::now();
         let mut register = self.lock();
         let session = register.sessions.get(&id).cloned().ok_or(SessionError::Ended)?;
+        if session.principal.name.as_str() != body.principal {
+            return Err(SessionError::Ended);
+        }
         // The register's own and this one.
         let in_use = Arc::strong_count(&session) > 2;
         let mut state = session.lock();
@@ -297,6 +313,9 @@ impl Sessions {
         let due = register.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY);
         if due || register.sessions.len() >= config.max_sessions {
             register.sweep(config.idle_ttl, now);
+        }
+        if register.sessions.len() >= config.max_sessions {
+            register.make_room(GIVES_WAY_AFTER, now);
         }
         if register.sessions.len() >= config.max_sessions {
             return Err(SessionError::TooMany(config.max_sessions));
@@ -371,6 +390,20 @@ mod tests {
         assert!(all.resume(&token).is_ok());
         drop(streaming);
         assert!(all.resume(&token).is_err());
+    }
+
+    #[test]
+    fn in_a_full_register_the_longest_unused_give_way() {
+        let all = sessions(Config { max_sessions: 200, ..Config::default() });
+        let tokens: Vec<String> = (0..200).map(|_| all.open(&principal("ana")).unwrap().1).collect();
+        let in_use = all.resume(&tokens[1]).unwrap();
+        all.lock().make_room(Duration::from_secs(60), Instant::now());
+        assert_eq!(all.len(), 200, "none was unused for long enough");
+        all.lock().make_room(Duration::from_secs(60), Instant::now() + Duration::from_secs(61));
+        assert_eq!(all.len(), 197);
+        let gone: Vec<usize> = (0..200).filter(|n| all.resume(&tokens[*n]).is_err()).collect();
+        assert_eq!(gone, [0, 2, 3]);
+        drop(in_use);
     }
 
     #[test]

@@ -83,6 +83,14 @@ async fn with_auth_none_any_credentials_will_do_and_the_connection_is_the_sessio
 }
 
 #[tokio::test]
+async fn a_token_of_30_kb_fits_into_the_headers() {
+    let edge = Edge::open().await;
+    let mut client = edge.client().await.with(&format!("Bearer {}", "x".repeat(30 << 10)));
+    assert!(client.handshake().await.is_ok());
+    assert!(client.query("select 1").await.is_ok());
+}
+
+#[tokio::test]
 async fn a_closed_connection_takes_its_session_with_it() {
     let edge = Edge::open().await;
     let mut client = edge.client().await;
