@@ -5,6 +5,8 @@
 pub mod catalog;
 mod files;
 mod metadata;
+#[cfg(test)]
+mod tests;
 pub mod trim;
 pub mod types;
 

@@ -98,6 +98,13 @@ impl TableCache {
         self.entries.get(&key).and_then(|entry| entry.outcome.ok())
     }
 
+    /// How many bytes the remembered tables take, once the cache has done its housekeeping.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        self.entries.run_pending_tasks();
+        self.entries.weighted_size()
+    }
+
     /// Forgets a table for everybody, and keeps loads that are under way from being remembered.
     pub(super) fn forget(&self, table: &TableRef) {
         let mut flights = self.flights();

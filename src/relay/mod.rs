@@ -12,6 +12,8 @@ pub mod lease;
 mod server;
 mod table;
 mod upstream;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +29,7 @@ use self::confine::Confinement;
 pub use self::error::{CatalogError, RelayError};
 use self::lease::{LeaseTerms, Leases, WorkerGrant};
 use self::upstream::embedded::Embedded;
+use self::upstream::rest::Rest;
 use self::upstream::{PageRequest, Upstream};
 use self::workers::Workers;
 use crate::lake::Column;
@@ -66,12 +69,16 @@ impl Relay {
         for (name, catalog) in catalogs {
             served.insert(name.clone(), open(&config, name, catalog).await?);
         }
+        Self::bind_to(config, served).await
+    }
+
+    async fn bind_to(config: Config, catalogs: BTreeMap<CatalogName, Served>) -> Result<Arc<Self>, RelayError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let cache = Arc::new(TableCache::new(config.cache_bytes, config.max_staleness, config.negative_ttl));
         Ok(Arc::new(Self {
             address: listener.local_addr()?,
             listener: Mutex::new(Some(listener)),
-            catalogs: served,
+            catalogs,
             workers: Workers::default(),
             cache,
             config,
@@ -233,10 +240,7 @@ async fn open(config: &Config, name: CatalogName, catalog: CatalogConfig) -> Res
             let locations = vec![catalog.uri().to_owned()];
             (Arc::new(Embedded::new(name.clone(), Arc::new(catalog))), locations)
         }
-        CatalogConfig::Rest(_rest) => {
-            let _ = config;
-            return Err(RelayError::Config { catalog: name, reason: "not there yet".to_owned() });
-        }
+        CatalogConfig::Rest(rest) => (Arc::new(Rest::new(name.clone(), config, &rest)?), rest.allowed_locations),
     };
     let confinement =
         Confinement::new(locations).map_err(|reason| RelayError::Config { catalog: name.clone(), reason })?;

@@ -2,6 +2,9 @@
 //! is told, what to do about it is decided in `commit`.
 
 pub(super) mod embedded;
+mod http;
+pub(super) mod rest;
+mod token;
 
 use std::collections::BTreeMap;
 
