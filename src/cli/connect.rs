@@ -100,10 +100,7 @@ impl ConnectArgs {
 
     fn ask_password(&self, user: &str) -> Result<SecretString, CliError> {
         if !io::stderr().is_terminal() {
-            return Err(CliError::Usage(format!(
-                "no password for user {user}: set the environment variable {}",
-                self.password_env
-            )));
+            return Err(CliError::Usage(format!("no password for user {user}: set the environment variable {}", self.password_env)));
         }
         let password = rpassword::prompt_password(format!("Password for {user} at {}: ", self.uri));
         password.map(SecretString::from).map_err(CliError::io("ask for the password"))

@@ -87,13 +87,18 @@ impl CliError {
     }
 }
 
-/// An error and its sources in one line.
+/// An error and its sources in one line. Some libraries repeat the source's text in their own; it is shown once.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let next = error.to_string();
+        if next.starts_with(&text) {
+            text = next;
+        } else if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
         source = error.source();
     }
     text

@@ -4,7 +4,7 @@
 //! Everything here blocks; async callers put it on a thread of its own.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +40,9 @@ const MAX_SOCKET_PATH: usize = 100;
 
 const SOCKET_NAME: &str = "worker.sock";
 
+/// The worker's log would be noise on the user's terminal.
+const LOG_NAME: &str = "worker.log";
+
 /// What a worker may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -70,10 +73,10 @@ pub enum LocalError {
     #[error("cannot start the local worker")]
     Start(#[source] io::Error),
     /// The process ended, or its answers make no sense.
-    #[error("the local worker broke off{}", .status.map(|s| format!(" ({s})")).unwrap_or_default())]
+    #[error("the local worker broke off{}", .last_words.as_ref().map(|words| format!(" ({words})")).unwrap_or_default())]
     Broken {
-        /// How the process ended, where it has.
-        status: Option<ExitStatus>,
+        /// How the process ended and the last line of its log, where there is such.
+        last_words: Option<String>,
         /// What its socket said.
         source: io::Error,
     },
@@ -86,7 +89,7 @@ pub enum LocalError {
 }
 
 fn broken(source: io::Error) -> LocalError {
-    LocalError::Broken { status: None, source }
+    LocalError::Broken { last_words: None, source }
 }
 
 /// A running worker. It ends, and its directory goes, when this is dropped.
@@ -106,7 +109,7 @@ impl LocalWorker {
         let extension_dir = if wanted.is_empty() { PathBuf::new() } else { extensions::find(wanted)? };
         let run_dir = RunDir::create().map_err(LocalError::Start)?;
         let (control, theirs) = UnixStream::pair().map_err(LocalError::Start)?;
-        let child = spawn(theirs).map_err(LocalError::Start)?;
+        let child = spawn(theirs, &run_dir.0).map_err(LocalError::Start)?;
         let mut worker = Self { child, control: Some(control), run_dir, last_statement: Arc::default() };
         let init = Init {
             extension_dir: path_text(&extension_dir)?,
@@ -140,8 +143,10 @@ impl LocalWorker {
 
     /// An error of a socket together with what became of the process.
     fn broken(&mut self, source: io::Error) -> LocalError {
-        let status = wait_until(&mut self.child, Instant::now() + Duration::from_millis(200));
-        LocalError::Broken { status, source }
+        let status = wait_until(&mut self.child, Instant::now() + Duration::from_millis(200)).map(|status| status.to_string());
+        let log = fs::read_to_string(self.run_dir.0.join(LOG_NAME)).unwrap_or_default();
+        let words = status.into_iter().chain(log.lines().last().map(str::to_owned)).collect::<Vec<_>>();
+        LocalError::Broken { last_words: (!words.is_empty()).then(|| words.join("; ")), source }
     }
 
     /// A way in for a thread that must not keep the worker alive.
@@ -217,9 +222,11 @@ fn wait_until(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
 
 /// The environment is cleared: it may hold the user's passwords. The worker is in a process group of its own, so that Ctrl-C reaches
 /// only this process, which then ends it in order.
-fn spawn(control: UnixStream) -> io::Result<Child> {
+fn spawn(control: UnixStream, run_dir: &Path) -> io::Result<Child> {
+    let log = File::create(run_dir.join(LOG_NAME))?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("worker").env_clear().stdin(Stdio::from(OwnedFd::from(control))).stdout(Stdio::null()).process_group(0);
+    command.arg("worker").env_clear().process_group(0);
+    command.stdin(Stdio::from(OwnedFd::from(control))).stdout(Stdio::null()).stderr(Stdio::from(log));
     if let Some(path) = std::env::var_os("LD_LIBRARY_PATH") {
         command.env("LD_LIBRARY_PATH", path);
     }
@@ -316,7 +323,7 @@ impl LocalRows {
                 }
                 FrameKind::Failed => {
                     self.ended = true;
-                    return Err(LocalError::Statement(Failure::decode(payload.as_slice()).map_err(invalid)?.message));
+                    return Err(statement_error(&Failure::decode(payload.as_slice()).map_err(invalid)?));
                 }
                 other => return Err(broken(io::Error::other(format!("unexpected frame {other:?}")))),
             }
@@ -334,6 +341,12 @@ impl LocalRows {
         }
         Ok(())
     }
+}
+
+/// DuckDB's text without the excerpt of the statement, which is ours and not the user's.
+fn statement_error(failure: &Failure) -> LocalError {
+    let text = failure.message.split("\n\nLINE ").next().unwrap_or_default();
+    LocalError::Statement(text.to_owned())
 }
 
 fn invalid(error: prost::DecodeError) -> LocalError {
@@ -380,7 +393,7 @@ mod tests {
     #[test]
     fn a_failed_statement_gives_duckdbs_own_text() {
         let mut rows = rows_of(|socket| {
-            let failure = Failure { message: "no such file".into(), ..Failure::default() };
+            let failure = Failure { message: "no such file\n\nLINE 1: SELECT".into(), ..Failure::default() };
             wire::write_message(socket, FrameKind::Failed, &failure).unwrap();
         });
         assert_eq!(rows.next().unwrap_err().to_string(), "no such file");

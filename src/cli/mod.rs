@@ -52,8 +52,8 @@ Examples:
   polynya check-config --config polynya.yaml
   polynya check-config --set flight.listen=0.0.0.0:32010
 
-Prints the config as it would be used, with defaults, environment and options put in and secrets left out. An unknown key is an error
-that names the nearest known one.";
+Prints the config as it would be used, with defaults, environment and options put in and secrets left out. \
+An unknown key is an error that names the nearest known one.";
 
 /// An Arrow Flight SQL gateway to Iceberg lakehouses.
 #[derive(Debug, Parser)]

@@ -9,14 +9,15 @@ use argon2::password_hash::{PasswordHasher, SaltString};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::CliError;
+use super::progress;
 
 const EXAMPLES: &str = "\
 Examples:
   polynya hash-password
   printf %s \"$SECRET\" | polynya hash-password
 
-The password is asked for on a terminal, and else read from the first line of standard input. What is printed goes into the config as
-a user's password_hash.";
+The password is asked for on a terminal, and else read from the first line of standard input. \
+What is printed goes into the config as a user's password_hash.";
 
 /// Options of `polynya hash-password`: none.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -29,8 +30,7 @@ pub struct HashPasswordArgs {}
 /// When no password could be read, or two that differ.
 pub fn run() -> Result<(), CliError> {
     let password = if io::stdin().is_terminal() { ask()? } else { read_line(io::stdin().lock())? };
-    println!("{}", hash(&password)?);
-    Ok(())
+    progress::say(hash(&password)?)
 }
 
 fn ask() -> Result<SecretString, CliError> {

@@ -1,10 +1,13 @@
 //! Owns what a command shows while it works, on standard error: a moving line on a terminal, nothing or plain lines elsewhere. And
 //! how numbers, sizes and times are written. Refuses to know what is being done.
 
-use std::io::{self, IsTerminal};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use super::error::CliError;
 
 const TICK: Duration = Duration::from_millis(120);
 
@@ -85,13 +88,21 @@ impl Drop for Progress {
     }
 }
 
+/// Prints a line to standard output. `println!` would panic when its reader has gone.
+///
+/// # Errors
+/// When nothing can be written there.
+pub fn say(line: impl Display) -> Result<(), CliError> {
+    writeln!(io::stdout(), "{line}").map_err(CliError::io("write to standard output"))
+}
+
 /// A number with its thousands apart: `1,234,567`.
 #[must_use]
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -465,19 +465,6 @@ fn the_worker_ends_in_order_while_a_statement_runs() {
 }
 
 #[test]
-fn slow_rows_are_not_held_back() {
-    let worker = TestWorker::governed();
-    let mut connection = worker.connect();
-    // One slow row in each chunk of 2,048.
-    let sql = "SELECT i, CASE WHEN i % 2048 = 0 THEN (SELECT count(*) FROM range(3000000) b(j) WHERE (j * j + i) % 7 = 3) END AS c \
-               FROM range(20480) t(i)";
-    let _ = sql;
-    connection.request(&worker, "SELECT i FROM range(6144) t(i)", request::Action::Run(Run::default()), &[Class::Read]);
-    let Reply::Rows { done, .. } = connection.reply(&[]) else { panic!() };
-    assert_eq!(done.rows, 6144);
-}
-
-#[test]
 fn listings_are_tables_for_one_statement() {
     let worker = TestWorker::governed();
     let mut connection = worker.connect();
@@ -530,15 +517,19 @@ fn a_worker_that_cannot_be_set_up_says_why() {
 
 #[test]
 fn select_1_costs_well_under_a_millisecond() {
-    let worker = TestWorker::governed();
+    let mut worker = TestWorker::governed();
     let mut connection = worker.connect();
     let mut times: Vec<Duration> = (0..300)
         .map(|_| {
             let began = Instant::now();
             connection.run(&worker, "SELECT 1");
-            began.elapsed()
+            let took = began.elapsed();
+            // The gateway, too, must read its events, or the worker waits for it.
+            worker.event();
+            took
         })
         .collect();
     times.sort_unstable();
+    assert!(times[150] < Duration::from_millis(5), "{:?}", times[150]);
     eprintln!("SELECT 1: p50 {:?}, p90 {:?}", times[150], times[270]);
 }

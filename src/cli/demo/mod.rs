@@ -93,23 +93,28 @@ pub async fn run(args: &DemoArgs) -> Result<(), CliError> {
         played = play(args, address, dir.path()) => played,
         () = interrupted() => Err(CliError::Interrupted),
     };
-    if played.is_ok() {
-        say_goodbye(args, address).await;
-    }
+    let ended = match played {
+        Ok(()) => say_goodbye(args, address).await,
+        Err(error) => Err(error),
+    };
     gateway.finish().await;
-    played
+    ended
 }
 
-async fn say_goodbye(args: &DemoArgs, address: SocketAddr) {
+/// Says how to connect; with `--stay` to this gateway, which serves until it is told to stop.
+async fn say_goodbye(args: &DemoArgs, address: SocketAddr) -> Result<(), CliError> {
     if args.stay {
-        println!("\nServing at grpc://{address} until Ctrl-C. How to connect:\n\n{}", report::how_to_connect(address));
+        progress::say(format!(
+            "\nServing at grpc://{address} until Ctrl-C. How to connect:\n\n{}",
+            report::how_to_connect(address)
+        ))?;
         interrupted().await;
-        return;
+        return Ok(());
     }
     let kept = SocketAddr::from((Ipv4Addr::LOCALHOST, 32010));
     let dir = args.dir.as_ref().map(|dir| format!(" --dir {}", dir.display())).unwrap_or_default();
-    println!("\nThe gateway stops now. `polynya demo --stay{dir}` keeps it serving; then connect like this:\n");
-    println!("{}", report::how_to_connect(kept));
+    progress::say(format!("\nThe gateway stops now. `polynya demo --stay{dir}` keeps it serving; then connect like this:\n"))?;
+    progress::say(report::how_to_connect(kept))
 }
 
 /// All steps on a running gateway.
@@ -124,7 +129,7 @@ async fn play(args: &DemoArgs, address: SocketAddr, dir: &Path) -> Result<(), Cl
     for question in &gold::QUESTIONS {
         ask(&mut client, question).await?;
     }
-    println!("\nWhat was made\n");
+    progress::say("\nWhat was made\n")?;
     report::print_tables(&tables, dir)?;
     client.close().await;
     Ok(())
@@ -232,13 +237,13 @@ fn first_number(batch: &arrow::array::RecordBatch) -> Option<u64> {
 }
 
 async fn ask(client: &mut Client, question: &gold::Question) -> Result<(), CliError> {
-    println!("\n{}\n{}\n", question.title, question.sql.replace('\n', "\n    "));
+    progress::say(format!("\n{}\n{}\n", question.title, question.sql.replace('\n', "\n    ")))?;
     let progress = Progress::start("");
     let started = Instant::now();
     let Outcome::Rows(rows) = client.run(question.sql).await? else {
         return Err(ClientError::Protocol("a question without rows".into()).into());
     };
-    print_rows(rows, started, progress).await
+    print_rows(*rows, started, progress).await
 }
 
 async fn print_rows(mut rows: Rows, started: Instant, progress: Progress) -> Result<(), CliError> {
@@ -256,7 +261,7 @@ async fn print_rows(mut rows: Rows, started: Instant, progress: Progress) -> Res
         writer.write(batch).map_err(CliError::format("a table"))?;
     }
     writer.finish().map_err(CliError::io("print the rows"))?;
-    println!("first row {}, total {}", progress::time(first_row), progress::time(total));
+    progress::say(format!("first row {}, total {}", progress::time(first_row), progress::time(total)))?;
     Ok(())
 }
 

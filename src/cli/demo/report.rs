@@ -2,7 +2,7 @@
 //! that was not measured in this run.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,8 +31,7 @@ pub struct MadeTable {
 /// # Errors
 /// When nothing can be printed.
 pub fn print_tables(tables: &[MadeTable], dir: &Path) -> Result<(), CliError> {
-    let text =
-        |of: &dyn Fn(&MadeTable) -> String| Arc::new(tables.iter().map(|t| Some(of(t))).collect::<StringArray>()) as ArrayRef;
+    let text = |of: &dyn Fn(&MadeTable) -> String| Arc::new(tables.iter().map(|t| Some(of(t))).collect::<StringArray>()) as ArrayRef;
     // Numbers are texts here for their separators; padded, they stand right all the same.
     let right = |of: &dyn Fn(&MadeTable) -> String| {
         let width = tables.iter().map(|table| of(table).len()).max().unwrap_or(0);
@@ -49,8 +48,7 @@ pub fn print_tables(tables: &[MadeTable], dir: &Path) -> Result<(), CliError> {
     writer.write(&batch).map_err(CliError::format("a table"))?;
     writer.finish().map_err(CliError::io("print the tables"))?;
     let total = progress::size(bytes_below(dir));
-    writeln!(io::stdout(), "{total} on disk in all, with metadata and every snapshot, in {}", dir.display())
-        .map_err(CliError::io("print the tables"))
+    progress::say(format!("{total} on disk in all, with metadata and every snapshot, in {}", dir.display()))
 }
 
 /// The bytes of a table's directory, `…/<layer>/<name>`, wherever the catalog has put it.

@@ -40,8 +40,8 @@ Examples:
   polynya load export.csv --table bronze.export --delimiter ';' --column zip:VARCHAR --column 'amount:DECIMAL(12,2)'
   polynya load events.jsonl.gz --table bronze.events --mode create-append
 
-The file is read here, by this program; the gateway gets rows, and commits them as one snapshot. Types that Iceberg lacks are named
-with the --column option that mends them, before anything is sent.";
+The file is read here, by this program; the gateway gets rows, and commits them as one snapshot. \
+Types that Iceberg lacks are named with the --column option that mends them, before anything is sent.";
 
 /// Options of `polynya load`.
 #[derive(Clone, Debug, clap::Args)]
@@ -107,13 +107,13 @@ pub async fn run(args: &LoadArgs) -> Result<(), CliError> {
     };
     drop(progress);
     let bytes = fs::metadata(&args.file).map_or(0, |file| file.len());
-    println!(
+    progress::say(format!(
         "{} loaded into {} in {} ({} file)",
         progress::rows(loaded.rows),
         args.table,
         progress::time(started.elapsed()),
         progress::size(bytes)
-    );
+    ))?;
     client.close().await;
     Ok(())
 }

@@ -128,12 +128,12 @@ impl Source {
         &self.path
     }
 
-    /// The statement that says which columns the file has (before casts, but for CSV, whose values have no types of their own).
+    /// The statement that says which columns the file has, before casts.
     ///
     /// # Errors
     /// When the path is not UTF-8.
     pub fn describe_sql(&self) -> Result<String, CliError> {
-        Ok(format!("DESCRIBE SELECT * FROM {}", self.table_function()?))
+        Ok(format!("DESCRIBE SELECT * FROM {}", self.table_function(&[])?))
     }
 
     /// The statement that reads the file, with its casts.
@@ -141,6 +141,12 @@ impl Source {
     /// # Errors
     /// When the path is not UTF-8.
     pub fn select_sql(&self, columns: &[FoundColumn]) -> Result<String, CliError> {
+        // In the file's own spelling, which the CSV reader wants.
+        let casts = columns.iter().filter_map(|column| {
+            let to = self.cast_of(&column.name)?.clone();
+            Some(ColumnCast { name: column.name.clone(), to })
+        });
+        let casts: Vec<_> = casts.collect();
         let list = columns.iter().map(|column| {
             let name = quote_name(&column.name);
             match self.cast_of(&column.name) {
@@ -148,7 +154,7 @@ impl Source {
                 None => name,
             }
         });
-        Ok(format!("SELECT {} FROM {}", list.collect::<Vec<_>>().join(", "), self.table_function()?))
+        Ok(format!("SELECT {} FROM {}", list.collect::<Vec<_>>().join(", "), self.table_function(&casts)?))
     }
 
     fn cast_of(&self, column: &str) -> Option<&SqlType> {
@@ -156,18 +162,18 @@ impl Source {
     }
 
     /// What stands after FROM.
-    fn table_function(&self) -> Result<String, CliError> {
+    fn table_function(&self, casts: &[ColumnCast]) -> Result<String, CliError> {
         let path = self.path.to_str().ok_or_else(|| CliError::Usage(format!("{} is not UTF-8", self.path.display())))?;
         let path = quote_text(&escape_glob(path));
         Ok(match self.format {
             FileFormat::Parquet => format!("read_parquet({path})"),
             FileFormat::Json => format!("read_json({path}, format = 'auto')"),
             FileFormat::Jsonl => format!("read_json({path}, format = 'newline_delimited')"),
-            FileFormat::Csv => format!("read_csv({path}{})", self.csv_options()),
+            FileFormat::Csv => format!("read_csv({path}{})", self.csv_options(casts)),
         })
     }
 
-    fn csv_options(&self) -> String {
+    fn csv_options(&self, casts: &[ColumnCast]) -> String {
         let mut options = String::new();
         let texts = [("delim", &self.csv.delimiter), ("quote", &self.csv.quote), ("nullstr", &self.csv.null)];
         for (name, text) in texts {
@@ -183,8 +189,8 @@ impl Source {
             write!(options, ", sample_size = {rows}").ok();
         }
         // The reader itself has to know the types: 007 read as a number and then cast to text would be 7.
-        if !self.casts.is_empty() {
-            let types = self.casts.iter().map(|cast| format!("{}: {}", quote_text(&cast.name), quote_text(&cast.to.to_string())));
+        if !casts.is_empty() {
+            let types = casts.iter().map(|cast| format!("{}: {}", quote_text(&cast.name), quote_text(&cast.to.to_string())));
             write!(options, ", types = {{{}}}", types.collect::<Vec<_>>().join(", ")).ok();
         }
         options
@@ -301,8 +307,11 @@ mod tests {
 
     #[test]
     fn csv_casts_are_types_of_the_reader() {
-        let sql = source(FileFormat::Csv, &["zip:text"]).describe_sql().unwrap();
-        assert_eq!(sql, "DESCRIBE SELECT * FROM read_csv('/data/it''s.x', types = {'zip': 'VARCHAR'})");
+        let source = source(FileFormat::Csv, &["zip:text"]);
+        assert_eq!(source.describe_sql().unwrap(), "DESCRIBE SELECT * FROM read_csv('/data/it''s.x')");
+        let sql = source.select_sql(&columns(&[("zip", "BIGINT")])).unwrap();
+        let expected = r#"SELECT CAST("zip" AS VARCHAR) AS "zip" FROM read_csv('/data/it''s.x', types = {'zip': 'VARCHAR'})"#;
+        assert_eq!(sql, expected);
     }
 
     #[test]
@@ -315,7 +324,7 @@ mod tests {
             null: Some("N/A".into()),
             sample_rows: Some(-1),
         };
-        let sql = source.table_function().unwrap();
+        let sql = source.table_function(&[]).unwrap();
         assert_eq!(sql, "read_csv('/data/it''s.x', delim = '\t', nullstr = 'N/A', header = false, sample_size = -1)");
     }
 

@@ -165,7 +165,7 @@ impl Reader<'_> {
         let precision = u8::try_from(self.read_number()?).ok()?;
         let scale = if self.take(',') { u8::try_from(self.read_number()?).ok()? } else { 0 };
         self.expect(')')?;
-        (precision >= 1 && precision <= 38 && scale <= precision).then_some(SqlType::Decimal(precision, scale))
+        ((1..=38).contains(&precision) && scale <= precision).then_some(SqlType::Decimal(precision, scale))
     }
 
     fn read_struct(&mut self) -> Option<SqlType> {

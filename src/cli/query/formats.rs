@@ -59,7 +59,7 @@ pub struct ResultWriter<W: Write> {
 
 enum Form<W: Write> {
     Table(TableWriter<W>),
-    Csv { writer: csv::Writer<W>, schema: SchemaRef, head_written: bool },
+    Csv { writer: Box<csv::Writer<W>>, schema: SchemaRef, head_written: bool },
     Json(Box<JsonWriter<W, LineDelimited>>),
     Arrow(Box<StreamWriter<W>>),
 }
@@ -73,7 +73,7 @@ impl<W: Write> ResultWriter<W> {
         let form = match format {
             Format::Table => Form::Table(TableWriter::new(out, schema, shown)),
             Format::Csv => {
-                Form::Csv { writer: csv::WriterBuilder::new().with_header(true).build(out), schema, head_written: false }
+                Form::Csv { writer: Box::new(csv::WriterBuilder::new().with_header(true).build(out)), schema, head_written: false }
             }
             // Without explicit nulls a column that is NULL would be missing from its line.
             Format::Json => Form::Json(Box::new(WriterBuilder::new().with_explicit_nulls(true).build(out))),

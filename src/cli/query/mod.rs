@@ -28,8 +28,8 @@ Examples:
   echo 'SHOW TABLES' | polynya query -
   polynya query --uri grpc+tls://lake.example.com --user ana 'SELECT 1'
 
-One statement a call: the gateway refuses a text with several, so that what was run is never in doubt. Results are streamed; only
-the table format holds rows, a thousand at a time.";
+One statement a call: the gateway refuses a text with several, so that what was run is never in doubt. \
+Results are streamed; only the table format holds rows, a thousand at a time.";
 
 /// Options of `polynya query`.
 #[derive(Clone, Debug, clap::Args)]
@@ -125,11 +125,11 @@ pub async fn run(args: &QueryArgs) -> Result<(), CliError> {
     let mut client = Client::connect(&target, &credentials).await?;
     let started = Instant::now();
     let timing = match client.run(&sql).await? {
-        Outcome::Rows(rows) => write_rows(rows, args, format, started).await?,
+        Outcome::Rows(rows) => write_rows(*rows, args, format, started).await?,
         Outcome::Done { affected } => {
             match affected {
-                Some(number) => println!("{} affected", progress::rows(number)),
-                None => println!("done"),
+                Some(number) => progress::say(format!("{} affected", progress::rows(number)))?,
+                None => progress::say("done")?,
             }
             Timing { first_row: started.elapsed(), total: started.elapsed() }
         }

@@ -34,8 +34,7 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
         return Err(unsupported("DEFAULT VALUES", "give the values"));
     }
     let query = rebuild::query(parser, scope, &query_text(with, cursor)?)?;
-    let text = if query.is_values { rebuild::values(parser, &query)? } else { query.sql };
-    let reads = query.reads;
+    let (text, reads) = (query.sql, query.reads);
     // The relay rebases a blind INSERT on a newer snapshot without running it again, so it must not have read anything.
     let is_blind = reads.tables.is_empty() && reads.listings.is_empty();
     let by_name = if by_name { " BY NAME" } else { "" };

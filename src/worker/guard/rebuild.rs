@@ -13,28 +13,27 @@ const NOT_SELECT: &str = "Only SELECT statements can be serialized";
 pub(super) struct Query {
     pub sql: String,
     pub reads: Reads,
-    /// It is a bare VALUES list.
-    pub is_values: bool,
 }
 
 /// Judges one query and writes it anew.
 pub(super) fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Query, Refusal> {
     let mut ast = parse(parser, text)?;
     let reads = select::judge(scope, text, &mut ast)?;
-    let sql = parser.text(&ast).map_err(|error| inexact(&error.message))?;
     let judged = canonical(ast);
+    let mut sql = parser.text(&judged).map_err(|error| inexact(&error.message))?;
+    if is_values(&judged["statements"][0]) {
+        sql = bare_values(sql);
+    }
     expect_same(parser, &judged, &sql)?;
-    let is_values = is_values(&judged["statements"][0]);
-    Ok(Query { sql, reads, is_values })
+    Ok(Query { sql, reads })
 }
 
-/// A VALUES list as such: DuckDB writes it as a SELECT from one, and an INSERT gives its target's types only to the former.
-pub(super) fn values(parser: &mut dyn Parser, query: &Query) -> Result<String, Refusal> {
-    let list = query.sql.strip_prefix("SELECT * FROM (").and_then(|sql| sql.strip_suffix(") AS valueslist"));
-    let Some(list) = list else { return Ok(query.sql.clone()) };
-    let whole = canonical(parse(parser, &query.sql)?);
-    expect_same(parser, &whole, list)?;
-    Ok(list.to_owned())
+/// A VALUES list as such: DuckDB writes it as a SELECT from one, and an INSERT gives its columns' types only to the former.
+fn bare_values(sql: String) -> String {
+    match sql.strip_prefix("SELECT * FROM (").and_then(|sql| sql.strip_suffix(") AS valueslist")) {
+        Some(list) => list.to_owned(),
+        None => sql,
+    }
 }
 
 /// DuckDB's tree of a text, which must be one statement of the SELECT family and not too deep.

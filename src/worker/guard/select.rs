@@ -192,9 +192,10 @@ impl Walk<'_> {
     /// An expression of the select list. What is rewritten keeps the column name that it had.
     fn item(&mut self, value: &mut Value) -> Judgement {
         let name = visible_name(value);
-        let before = value.get("class").cloned();
+        let form = |value: &Value| (value.get("class").cloned(), value.get("schema").cloned());
+        let before = form(value);
         self.expression(value)?;
-        if let Some(name) = name.filter(|_| value.get("class") != before.as_ref()) {
+        if let Some(name) = name.filter(|_| form(value) != before) {
             value["alias"] = Value::String(name);
         }
         Ok(())
@@ -287,7 +288,8 @@ impl Walk<'_> {
         let [name] = node.get("column_names")?.as_array()?.as_slice() else { return None };
         let name = name.as_str()?;
         let start = usize::try_from(node.get("query_location")?.as_u64()?).ok()?;
-        let written = self.text.get(start..start + name.len())?;
+        // DuckDB gives a position out of all bounds to what it made up itself.
+        let written = self.text.get(start..start.checked_add(name.len())?)?;
         written.eq_ignore_ascii_case(name).then_some(name)
     }
 
@@ -473,7 +475,10 @@ fn visible_name(value: &Value) -> Option<String> {
     }
     match text_of(node, "class") {
         "COLUMN_REF" => Some(node.get("column_names")?.as_array()?.last()?.as_str()?.to_owned()),
-        "FUNCTION" => Some(format!("{}()", text_of(node, "function_name"))),
+        "FUNCTION" if arguments(node) == 0 => {
+            let path = [text_of(node, "catalog"), text_of(node, "schema"), text_of(node, "function_name")];
+            Some(format!("{}()", path.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")))
+        }
         "CONSTANT" => Some(format!("{:?}", value.pointer("/value/value")?.as_f64()?)),
         _ => None,
     }

@@ -4,6 +4,9 @@
 
 use super::Refusal;
 
+/// Deepest nesting of block comments: DuckDB's lexer takes time by the square of it.
+const MAX_COMMENT_DEPTH: usize = 16;
+
 /// What a token is. Values are without quotes and escapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -112,6 +115,9 @@ impl Lexer<'_> {
             if self.rest().starts_with("/*") {
                 depth += 1;
                 self.at += 2;
+                if depth > MAX_COMMENT_DEPTH {
+                    return Err(Refusal::Refused(format!("comments are nested more than {MAX_COMMENT_DEPTH} levels deep")));
+                }
             } else if self.rest().starts_with("*/") {
                 depth -= 1;
                 self.at += 2;

@@ -38,9 +38,10 @@ impl Parser for DuckParser {
     }
 }
 
-/// Opens a database with the extensions of a worker. Their files stand beside the library that the tests are linked against.
+/// Opens a database with the extensions of a worker. Their files stand beside the library.
 pub(super) fn with_extensions() -> Connection {
-    let directory = std::path::Path::new(env!("DUCKDB_LIB_DIR")).join("extensions");
+    let library = std::env::var("DUCKDB_LIB_DIR").expect("DUCKDB_LIB_DIR names the directory of libduckdb.so");
+    let directory = std::path::Path::new(&library).join("extensions");
     let connection = Connection::open_in_memory_with_flags(Config::default().allow_unsigned_extensions().unwrap()).unwrap();
     for name in ["icu", "avro", "httpfs", "iceberg", "tpch"] {
         let file = directory.join(format!("{name}.duckdb_extension"));

@@ -1,0 +1,95 @@
+//! What queries become: names in full, tables found, listings, session functions, classes.
+
+use super::{DuckParser, judged, judged_by, tables};
+use crate::wire::proto::Class;
+
+/// Query, class, tables, and a piece of the text that runs.
+const CASES: &[(&str, Class, &[&str], &str)] = &[
+    ("SELECT 1", Class::Read, &[], "SELECT 1"),
+    ("select 1;", Class::Read, &[], "SELECT 1"),
+    ("-- a; comment\nselect /* ; /* nested */ */ 1 ; -- end", Class::Read, &[], "SELECT 1"),
+    ("SELECT ';' AS \"a;b\", $$;$$", Class::Read, &[], "';' AS \"a;b\""),
+    ("FROM t", Class::Read, &["lake.bronze.t"], "FROM lake.bronze.t"),
+    ("SELECT * FROM silver.t", Class::Read, &["lake.silver.t"], "FROM lake.silver.t"),
+    ("SELECT * FROM gold.t", Class::Read, &["Gold.bronze.t"], "FROM Gold.bronze.t"),
+    ("SELECT * FROM GOLD.mart.t", Class::Read, &["Gold.mart.t"], "FROM Gold.mart.t"),
+    ("SELECT * FROM \"a.b\".t", Class::Read, &["lake.a.b.t"], "FROM lake.\"a.b\".t"),
+    ("SELECT * FROM \"Größe\".\"weird \"\"name\"", Class::Read, &["lake.Größe.weird \"name"], "\"weird \"\"name\""),
+    ("SELECT bronze.t.x FROM bronze.t", Class::Read, &["lake.bronze.t"], "SELECT bronze.t.x FROM lake.bronze.t"),
+    ("SELECT * FROM t, u JOIN t AS v USING (x)", Class::Read, &["lake.bronze.t", "lake.bronze.u"], "AS v"),
+    ("SELECT (SELECT max(x) FROM u), EXISTS (FROM v) FROM t WHERE x IN (FROM w)", Class::Read, &["lake.bronze.t", "lake.bronze.u", "lake.bronze.v", "lake.bronze.w"], ""),
+    ("SELECT * FROM t AT (VERSION => 3)", Class::TimeTravel, &["lake.bronze.t"], "lake.bronze.t AT (VERSION => 3)"),
+    ("SELECT * FROM t AT (TIMESTAMP => now() - INTERVAL 1 DAY), u", Class::TimeTravel, &["lake.bronze.t", "lake.bronze.u"], "AT (TIMESTAMP =>"),
+    ("SELECT (SELECT max(x) FROM t AT (VERSION => 3))", Class::TimeTravel, &["lake.bronze.t"], ""),
+    ("WITH t AS (SELECT 1) SELECT * FROM t", Class::Read, &[], "FROM t"),
+    ("WITH T AS (SELECT 1) SELECT * FROM t", Class::Read, &[], "FROM t"),
+    ("WITH t AS (SELECT * FROM t) SELECT * FROM t", Class::Read, &["lake.bronze.t"], "(SELECT * FROM lake.bronze.t)SELECT * FROM t"),
+    ("WITH t AS (SELECT 1) SELECT * FROM bronze.t", Class::Read, &["lake.bronze.t"], "FROM lake.bronze.t"),
+    ("WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a", Class::Read, &["lake.bronze.b"], "FROM lake.bronze.b"),
+    ("(WITH t AS (SELECT 1 AS x) SELECT * FROM t) UNION ALL SELECT x FROM t", Class::Read, &["lake.bronze.t"], "UNION"),
+    ("SELECT * FROM (WITH t AS (SELECT 1 AS x) SELECT * FROM t) AS q, t", Class::Read, &["lake.bronze.t"], ""),
+    ("WITH RECURSIVE r AS (SELECT x FROM t UNION ALL SELECT x + 1 FROM r, u WHERE x < 3) SELECT * FROM r", Class::Read, &["lake.bronze.t", "lake.bronze.u"], "FROM r"),
+    ("WITH RECURSIVE r AS (SELECT x FROM r UNION ALL SELECT x + 1 FROM r WHERE x < 3) SELECT * FROM r", Class::Read, &["lake.bronze.r"], ""),
+    ("SELECT ?, $2 FROM t LIMIT ? OFFSET ?", Class::Read, &["lake.bronze.t"], "$1"),
+    ("SELECT $a, $b, $a", Class::Read, &[], "$a"),
+    ("SELECT * FROM t LIMIT $1", Class::Read, &["lake.bronze.t"], "LIMIT $1"),
+    ("SELECT current_schema(), current_database(), current_schema, current_catalog", Class::Read, &[], "SELECT 'bronze' AS \"current_schema()\", 'lake' AS \"current_database()\""),
+    ("SELECT pg_catalog.current_schema() AS s WHERE current_schema() = 'x'", Class::Read, &[], "('bronze' = 'x')"),
+    ("SELECT t.current_schema FROM t", Class::Read, &["lake.bronze.t"], "SELECT t.current_schema FROM"),
+    ("SELECT version(), current_user, current_date, now(), pg_typeof(1)", Class::Read, &[], "now()"),
+    ("SELECT y.upper() FROM t", Class::Read, &["lake.bronze.t"], "upper(y)"),
+    ("SELECT 'x'::JSON, 'y'::ENUM('y'), 1::UTINYINT, [1]::INT[], {'a': 1}::STRUCT(a BIGINT)", Class::Read, &[], ""),
+    ("PIVOT t ON y IN ('a', 'b') USING sum(x)", Class::Read, &["lake.bronze.t"], "PIVOT"),
+    ("UNPIVOT t ON a, b INTO NAME n VALUE v", Class::Read, &["lake.bronze.t"], "UNPIVOT"),
+    ("SELECT error('no')", Class::Read, &[], "('no')"),
+];
+
+#[test]
+fn queries_are_classed_and_their_names_filled_in() {
+    let mut parser = DuckParser::new();
+    for (sql, class, expected, piece) in CASES {
+        let verdict = judged_by(&mut parser, sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
+        assert_eq!(verdict.class, *class, "{sql}");
+        let mut found = tables(&verdict);
+        found.sort();
+        assert_eq!(found, *expected, "{sql}");
+        assert!(verdict.sql.contains(piece), "{sql}\nwas rebuilt as\n{}", verdict.sql);
+        assert_eq!((verdict.target, verdict.creates_target, verdict.session), (None, false, None), "{sql}");
+        let again = judged_by(&mut parser, &verdict.sql).unwrap_or_else(|refusal| panic!("{}: {refusal}", verdict.sql));
+        assert_eq!(again.sql, verdict.sql, "the rebuilt text is judged as itself");
+        assert_eq!((again.class, again.tables), (verdict.class, verdict.tables), "{sql}");
+    }
+}
+
+#[test]
+fn listings_are_read_from_their_temporary_tables() {
+    let verdict = judged("SELECT table_name FROM information_schema.tables WHERE information_schema.tables.table_schema = 'bronze'").unwrap();
+    assert_eq!(verdict.sql, "SELECT table_name FROM \"temp\".main.polynya_listing_tables AS \"tables\" WHERE (\"tables\".table_schema = 'bronze')");
+    assert_eq!((verdict.listings, verdict.tables), (vec!["tables".to_owned()], vec![]));
+    let verdict = judged("SELECT * FROM lake.INFORMATION_SCHEMA.Columns AS c JOIN information_schema.schemata AS s ON true, t").unwrap();
+    assert_eq!(verdict.listings, ["columns", "schemata"]);
+    assert_eq!(tables(&verdict), ["lake.bronze.t"]);
+}
+
+#[test]
+fn what_runs_is_the_rebuilt_text_never_the_clients_bytes() {
+    for sql in [
+        "SELECT /* client */ 1",
+        "SELECT 1 -- client",
+        "INSERT /* client */ INTO t /* client */ VALUES (1 /* client */)",
+        "CREATE /* client */ TABLE t (x /* client */ INT)",
+        "DROP TABLE /* client */ t",
+        "SHOW /* client */ TABLES",
+        "WITH a AS (SELECT 1 /* client */) INSERT INTO t SELECT * FROM a",
+        "CREATE TABLE t AS /* client */ SELECT 1 AS x",
+    ] {
+        let verdict = judged(sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
+        assert!(!verdict.sql.contains("client"), "{}", verdict.sql);
+    }
+}
+
+#[test]
+fn a_quoted_current_schema_is_a_column() {
+    assert_eq!(judged("SELECT \"current_schema\" FROM t").unwrap().sql, "SELECT current_schema FROM lake.bronze.t");
+    assert_eq!(judged("SELECT current_schema FROM t").unwrap().sql, "SELECT 'bronze' AS current_schema FROM lake.bronze.t");
+}
