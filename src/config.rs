@@ -99,7 +99,12 @@ pub fn merged(sources: &Sources, environment: impl Iterator<Item = (String, Stri
     let mut tree = parse(DEFAULTS, "the built-in default config")?;
     if let Some(path) = &sources.file {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-        overlay(&mut tree, relative_to(parse(&text, &path.display().to_string())?, path));
+        let layer = relative_to(parse(&text, &path.display().to_string())?, path);
+        // The built-in catalog is an example: a file that names catalogs of its own means just these.
+        if layer.get("catalogs").is_some_and(|own| is_new_set(&tree["catalogs"], own)) {
+            tree["catalogs"] = Value::Object(Map::new());
+        }
+        overlay(&mut tree, layer);
     }
     let mut variables: Vec<_> = environment.filter_map(|(k, v)| Some((k.strip_prefix(ENV_PREFIX)?.to_lowercase(), v))).collect();
     variables.sort();
@@ -149,16 +154,12 @@ fn parse(text: &str, place: &str) -> Result<Value, ConfigError> {
     serde_saphyr::from_str(text).map_err(|e| ConfigError::Yaml { place: place.to_owned(), reason: e.to_string() })
 }
 
-/// Lays one tree over another. The catalogs of a user's file replace the built-in example as a whole.
+/// Lays one tree over another.
 fn overlay(base: &mut Value, layer: Value) {
     match (base, layer) {
         (_, Value::Null) => {}
         (Value::Object(base), Value::Object(layer)) => {
             for (key, value) in layer {
-                if key == "catalogs" && is_new_set(base.get(&key), &value) {
-                    base.insert(key, value);
-                    continue;
-                }
                 match base.get_mut(&key) {
                     // `key: ~` in a file takes an optional value away.
                     Some(slot) if value.is_null() => *slot = Value::Null,
@@ -174,9 +175,9 @@ fn overlay(base: &mut Value, layer: Value) {
 }
 
 /// Whether a layer brings catalogs of its own, of which none changes one that is there.
-fn is_new_set(base: Option<&Value>, layer: &Value) -> bool {
-    let (Some(Value::Object(base)), Value::Object(layer)) = (base, layer) else { return false };
-    layer.keys().all(|name| !base.contains_key(name)) && layer.values().all(|catalog| catalog.get("type").is_some())
+fn is_new_set(base: &Value, layer: &Value) -> bool {
+    let (Value::Object(base), Value::Object(layer)) = (base, layer) else { return false };
+    !layer.is_empty() && layer.keys().all(|name| !base.contains_key(name))
 }
 
 /// Paths of embedded catalogs in a file are meant from where the file lies.

@@ -96,7 +96,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let environment = Environment {
         worker_exe: std::env::current_exe()?,
         extension_dir,
-        run_root: config.pool.run_dir.clone().unwrap_or_else(std::env::temp_dir),
+        // Workers start in a directory of their own, so a relative one would be lost on them.
+        run_root: std::path::absolute(config.pool.run_dir.clone().unwrap_or_else(std::env::temp_dir))?,
         catalogs: relay.catalogs(),
         machine_memory: machine_memory(),
         machine_cores: std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(2)),

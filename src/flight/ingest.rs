@@ -28,6 +28,8 @@ pub(super) enum Parameters {
         stream: Bytes,
         /// How many rows are in it.
         rows: u64,
+        /// How many columns they have, one a parameter.
+        columns: usize,
     },
 }
 
@@ -72,7 +74,7 @@ impl Collector {
         }
         self.stream.put_u32_le(CONTINUATION);
         self.stream.put_u32_le(0);
-        Parameters::Rows { stream: self.stream.freeze(), rows: self.rows }
+        Parameters::Rows { stream: self.stream.freeze(), rows: self.rows, columns: self.fields }
     }
 }
 
@@ -191,7 +193,7 @@ mod tests {
     fn parameters_become_one_ipc_stream() {
         let messages = messages(vec![batch(), batch()]);
         assert_eq!(messages.len(), 4, "schema, dictionary, two batches");
-        let Parameters::Rows { stream, rows } = collected(&messages, 1 << 20).unwrap() else { panic!("no rows") };
+        let Parameters::Rows { stream, rows, .. } = collected(&messages, 1 << 20).unwrap() else { panic!("no rows") };
         let read: Vec<RecordBatch> = StreamReader::try_new(stream.as_ref(), None).unwrap().map(Result::unwrap).collect();
         assert_eq!((rows, read), (6, vec![batch(), batch()]));
     }

@@ -132,6 +132,8 @@ enum FlightError {
     LargeParameters { limit: usize },
     #[error("at least one row of parameters must be bound")]
     NoRows,
+    #[error("the statement takes {expected} parameter(s), but {bound} were bound: bind one value for each")]
+    ParameterCount { expected: usize, bound: usize },
     #[error("the statement returns rows; run it as a query, not as an update")]
     ReturnsRows,
     #[error("there is no such transaction: transactions are not supported, every statement commits by itself")]
@@ -156,7 +158,7 @@ impl Explain for FlightError {
             Self::Ticket(_) | Self::NotAny | Self::Invalid(_) | Self::Upload(_) | Self::NoRows | Self::ReturnsRows => {
                 Kind::InvalidArgument
             }
-            Self::LongStatement { .. } | Self::LargeParameters { .. } => Kind::InvalidArgument,
+            Self::LongStatement { .. } | Self::LargeParameters { .. } | Self::ParameterCount { .. } => Kind::InvalidArgument,
             Self::OthersTicket => Kind::PermissionDenied,
             Self::BoundAgain => Kind::FailedPrecondition,
             Self::NoSuchTransaction => Kind::NotFound,

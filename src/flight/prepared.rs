@@ -64,6 +64,9 @@ impl Edge {
     ) -> Result<FlightInfo, FlightError> {
         let id = PreparedId::from_bytes(&command.prepared_statement_handle);
         let (statement, Binding { parameters, number }) = call.session.prepared(&id)?;
+        if parameters.is_empty() {
+            check_count(&statement, 0)?;
+        }
         let (sql, defaults) = (statement.sql.clone(), statement.defaults.clone());
         if statement.columns.is_none() {
             return self.run_info(call, descriptor, Statement { sql, defaults, parameters }).await;
@@ -88,12 +91,17 @@ impl Edge {
         command: CommandPreparedStatementQuery,
         parameters: Parameters,
     ) -> Result<DoPutPreparedStatementResult, FlightError> {
+        let id = PreparedId::from_bytes(&command.prepared_statement_handle);
+        let (statement, _) = call.session.prepared(&id)?;
         let parameters = match parameters {
             Parameters::Absent => Bytes::new(),
             Parameters::Rows { rows: 0, .. } => return Err(FlightError::NoRows),
-            Parameters::Rows { stream, .. } => stream,
+            Parameters::Rows { stream, columns, .. } => {
+                check_count(&statement, columns)?;
+                stream
+            }
         };
-        call.session.bind(&PreparedId::from_bytes(&command.prepared_statement_handle), parameters)?;
+        call.session.bind(&id, parameters)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(command.prepared_statement_handle) })
     }
 
@@ -105,14 +113,22 @@ impl Edge {
         command: &CommandPreparedStatementUpdate,
         parameters: Parameters,
     ) -> Result<i64, FlightError> {
-        let (statement, _) = call.session.prepared(&PreparedId::from_bytes(&command.prepared_statement_handle))?;
+        let (statement, bound) = call.session.prepared(&PreparedId::from_bytes(&command.prepared_statement_handle))?;
         if statement.columns.is_some() {
             return Err(FlightError::ReturnsRows);
         }
         let parameters = match parameters {
-            Parameters::Absent => Bytes::new(),
+            // Some clients bind first, as for a query.
+            Parameters::Absent if bound.parameters.is_empty() => {
+                check_count(&statement, 0)?;
+                Bytes::new()
+            }
+            Parameters::Absent => bound.parameters,
             Parameters::Rows { rows: 0, .. } => return Ok(0),
-            Parameters::Rows { stream, .. } => stream,
+            Parameters::Rows { stream, columns, .. } => {
+                check_count(&statement, columns)?;
+                stream
+            }
         };
         let statement = Statement { sql: statement.sql.clone(), defaults: statement.defaults.clone(), parameters };
         Ok(self.run(call, statement).await?.unwrap_or(0))
@@ -126,6 +142,11 @@ impl Edge {
         }
         Ok(Statement { sql: statement.sql.clone(), defaults: statement.defaults.clone(), parameters })
     }
+}
+
+fn check_count(statement: &PreparedStatement, bound: usize) -> Result<(), FlightError> {
+    let expected = statement.parameters.fields().len();
+    if bound == expected { Ok(()) } else { Err(FlightError::ParameterCount { expected, bound }) }
 }
 
 fn result_schema(statement: &PreparedStatement) -> Schema {

@@ -140,18 +140,20 @@ pub async fn start(exe: &Path, run_root: &Path, worker: u64, mut init: Init, lim
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|e| failed("no socket pair", &e))?;
     ours.set_nonblocking(true).map_err(|e| failed("control socket", &e))?;
     let control = UnixStream::from_std(ours).map_err(|e| failed("control socket", &e))?;
-    let child = command(exe, theirs).spawn().map_err(|e| failed(&exe.display().to_string(), &e))?;
+    let child = command(exe, theirs, &run_dir).spawn().map_err(|e| failed(&exe.display().to_string(), &e))?;
 
     let mut fresh = Fresh { child, control: ControlSocket(control), run_dir };
     exchange(&mut fresh, control::Message::Init(init), limit).await?;
     Ok(fresh)
 }
 
-fn command(exe: &Path, control: std::os::unix::net::UnixStream) -> Command {
+fn command(exe: &Path, control: std::os::unix::net::UnixStream, run_dir: &RunDir) -> Command {
     let mut command = Command::new(exe);
     command
         .arg("worker")
         .env_clear()
+        // DuckDB makes a relative directory while it creates a table.
+        .current_dir(&run_dir.0)
         .stdin(Stdio::from(OwnedFd::from(control)))
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())

@@ -3,7 +3,7 @@
 //! ```text
 //! ask a reader ─▶ Judged ─┬─ read ──────────────▶ prepare ─▶ proceed ─▶ Schema, Batch*, Done
 //!                         ├─ handed back ─▶ ask an exclusive worker with the verdict's lease terms ─▶ Judged ─▶ as above
-//!                         └─ session ─▶ checked here, nothing runs
+//!                         └─ session ─▶ Done with the change, which is checked here; nothing ran
 //! ```
 //!
 //! A read whose worker is lost before its first row is asked once more; a write never is.
@@ -67,9 +67,8 @@ impl Engine {
         match opening {
             Ok(Opening::Rows { lease, schema }) => Ok(Execution::Rows(rows(lease, schema, log, deadline))),
             Ok(Opening::Over(done)) => {
-                let affected = u64::try_from(done.affected).ok();
-                log.end(affected.and_then(|n| i64::try_from(n).ok()));
-                Ok(Execution::Done { affected, session: None })
+                log.end(Some(done.affected).filter(|n| *n >= 0));
+                Ok(Execution::Done { affected: u64::try_from(done.affected).ok(), session: None })
             }
             Ok(Opening::Session(change)) => {
                 log.end(None);
@@ -116,9 +115,6 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         };
-        if let Some(change) = judged.session {
-            return self.checked_change(caller, change).await;
-        }
         self.open_exclusive(caller, asked(caller, sql, &[judged.class()], run()), judged.class(), log).await
     }
 
@@ -158,6 +154,10 @@ impl Engine {
                 }
                 Reply::Judged(judged) => self.after_judged(caller, &mut lease, &judged, log).await?,
                 Reply::Schema(schema) => return Ok(Answer::Opening(Opening::Rows { lease, schema })),
+                Reply::Done(Done { session: Some(change), .. }) => {
+                    drop(lease);
+                    return Ok(Answer::Opening(self.checked_change(caller, change).await?));
+                }
                 Reply::Done(done) => return Ok(Answer::Opening(Opening::Over(done))),
                 _ => return Err(PoolError::Protocol("a batch without a schema").into()),
             }

@@ -40,7 +40,7 @@ fn a_bad_config_names_the_key_and_the_nearest_known_one() {
 #[test]
 fn nobody_is_let_in_without_a_password_beyond_loopback() {
     let error = serve_fails(&["--listen", "0.0.0.0:0"]);
-    assert!(error.contains("loopback") && error.contains("auth.mode"), "{error}");
+    assert!(error.contains("127.0.0.1") && error.contains("auth.mode"), "{error}");
 }
 
 #[tokio::test]
@@ -104,12 +104,11 @@ async fn a_wrong_number_of_parameters_says_how_many() {
     let mut statement = client.prepare("SELECT ?::INTEGER + ?::INTEGER".to_owned(), None).await.expect("prepared");
     let one = arrow::array::record_batch!(("1", Int32, [7])).expect("a batch");
     statement.set_parameters(one).expect("parameters");
-    let error = statement.execute().await.err().map(|e| e.to_string());
-    let error = match error {
-        Some(error) => error,
-        None => panic!("one of two parameters was accepted"),
-    };
-    assert!(error.contains('2') && error.contains('1') && error.contains("parameter"), "{error}");
+    let error = statement.execute().await.expect_err("one of two parameters was accepted").to_string();
+    assert!(error.contains("takes 2 parameter(s), but 1 were bound"), "{error}");
+    let mut statement = client.prepare("SELECT ?::INTEGER".to_owned(), None).await.expect("prepared");
+    let error = statement.execute().await.expect_err("an unbound parameter was accepted").to_string();
+    assert!(error.contains("takes 1 parameter(s), but 0 were bound"), "{error}");
 }
 
 #[tokio::test]
