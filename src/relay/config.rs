@@ -26,6 +26,7 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
     /// How long a commit may take with everything that belongs to it: sending it, finding out what became of it, sending it again.
+    /// Less than the 30 s after which a worker would send it a second time.
     #[serde(with = "humantime_serde")]
     pub commit_timeout: Duration,
     /// How often a commit is sent when it certainly was not made.
@@ -44,7 +45,7 @@ impl Default for Config {
             negative_ttl: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(20),
-            commit_timeout: Duration::from_secs(60),
+            commit_timeout: Duration::from_secs(25),
             commit_attempts: 4,
             read_attempts: 3,
             max_body_bytes: 256 << 20,

@@ -12,25 +12,26 @@ const MAX_ENCODINGS: usize = 4;
 /// The locations of one catalog.
 #[derive(Clone, Debug)]
 pub(super) struct Confinement {
-    configured: Vec<String>,
+    /// As configured.
     prefixes: Vec<String>,
+    /// The same, in the one spelling that locations are compared in.
+    normal: Vec<String>,
 }
 
 impl Confinement {
     /// These prefixes; each is a directory, whether it ends with a slash or not. No prefix means any object store.
     pub(super) fn new(configured: Vec<String>) -> Result<Self, String> {
-        let configured =
-            if configured.is_empty() { OBJECT_STORES.map(str::to_owned).to_vec() } else { configured };
-        let prefixes = configured
+        let prefixes = if configured.is_empty() { OBJECT_STORES.map(str::to_owned).to_vec() } else { configured };
+        let normal = prefixes
             .iter()
             .map(|prefix| normal(prefix).ok_or_else(|| format!("\"{prefix}\" is no storage location such as s3://bucket/path/")))
             .collect::<Result<_, _>>()?;
-        Ok(Self { configured, prefixes })
+        Ok(Self { prefixes, normal })
     }
 
     /// The prefixes as configured.
     pub(super) fn prefixes(&self) -> &[String] {
-        &self.configured
+        &self.prefixes
     }
 
     /// Whether a location lies in one of the prefixes, both as it is written and with its percent signs decoded.
@@ -51,7 +52,7 @@ impl Confinement {
 
     fn holds(&self, location: &str) -> bool {
         normal(location).is_some_and(|location| {
-            self.prefixes.iter().any(|prefix| {
+            self.normal.iter().any(|prefix| {
                 location.strip_prefix(prefix.as_str()).is_some_and(|rest| {
                     prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/')
                 })

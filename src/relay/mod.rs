@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,9 @@ use crate::names::{CatalogName, CredentialId, Namespace, TableRef, WorkerToken};
 
 /// How many levels of namespaces are looked through.
 const MAX_NAMESPACE_DEPTH: usize = 16;
+
+/// How many namespaces of a catalog are asked for their children at once.
+const PARALLEL_LISTS: usize = 8;
 
 /// How many pages of one list are read before the catalog is taken to be going round in circles.
 const MAX_PAGES: usize = 10_000;
@@ -111,9 +115,11 @@ impl Relay {
         let mut found: BTreeSet<Namespace> = all_namespaces(&**upstream, None).await?.into_iter().collect();
         let mut level: Vec<Namespace> = found.iter().cloned().collect();
         for _ in 0..MAX_NAMESPACE_DEPTH {
+            let asked = level.into_iter().map(|parent| children_of(upstream.clone(), parent));
+            let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(PARALLEL_LISTS).collect().await;
             let mut below = Vec::new();
-            for parent in level {
-                let children = match all_namespaces(&**upstream, Some(&parent)).await {
+            for (parent, children) in answers {
+                let children = match children {
                     Ok(children) => children,
                     // Seen in the list of its parent, but not to be looked into; or dropped meanwhile.
                     Err(CatalogError::Forbidden { .. } | CatalogError::NoSuchNamespace { .. }) => continue,
@@ -245,6 +251,11 @@ async fn open(config: &Config, name: CatalogName, catalog: CatalogConfig) -> Res
     let confinement =
         Confinement::new(locations).map_err(|reason| RelayError::Config { catalog: name.clone(), reason })?;
     Ok(Served { upstream, confinement: Arc::new(confinement) })
+}
+
+async fn children_of(upstream: Arc<dyn Upstream>, parent: Namespace) -> (Namespace, Result<Vec<Namespace>, CatalogError>) {
+    let children = all_namespaces(&*upstream, Some(&parent)).await;
+    (parent, children)
 }
 
 async fn all_namespaces(upstream: &dyn Upstream, parent: Option<&Namespace>) -> Result<Vec<Namespace>, CatalogError> {

@@ -144,6 +144,22 @@ async fn the_columns_of_a_table_are_told_in_sql_and_arrow() {
 }
 
 #[tokio::test]
+async fn the_gateways_own_calls_can_be_spawned() {
+    let (bench, _) = Bench::new().await.with_table().await;
+    let relay = bench.relay.clone();
+    let spawned = tokio::spawn(async move {
+        let gold = Namespace::from_schema("gold");
+        relay.load(&credential(), &table("t")).await?;
+        relay.columns(&credential(), &table("t")).await?;
+        relay.namespace_exists(&credential(), &name(), &gold).await?;
+        relay.namespaces(&credential(), &name()).await?;
+        relay.tables(&credential(), &name(), &gold).await
+    });
+    assert_eq!(spawned.await.unwrap().unwrap(), ["t"]);
+    let _ = tokio::spawn(Relay::bind(config(), BTreeMap::new())).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn staged_tables_are_not_there_before_their_commit() {
     let (bench, _) = Bench::new().await.with_table().await;
     let mut request = new_table("u");
