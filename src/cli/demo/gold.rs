@@ -91,10 +91,10 @@ ORDER BY year, priority",
     },
     Gold {
         name: "parts_demand",
-        about: "what sells by brand and kind of part, and at what margin over the cheapest supplier, for pricing",
+        about: "what sells by brand and kind of part, and at what margin over what its suppliers ask, for pricing",
         select: "
-WITH cheapest AS (
-    SELECT ps_partkey, min(ps_supplycost) AS cost FROM lake.bronze.partsupp GROUP BY ps_partkey
+WITH supply AS (
+    SELECT ps_partkey, avg(ps_supplycost) AS cost FROM lake.bronze.partsupp GROUP BY ps_partkey
 )
 SELECT p_brand AS brand,
        p_type AS kind,
@@ -103,7 +103,7 @@ SELECT p_brand AS brand,
        CAST(sum(l_extendedprice * (1 - l_discount)) AS DECIMAL(18, 2)) AS revenue,
        CAST(sum(l_extendedprice * (1 - l_discount) - l_quantity * cost) AS DECIMAL(18, 2)) AS margin
 FROM lake.bronze.part
-JOIN cheapest ON ps_partkey = p_partkey
+JOIN supply ON ps_partkey = p_partkey
 JOIN lake.bronze.lineitem ON l_partkey = p_partkey
 GROUP BY ALL",
     },

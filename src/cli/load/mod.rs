@@ -88,12 +88,13 @@ pub async fn run(args: &LoadArgs) -> Result<(), CliError> {
     let source = Source::open(&args.file, args.format, args.csv.clone(), args.columns.clone())?;
     let worker = blocking(|| Ok(LocalWorker::start(&[], Limits::of_memory(WORKER_MEMORY))?)).await?;
     let door = worker.door();
+    let reading = source.clone();
     let sql = blocking(move || {
-        let columns = read_columns(&door.collect(&source.describe_sql()?)?);
-        source.check(&columns)?;
-        source.select_sql(&columns)
-    })
-    .await?;
+        let columns = read_columns(&door.collect(&reading.describe_sql()?)?);
+        reading.check(&columns)?;
+        reading.select_sql(&columns)
+    });
+    let sql = sql.await.map_err(|error| explain(error, &source))?;
     let (target, credentials) = (args.connect.target()?, args.connect.credentials()?);
     let mut client = Client::connect(&target, &credentials).await?;
     if args.create_schema {
@@ -103,7 +104,7 @@ pub async fn run(args: &LoadArgs) -> Result<(), CliError> {
     let job = IngestJob { door: worker.door(), sql, table: args.table.clone(), mode: args.mode };
     let loaded = match job.run(&mut client, &progress).await {
         Ok(loaded) => loaded,
-        Err(error) => return Err(advise(error, args, &mut client).await),
+        Err(error) => return Err(explain(advise(error, args, &mut client).await, &source)),
     };
     drop(progress);
     let bytes = fs::metadata(&args.file).map_or(0, |file| file.len());
@@ -136,6 +137,14 @@ fn read_columns(batches: &[RecordBatch]) -> Vec<FoundColumn> {
         columns.extend(pairs.map(|(name, sql_type)| FoundColumn { name: name.to_owned(), sql_type: sql_type.to_owned() }));
     }
     columns
+}
+
+/// A file that cannot be read, in terms of this command.
+fn explain(error: CliError, source: &Source) -> CliError {
+    match error {
+        CliError::Local(LocalError::Statement(text)) => CliError::Usage(source.explain(&text)),
+        error => error,
+    }
 }
 
 /// What to try after a refusal that has an option for it; other errors stay as they are.

@@ -157,6 +157,18 @@ impl Source {
         Ok(format!("SELECT {} FROM {}", list.collect::<Vec<_>>().join(", "), self.table_function(&casts)?))
     }
 
+    /// DuckDB's text on a file that does not read as it began, with this command's options in place of DuckDB's.
+    #[must_use]
+    pub fn explain(&self, text: &str) -> String {
+        let text = text
+            .strip_prefix("Invalid Input Error: Attempting to execute an unsuccessful or closed pending query result\nError: ")
+            .unwrap_or(text);
+        let Some((text, _)) = text.split_once("\nPossible solutions:") else { return text.to_owned() };
+        let remedy = "Give the column a type (--column NAME:VARCHAR), let more rows decide (--sample-rows -1), or name what stands for \
+                      NULL (--null TEXT)";
+        format!("{}\n{remedy}", text.trim_end())
+    }
+
     fn cast_of(&self, column: &str) -> Option<&SqlType> {
         self.casts.iter().find(|cast| same_name(&cast.name, column)).map(|cast| &cast.to)
     }
@@ -346,6 +358,18 @@ mod tests {
     fn a_cast_of_no_column_names_the_nearest() {
         let error = source(FileFormat::Json, &["amuont:BIGINT"]).check(&columns(&[("amount", "BIGINT")])).unwrap_err();
         assert!(error.to_string().contains("did you mean amount?"), "{error}");
+    }
+
+    #[test]
+    fn duckdbs_advice_is_put_in_terms_of_this_command() {
+        let text =
+            "Conversion Error: CSV Error on Line: 7\nOriginal Line: x\n\nPossible solutions:\n* types={'a': 'VARCHAR'}\n\n file = a";
+        let explained = source(FileFormat::Csv, &[]).explain(text);
+        assert!(
+            explained.starts_with("Conversion Error: CSV Error on Line: 7\nOriginal Line: x\nGive the column a type"),
+            "{explained}"
+        );
+        assert!(!explained.contains("types="));
     }
 
     #[test]
