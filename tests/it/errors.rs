@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use tonic::Code;
 
-use crate::harness::{Gateway, polynya};
+use crate::harness::{Gateway, polynya, user_ada};
 
 async fn refused(gateway: &Gateway, sql: &str) -> tonic::Status {
     match gateway.query(sql).await {
@@ -77,24 +77,13 @@ async fn what_the_guard_refuses_says_what_is_allowed() {
 
 #[tokio::test]
 async fn a_wrong_password_is_unauthenticated() {
-    let gateway = with_user_ada();
+    let gateway = Gateway::with(&user_ada().each_ref().map(String::as_str));
     let mut client = gateway.client().await;
     let error = client.handshake("ada", "wrong").await.expect_err("a refusal").to_string();
     assert!(error.to_lowercase().contains("password"), "{error}");
     client.handshake("ada", "correct horse").await.expect("the right password");
     let error = gateway.query("SELECT 1").await.expect_err("no credentials");
     says(&error, Code::Unauthenticated, &[]);
-}
-
-/// A gateway with one user, `ada` / `correct horse`.
-fn with_user_ada() -> Gateway {
-    let hash = polynya().arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-    let mut hash = hash.expect("the binary");
-    std::io::Write::write_all(&mut hash.stdin.take().expect("stdin"), b"correct horse\n").expect("the password");
-    let output = hash.wait_with_output().expect("the hash");
-    let hash = String::from_utf8(output.stdout).expect("text");
-    let users = format!("auth.users=[{{name: ada, password_hash: '{}'}}]", hash.trim());
-    Gateway::with(&["auth.mode=users", &users])
 }
 
 #[tokio::test]

@@ -40,6 +40,16 @@ pub fn polynya() -> Command {
     Command::new(env!("CARGO_BIN_EXE_polynya"))
 }
 
+/// `--set` pairs by which only the user `ada` with the password `correct horse` is let in.
+pub fn user_ada() -> [String; 2] {
+    let mut child =
+        polynya().arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the polynya binary");
+    std::io::Write::write_all(&mut child.stdin.take().expect("stdin"), b"correct horse\n").expect("the password");
+    let output = child.wait_with_output().expect("the hash");
+    let hash = String::from_utf8(output.stdout).expect("text");
+    ["auth.mode=users".to_owned(), format!("auth.users=[{{name: ada, password_hash: '{}'}}]", hash.trim())]
+}
+
 impl Gateway {
     /// A gateway on an embedded catalog of its own, open to everybody on loopback.
     pub fn start() -> Self {

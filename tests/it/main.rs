@@ -5,6 +5,7 @@ mod flight;
 mod harness;
 mod lifecycle;
 mod load;
+mod replay;
 mod sql;
 mod stock_clients;
 mod tpch;
