@@ -129,7 +129,7 @@ public final class JdbcBasic {
   private void aWrongPasswordIsRefused() throws SQLException {
     String user = System.getenv("POLYNYA_USER");
     if (user != null && !user.isEmpty()) {
-      fails(() -> open(url, "certainly wrong").close(), "a wrong password");
+      fails(() -> open(url, "certainly wrong").close(), "a wrong password", "password is wrong");
     }
   }
 

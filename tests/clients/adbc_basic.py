@@ -277,7 +277,7 @@ class Basic:
 
     def a_wrong_password_is_refused(self):
         if os.environ.get("POLYNYA_USER"):
-            fails(lambda: connect(password="certainly wrong"), "unauthenticated", what="a wrong password")
+            fails(lambda: connect(password="certainly wrong"), "unauthenticated", "password", what="a wrong password")
 
     # -- session options
 

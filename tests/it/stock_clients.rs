@@ -1,17 +1,32 @@
-//! The stock ADBC and JDBC drivers, unchanged, as programs of their own.
+//! The stock ADBC and JDBC drivers, unchanged, as programs of their own: let in without and with a password.
 
-use crate::harness::{Gateway, Program};
+use crate::harness::{Gateway, Program, user_ada};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_stock_adbc_driver_does_all_that_its_users_do() {
-    let gateway = Gateway::start();
-    gateway.run("CREATE SCHEMA lake.main").await;
-    tokio::task::block_in_place(|| Program::python("adbc_basic.py", &gateway).succeed());
+/// A gateway that lets in only `ada`.
+fn closed_gateway() -> Gateway {
+    Gateway::with(&user_ada().each_ref().map(String::as_str))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_stock_jdbc_driver_does_all_that_its_users_do() {
-    let gateway = Gateway::start();
-    gateway.run("CREATE SCHEMA lake.main").await;
-    tokio::task::block_in_place(|| Program::java("JdbcBasic.java", &gateway, "").succeed());
+fn as_ada(program: Program) -> Program {
+    program.env("POLYNYA_USER", "ada").env("POLYNYA_PASSWORD", "correct horse")
+}
+
+#[test]
+fn the_stock_adbc_driver_does_all_that_its_users_do() {
+    Program::python("adbc_basic.py", &Gateway::start()).succeed();
+}
+
+#[test]
+fn the_stock_jdbc_driver_does_all_that_its_users_do() {
+    Program::java("JdbcBasic.java", &Gateway::start(), "").succeed();
+}
+
+#[test]
+fn the_stock_adbc_driver_logs_in_with_user_and_password() {
+    as_ada(Program::python("adbc_basic.py", &closed_gateway())).succeed();
+}
+
+#[test]
+fn the_stock_jdbc_driver_logs_in_with_user_and_password() {
+    as_ada(Program::java("JdbcBasic.java", &closed_gateway(), "")).succeed();
 }
