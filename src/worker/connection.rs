@@ -43,6 +43,8 @@ pub struct DataConnection {
     engine: Connection,
     judge: Option<Judge>,
     shared: Arc<Shared>,
+    /// Frames of an ingest may still come that its statement did not live to read.
+    input_left: bool,
 }
 
 /// Why a statement did not end well.
@@ -88,7 +90,7 @@ impl DataConnection {
     pub fn new(socket: UnixStream, shared: Arc<Shared>) -> io::Result<Self> {
         let engine = shared.instance.connect().map_err(io::Error::other)?;
         let judge = shared.bench.as_ref().map(Bench::judge).transpose().map_err(io::Error::other)?;
-        Ok(Self { socket: DataSocket::new(socket)?, engine, judge, shared })
+        Ok(Self { socket: DataSocket::new(socket)?, engine, judge, shared, input_left: false })
     }
 
     /// Serves statements until the gateway closes the connection.
@@ -128,16 +130,28 @@ impl DataConnection {
                     warn!(message = error.message, "the instance is no longer usable");
                     (self.shared.end)();
                 }
-                told
+                told?;
+                self.skip_input()
             }
         }
+    }
+
+    /// Reads away what is left of an ingest that failed. The gateway has been told by then, and may end its input early.
+    fn skip_input(&mut self) -> io::Result<()> {
+        while std::mem::take(&mut self.input_left) {
+            let (header, _) = self.socket.read()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            self.input_left = header.kind != FrameKind::EndOfInput;
+        }
+        Ok(())
     }
 
     fn carry_out(&mut self, request: &Request, running: &mut Running) -> Result<Ending, Trouble> {
         let action = request.action.as_ref().ok_or_else(|| invalid_frame("a request without an action"))?;
         if let request::Action::Ingest(order) = action {
-            return ingest::serve(&self.shared, &self.engine, &self.socket, request, order, running)
-                .map(|done| done.map_or(Ending::HandedBack, Ending::Done));
+            let input_left = &mut self.input_left;
+            let parts = ingest::Parts { shared: &self.shared, engine: &self.engine, socket: &self.socket, input_left };
+            let outcome = ingest::serve(parts, request, order, running).map_err(|trouble| as_cancelled(trouble, running))?;
+            return Ok(outcome.map_or(Ending::HandedBack, Ending::Done));
         }
         let Some(admitted) = self.admit(request, action, running)? else {
             return Ok(Ending::HandedBack);
@@ -331,8 +345,9 @@ fn refused(refusal: Refusal) -> Trouble {
     StatementError::new(kind, message).into()
 }
 
+/// The end of a statement that changed so many rows.
 #[expect(clippy::cast_possible_wrap, reason = "numbers of rows")]
-fn changed(rows: u64) -> Done {
+pub fn changed(rows: u64) -> Done {
     Done { rows: 0, affected: rows as i64, session: None }
 }
 
@@ -344,7 +359,8 @@ fn as_cancelled(trouble: Trouble, running: &Running) -> Trouble {
     }
 }
 
-fn check_cancelled(running: &Running) -> Result<(), StatementError> {
+/// Fails once the statement is cancelled.
+pub fn check_cancelled(running: &Running) -> Result<(), StatementError> {
     if running.is_cancelled() { Err(interrupted()) } else { Ok(()) }
 }
 

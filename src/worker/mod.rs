@@ -8,7 +8,9 @@
 //!
 //! It refuses to know principals, tokens of the real catalogs, and any client protocol.
 
+mod arrow_input;
 mod binding;
+mod column_types;
 mod connection;
 mod control;
 mod database;
@@ -64,5 +66,8 @@ fn leave() -> ExitCode {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+mod encode_tests;
+#[cfg(test)]
+mod ingest_tests;
+#[cfg(test)]
 mod tests;

@@ -96,12 +96,6 @@ impl Statements {
         self.changed.notify_all();
     }
 
-    /// How many are in work.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.lock().running.len()
-    }
-
     /// Interrupts cancelled statements until each has ended; returns when all is over and none is left.
     pub fn interrupt_cancelled(&self) {
         let mut table = self.lock();
