@@ -286,7 +286,7 @@ const MESSAGES: &[(&str, char, &str)] = &[
     ("SELECT * FROM read_csv('x')", 'r', "the function read_csv is not allowed: it reads files"),
     ("SELECT * FROM nowhere.a.b", 'r', "the catalogs are: lake, Gold"),
     ("SELECT * FROM pg_catalog.pg_class", 'u', "information_schema.tables"),
-    ("SELECT 1; SELECT 2", 'r', "one statement at a time"),
+    ("SELECT 1; SELECT 2", 's', "one statement at a time"),
     ("SELEC 1", 's', "syntax error at or near \"SELEC\""),
     ("SELECT 1 FROM", 's', "syntax error at end of input"),
     ("SELECT * FROM t WHERE x = = 1", 's', "byte"),

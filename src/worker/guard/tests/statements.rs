@@ -136,9 +136,9 @@ fn show_and_describe_read_listings() {
              INSERT INTO polynya_listing_schemata VALUES ('lake', 'bronze'), ('Gold', 'mart');
              CREATE TEMP TABLE polynya_listing_tables (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, table_type VARCHAR);
              INSERT INTO polynya_listing_tables VALUES ('lake', 'bronze', 't', 'BASE TABLE'), ('Gold', 'mart', 'u', 'BASE TABLE'), ('Gold', 'x', 'v', 'BASE TABLE');
-             CREATE TEMP TABLE polynya_listing_columns (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, column_name VARCHAR,
+             CREATE TEMP TABLE polynya_listing_described (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, column_name VARCHAR,
                  ordinal_position INTEGER, column_default VARCHAR, is_nullable VARCHAR, data_type VARCHAR, comment VARCHAR);
-             INSERT INTO polynya_listing_columns VALUES ('lake', 'bronze', 't', 'b', 2, NULL, 'YES', 'VARCHAR', NULL),
+             INSERT INTO polynya_listing_described VALUES ('lake', 'bronze', 't', 'b', 2, NULL, 'YES', 'VARCHAR', NULL),
                  ('lake', 'bronze', 't', 'a', 1, NULL, 'NO', 'INTEGER', NULL), ('Gold', 'mart', 'u', 'c', 1, NULL, 'YES', 'DATE', NULL);",
         )
         .unwrap();
@@ -151,16 +151,16 @@ fn show_and_describe_read_listings() {
         ("SHOW SCHEMAS", &["schemata"], &["database_name=Gold schema_name=mart current=false", "database_name=lake schema_name=bronze current=true"]),
         ("SHOW DATABASES", &[], &["database_name=Gold", "database_name=lake"]),
         ("SHOW CATALOGS", &[], &["database_name=Gold", "database_name=lake"]),
-        ("DESCRIBE t", &["columns"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
-        ("DESC gold.mart.U", &["columns"], &["column_name=c column_type=DATE null=YES key=NULL default=NULL extra=NULL"]),
-        ("SHOW COLUMNS FROM bronze.t", &["columns"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
-        ("DESCRIBE TABLE \"t\"", &["columns"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
-        ("SHOW t", &["columns"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
+        ("DESCRIBE t", &["described"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
+        ("DESC gold.mart.U", &["described"], &["column_name=c column_type=DATE null=YES key=NULL default=NULL extra=NULL"]),
+        ("SHOW COLUMNS FROM bronze.t", &["described"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
+        ("DESCRIBE TABLE \"t\"", &["described"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
+        ("SHOW t", &["described"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
     ];
     for (sql, listings, expected) in cases {
         let verdict = judged(sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
         assert_eq!((verdict.class, verdict.listings.as_slice()), (Class::Read, listings.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().as_slice()), "{sql}");
-        assert_eq!(verdict.tables.len(), usize::from(*listings == ["columns"]), "{sql}");
+        assert_eq!(verdict.tables.len(), usize::from(*listings == ["described"]), "{sql}");
         let mut statement = connection.prepare(&verdict.sql).unwrap_or_else(|error| panic!("{}: {error}", verdict.sql));
         let mut rows = statement.query([]).unwrap();
         let mut found = Vec::new();
