@@ -1,5 +1,6 @@
 //! Owns which Arrow types an ingest takes, in which form DuckDB gets them, and which of them Iceberg has. Refuses to look at tables.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
@@ -7,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
+use super::binding::Connection;
 use super::failure::StatementError;
 use crate::wire::proto::failure::Kind;
 
@@ -144,6 +146,22 @@ fn creatable(given: &DataType, path: &str) -> Result<(), StatementError> {
     Err(unusable(path, given, to))
 }
 
-fn unusable(path: &str, given: &DataType, to: &str) -> StatementError {
+/// The refusal of a CREATE TABLE AS, with the column whose type it was: DuckDB's Iceberg extension names the type only.
+#[must_use]
+pub fn naming_the_column(error: StatementError, engine: &Connection, sql: &str) -> StatementError {
+    if !error.message.contains("is not a valid Iceberg Type") {
+        return error;
+    }
+    // The query begins behind one of these words; a quoted name may hold them too, but what follows it there is no query.
+    let queries = sql.match_indices(" AS ").map(|(at, separator)| &sql[at + separator.len()..]);
+    let columns = queries.filter_map(|query| engine.prepare(query).ok().and_then(|statement| statement.columns())).next();
+    let unknown = columns.unwrap_or_default().into_iter().find_map(|(name, logical)| Some((name, logical.unknown_to_iceberg()?)));
+    match unknown {
+        Some((name, (given, to))) => unusable(&name, given, to),
+        None => error,
+    }
+}
+
+fn unusable(path: &str, given: impl Display, to: &str) -> StatementError {
     StatementError::new(Kind::Invalid, format!("column \"{path}\" is {given}, which Iceberg has no type for: cast it to {to}"))
 }

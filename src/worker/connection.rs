@@ -11,6 +11,7 @@ use prost::Message;
 use tracing::{debug, warn};
 
 use super::binding::{Connection, Instance, Outcome, Prepared, Rows, StatementKind};
+use super::column_types::naming_the_column;
 use super::failure::StatementError;
 use super::guard::{Refusal, Scope, Verdict};
 use super::judge::{Bench, Judge};
@@ -162,7 +163,10 @@ impl DataConnection {
         let mut listings = Listings::default();
         let outcome = listings.create(&self.shared.instance, &self.engine, &admitted.listings).map_err(Trouble::from).and_then(|()| {
             match action {
-                request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
+                request::Action::Run(run) => {
+                    let done = self.run(&admitted, run, running);
+                    done.map(Ending::Done).map_err(|trouble| self.explained(trouble, &admitted))
+                }
                 _ => self.describe(&admitted).map(Ending::Described),
             }
         });
@@ -201,8 +205,7 @@ impl DataConnection {
 
     fn tell_judged(&self, judged: &Judged, running: &mut Running) -> Result<(), Trouble> {
         if !judged.handed_back {
-            running.start();
-        }
+            }
         self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag()).map_err(Trouble::Broken)
     }
 
@@ -284,6 +287,13 @@ impl DataConnection {
             }
         }
         Ok(total)
+    }
+
+    fn explained(&self, trouble: Trouble, admitted: &Admitted) -> Trouble {
+        match trouble {
+            Trouble::Statement(error) => naming_the_column(error, &self.engine, &admitted.sql).into(),
+            broken @ Trouble::Broken(_) => broken,
+        }
     }
 
     fn send_rows(&self, mut rows: Rows<'_>, running: &Running) -> Result<Done, Trouble> {

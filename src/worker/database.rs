@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tracing::debug;
+use tracing::info;
 
 use super::binding::{Connection, EngineResult, Instance, feed};
 use crate::wire::proto::{Attach, CatalogAttachment, Init, Mode};
@@ -45,7 +45,7 @@ pub fn open(init: &Init) -> EngineResult<Instance> {
         }
     }
     feed::register(&connection)?;
-    debug!(mode = ?Mode::try_from(init.mode).unwrap_or_default(), extensions = ?init.extensions, "instance open");
+    info!(mode = ?Mode::try_from(init.mode).unwrap_or_default(), extensions = ?init.extensions, "instance open");
     Ok(instance)
 }
 

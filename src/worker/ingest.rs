@@ -37,7 +37,6 @@ pub fn serve(parts: Parts<'_>, request: &Request, order: &Ingest, running: &mut 
     if judged.handed_back {
         return Ok(None);
     }
-    running.start();
     let (header, payload) = first_frame(parts.socket)?;
     *parts.input_left = true;
     let input = ArrowInput::begin(header, &payload)?;

@@ -6,6 +6,7 @@
 //! data sockets            REQUEST → JUDGED → (PROCEED) → DESCRIBED | SCHEMA BATCH* DONE | FAILED ; one thread a connection
 //! ```
 //!
+//! The process is started in its own directory: relative names that DuckDB still allows itself must lead nowhere else.
 //! It refuses to know principals, tokens of the real catalogs, and any client protocol.
 
 mod arrow_input;

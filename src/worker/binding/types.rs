@@ -45,6 +45,29 @@ impl LogicalType {
         )
     }
 
+    /// SQL's name of a type that Iceberg has not, and the cast that would do.
+    #[must_use]
+    pub fn unknown_to_iceberg(&self) -> Option<(&'static str, &'static str)> {
+        Some(match self.id() {
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_TINYINT => ("TINYINT", "INTEGER"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_SMALLINT => ("SMALLINT", "INTEGER"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_UTINYINT => ("UTINYINT", "INTEGER"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_USMALLINT => ("USMALLINT", "INTEGER"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_UINTEGER => ("UINTEGER", "BIGINT"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_UBIGINT => ("UBIGINT", "DECIMAL(20,0) or BIGINT"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_UHUGEINT => ("UHUGEINT", "DECIMAL(38,0)"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_BIGNUM => ("BIGNUM", "DECIMAL(38,0) or VARCHAR"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_INTERVAL => ("INTERVAL", "VARCHAR"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_TIME_TZ => ("TIME WITH TIME ZONE", "TIME"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_BIT => ("BIT", "VARCHAR"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_ENUM => ("ENUM", "VARCHAR"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_UNION => ("UNION", "VARCHAR"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_ARRAY => ("ARRAY", "a list, as FLOAT[]"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_SQLNULL => ("NULL", "the type that the column shall have"),
+            _ => return self.children().iter().find_map(Self::unknown_to_iceberg),
+        })
+    }
+
     /// SQL's name of the type, or of one inside it, that no client could read: VARIANT has no Arrow form at all, the others come as
     /// the bytes that DuckDB keeps them in.
     #[must_use]
