@@ -9,22 +9,18 @@
 //! The process is started in its own directory: relative names that DuckDB still allows itself must lead nowhere else.
 //! It refuses to know principals, tokens of the real catalogs, and any client protocol.
 
-mod arrow_input;
 mod binding;
-mod column_types;
 mod connection;
 mod control;
 mod database;
-mod encode;
 mod failure;
 pub mod guard;
 mod harden;
-mod ingest;
+mod input;
 mod judge;
 mod listing;
-mod parameters;
+mod output;
 mod statements;
-mod stream;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -66,9 +62,5 @@ fn leave() -> ExitCode {
     ExitCode::FAILURE
 }
 
-#[cfg(test)]
-mod encode_tests;
-#[cfg(test)]
-mod ingest_tests;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use arrow_ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 
-use super::tests::{Reply, TestConnection, TestWorker};
+use super::{Reply, TestConnection, TestWorker};
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{Class, Ingest, IngestMode, Proceed, request};
 use crate::wire::{FrameHeader, FrameKind, write_message};

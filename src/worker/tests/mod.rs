@@ -1,5 +1,8 @@
 //! The worker in-process, over socket pairs, with a judge that lets all through.
 
+mod encode;
+mod ingest;
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -14,8 +17,8 @@ use arrow_ipc::reader::{StreamReader, read_record_batch};
 use arrow_ipc::writer::StreamWriter;
 use prost::Message;
 
-use super::control::{DATA_SOCKET, End, serve_judged_by};
-use super::guard::{Parser, Refusal, Scope, Verdict};
+use crate::worker::control::{DATA_SOCKET, End, serve_judged_by};
+use crate::worker::guard::{Parser, Refusal, Scope, Verdict};
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{
     Attach, Cancel, CatalogAttachment, Class, Control, Describe, Described, Done, Event, Failure, Init, Judged, Listing, Mode, Proceed,
@@ -492,7 +495,7 @@ fn a_stream_that_is_cancelled_leaves_the_connection_usable() {
 
 #[test]
 fn rows_wait_for_others_only_briefly() {
-    use super::stream::{DataSocket, ResultStream};
+    use crate::worker::output::stream::{DataSocket, ResultStream};
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let batch = RecordBatch::try_from_iter(vec![("a", std::sync::Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
     let socket = DataSocket::new(ours).unwrap();

@@ -9,8 +9,8 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Int32Type, IntervalMonthDayNano};
 
-use super::encode::{batch, schema};
-use super::tests::{TestWorker, decode_batch, decode_schema, row};
+use crate::worker::output::encode::{batch, schema};
+use super::{TestWorker, decode_batch, decode_schema, row};
 use crate::wire::proto::failure::Kind;
 use crate::wire::{FrameHeader, HEADER_LEN};
 
@@ -18,7 +18,7 @@ const ROWS: usize = 300;
 
 /// Reads frames back as a client would.
 fn round_trip(given: &RecordBatch) -> RecordBatch {
-    let bytes = |encoded: &super::encode::Encoded| encoded.slices().iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>();
+    let bytes = |encoded: &crate::worker::output::encode::Encoded| encoded.slices().iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>();
     let split = |bytes: Vec<u8>| {
         let header = FrameHeader::from_bytes(bytes[..HEADER_LEN].try_into().unwrap()).unwrap();
         assert_eq!(header.len as usize, bytes.len() - HEADER_LEN);

@@ -8,8 +8,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
-use super::binding::Connection;
-use super::failure::StatementError;
+use crate::worker::binding::Connection;
+use crate::worker::failure::StatementError;
 use crate::wire::proto::failure::Kind;
 
 /// Metadata key and value of Arrow's own UUID type, which is 16 bytes otherwise.

@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use arrow_ipc::reader::{read_dictionary, read_record_batch};
 use arrow_ipc::{Message, MessageHeader, convert::fb_to_schema, root_as_message};
 
-use super::failure::StatementError;
+use crate::worker::failure::StatementError;
 use crate::wire::proto::failure::Kind;
 use crate::wire::{FrameHeader, FrameKind};
 
