@@ -205,8 +205,6 @@ impl DataConnection {
     }
 
     fn tell_judged(&self, judged: &Judged, running: &mut Running) -> Result<(), Trouble> {
-        if !judged.handed_back {
-            }
         self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag()).map_err(Trouble::Broken)
     }
 

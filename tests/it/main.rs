@@ -1,5 +1,7 @@
 //! The integration tests: real gateways, real workers, real catalogs, stock clients.
 
+#![expect(clippy::expect_used, reason = "a failed step is a failed test")]
+
 mod errors;
 mod flight;
 mod harness;

@@ -119,7 +119,6 @@ JDBC (org.apache.arrow:flight-sql-jdbc-driver; Java 16 and later with --add-open
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use super::*;
 

@@ -31,12 +31,12 @@ fn round_trip(given: &RecordBatch) -> RecordBatch {
 }
 
 fn columns() -> Vec<ArrayRef> {
-    let some = |i: usize| (i * 7919) % 5 != 0;
+    let some = |i: usize| !(i * 7919).is_multiple_of(5);
     let text = |i: usize| some(i).then(|| "é".repeat(i % 20));
     let bytes: Vec<Option<Vec<u8>>> = (0..ROWS).map(|i| some(i).then(|| vec![i as u8; i % 9])).collect();
     let list = (0..ROWS).map(|i| some(i).then(|| (0..i % 4).map(|v| some(v).then_some(v as i32)).collect::<Vec<_>>()));
     let interval = |i: usize| some(i).then(|| IntervalMonthDayNano::new(i as i32, -3, i as i64));
-    let fixed = (0..ROWS).map(|i| some(i).then(|| [i as u8; 5]));
+    let fixed = (0..ROWS).map(|i| some(i).then_some([i as u8; 5]));
     vec![
         Arc::new((0..ROWS).map(|i| some(i).then_some(i % 3 == 0)).collect::<BooleanArray>()),
         Arc::new((0..ROWS).map(|i| some(i).then_some(i as i8)).collect::<Int8Array>()),

@@ -248,7 +248,7 @@ fn an_ingest_whose_client_goes_away_leaves_no_rows() {
     let rows: ArrayRef = Arc::new((0..3000).map(Some).collect::<Int32Array>());
     let rows = RecordBatch::try_from_iter(vec![("a", rows)]).unwrap();
     connection.begin_ingest(&worker, "t", IngestMode::Append);
-    connection.send_rows(rows.schema_ref(), &[rows.clone()]);
+    connection.send_rows(rows.schema_ref(), std::slice::from_ref(&rows));
     drop(connection);
     worker.event();
     let back = worker.connect().run(&worker, "SELECT count(*) AS n FROM t").batch();
@@ -264,7 +264,7 @@ fn a_cancelled_ingest_ends_though_its_client_is_silent() {
     worker.event();
     let rows = RecordBatch::try_from_iter(vec![("a", Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
     connection.begin_ingest(&worker, "t", IngestMode::Append);
-    connection.send_rows(rows.schema_ref(), &[rows.clone()]);
+    connection.send_rows(rows.schema_ref(), std::slice::from_ref(&rows));
     std::thread::sleep(std::time::Duration::from_millis(100));
     worker.send(control::Message::Cancel(Cancel { statement_id: connection.id }));
     assert!(matches!(worker.event(), event::Message::Ended(_)));
