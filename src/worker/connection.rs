@@ -116,9 +116,9 @@ impl DataConnection {
 
     fn statement(&mut self, header: FrameHeader, payload: &[u8]) -> io::Result<()> {
         let request = expect_message::<Request>(header, payload, FrameKind::Request)?;
-        let mut running = self.shared.statements.begin(request.statement_id, self.engine.interrupter());
+        let running = self.shared.statements.begin(request.statement_id, self.engine.interrupter());
         let cancelled = running.cancel_flag();
-        let ending = self.carry_out(&request, &mut running);
+        let ending = self.carry_out(&request, &running);
         // The gateway hears on the control socket that the statement has ended before it may send the next one here.
         drop(running);
         match ending {
@@ -147,7 +147,7 @@ impl DataConnection {
         Ok(())
     }
 
-    fn carry_out(&mut self, request: &Request, running: &mut Running) -> Result<Ending, Trouble> {
+    fn carry_out(&mut self, request: &Request, running: &Running) -> Result<Ending, Trouble> {
         let action = request.action.as_ref().ok_or_else(|| invalid_frame("a request without an action"))?;
         if let request::Action::Ingest(order) = action {
             let input_left = &mut self.input_left;
@@ -176,7 +176,7 @@ impl DataConnection {
     }
 
     /// Judges, tells the gateway, and waits for its word where it has something to do first. `None` when handed back.
-    fn admit(&mut self, request: &Request, action: &request::Action, running: &mut Running) -> Result<Option<Admitted>, Trouble> {
+    fn admit(&mut self, request: &Request, action: &request::Action, running: &Running) -> Result<Option<Admitted>, Trouble> {
         let Some(judge) = self.judge.as_mut() else {
             return self.admit_local(request, running).map(Some);
         };
@@ -199,12 +199,12 @@ impl DataConnection {
     }
 
     /// On the user's own files everything is allowed, and nothing is looked up first.
-    fn admit_local(&mut self, request: &Request, running: &mut Running) -> Result<Admitted, Trouble> {
+    fn admit_local(&mut self, request: &Request, running: &Running) -> Result<Admitted, Trouble> {
         self.tell_judged(&Judged { class: Class::Read.into(), ..Judged::default() }, running)?;
         Ok(Admitted { sql: request.sql.clone(), class: Class::Read, session: None, listings: Vec::new() })
     }
 
-    fn tell_judged(&self, judged: &Judged, running: &mut Running) -> Result<(), Trouble> {
+    fn tell_judged(&self, judged: &Judged, running: &Running) -> Result<(), Trouble> {
         self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag()).map_err(Trouble::Broken)
     }
 

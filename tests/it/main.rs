@@ -10,3 +10,4 @@ mod load;
 mod sql;
 mod stock_clients;
 mod tpch;
+mod writes;

@@ -31,7 +31,7 @@ pub struct Parts<'a> {
 }
 
 /// Serves one ingest; `None` when it was handed back.
-pub fn serve(parts: Parts<'_>, request: &Request, order: &Ingest, running: &mut Running) -> Result<Option<Done>, Trouble> {
+pub fn serve(parts: Parts<'_>, request: &Request, order: &Ingest, running: &Running) -> Result<Option<Done>, Trouble> {
     let judged = judged(request, order);
     parts.socket.write_message(FrameKind::Judged, &judged, &running.cancel_flag()).map_err(Trouble::Broken)?;
     if judged.handed_back {
