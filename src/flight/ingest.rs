@@ -1,6 +1,8 @@
 //! Owns what clients send up in DoPut: batches for a table, streamed through, and rows of parameters, collected into one Arrow IPC
 //! stream of bounded size. Refuses to decode Arrow data; it reads only message headers.
 
+use arrow::datatypes::DataType;
+use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
 use arrow::ipc::root_as_message;
 use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
@@ -28,15 +30,15 @@ pub(super) enum Parameters {
         stream: Bytes,
         /// How many rows are in it.
         rows: u64,
-        /// How many columns they have, one a parameter.
-        columns: usize,
+        /// The types of their columns, one a parameter.
+        types: Vec<DataType>,
     },
 }
 
 /// Puts messages together into an Arrow IPC stream.
 struct Collector {
     stream: BytesMut,
-    fields: usize,
+    types: Vec<DataType>,
     rows: u64,
     limit: usize,
 }
@@ -45,8 +47,9 @@ impl Collector {
     fn add(&mut self, data: &FlightData) -> Result<(), FlightError> {
         let bad = |reason: &str| FlightError::Upload(format!("the parameters are not Arrow IPC messages: {reason}"));
         let message = root_as_message(&data.data_header).map_err(|error| bad(&error.to_string()))?;
-        if let Some(schema) = message.header_as_schema() {
-            self.fields = schema.fields().map_or(0, |fields| fields.len());
+        if message.header_as_schema().is_some() {
+            let schema = try_schema_from_flatbuffer_bytes(&data.data_header).map_err(|error| bad(&error.to_string()))?;
+            self.types = schema.fields().iter().map(|field| field.data_type().clone()).collect();
         } else if self.stream.is_empty() {
             return Err(bad("the first is not a schema"));
         } else if let Some(batch) = message.header_as_record_batch() {
@@ -69,12 +72,12 @@ impl Collector {
     }
 
     fn finish(mut self) -> Parameters {
-        if self.fields == 0 {
+        if self.types.is_empty() {
             return Parameters::Absent;
         }
         self.stream.put_u32_le(CONTINUATION);
         self.stream.put_u32_le(0);
-        Parameters::Rows { stream: self.stream.freeze(), rows: self.rows, columns: self.fields }
+        Parameters::Rows { stream: self.stream.freeze(), rows: self.rows, types: self.types }
     }
 }
 
@@ -83,7 +86,7 @@ impl Edge {
     /// half of the rows never run.
     pub(super) async fn parameters(&self, first: FlightData, mut rest: Streaming<FlightData>) -> Result<Parameters, FlightError> {
         let mut collector =
-            Collector { stream: BytesMut::new(), fields: 0, rows: 0, limit: self.config.max_parameter_bytes };
+            Collector { stream: BytesMut::new(), types: Vec::new(), rows: 0, limit: self.config.max_parameter_bytes };
         let mut next = Some(first);
         while let Some(data) = next {
             // The first message may hold only the descriptor.
@@ -174,7 +177,7 @@ mod tests {
     }
 
     fn collected(messages: &[FlightData], limit: usize) -> Result<Parameters, FlightError> {
-        let mut collector = Collector { stream: BytesMut::new(), fields: 0, rows: 0, limit };
+        let mut collector = Collector { stream: BytesMut::new(), types: Vec::new(), rows: 0, limit };
         messages.iter().try_for_each(|data| collector.add(data))?;
         Ok(collector.finish())
     }

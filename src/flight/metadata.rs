@@ -126,7 +126,7 @@ impl CatalogCommand {
 
     /// GetFlightInfo: nothing is looked up yet.
     pub(super) fn info(&self, descriptor: FlightDescriptor, any: &Any) -> Result<FlightInfo, FlightError> {
-        flight_info(descriptor, self.schema()?.as_ref(), -1, any.encode_to_vec().into())
+        flight_info(descriptor, Some(self.schema()?.as_ref()), -1, any.encode_to_vec().into())
     }
 }
 

@@ -36,6 +36,7 @@ impl Edge {
             defaults,
             parameters: description.parameters,
             columns: description.columns,
+            provisional: description.provisional,
         };
         let is_update = statement.columns.is_none();
         // Without fields, never absent, for a statement without rows: the JDBC driver takes both for an update, the ODBC driver
@@ -63,7 +64,7 @@ impl Edge {
         command: &CommandPreparedStatementQuery,
     ) -> Result<FlightInfo, FlightError> {
         let id = PreparedId::from_bytes(&command.prepared_statement_handle);
-        let (statement, Binding { parameters, number }) = call.session.prepared(&id)?;
+        let (statement, Binding { parameters, other_types, number }) = call.session.prepared(&id)?;
         if parameters.is_empty() {
             check_count(&statement, 0)?;
         }
@@ -76,10 +77,13 @@ impl Edge {
         } else {
             Content::Prepared { id, binding: number }
         };
-        self.ticket_info(call, descriptor, &result_schema(&statement), -1, content)
+        // What may turn out otherwise is not promised: ADBC refuses a stream with another schema than its FlightInfo's.
+        let promised = !statement.provisional && !other_types;
+        let schema = promised.then(|| result_schema(&statement));
+        self.ticket_info(call, descriptor, schema.as_ref(), -1, content)
     }
 
-    /// GetSchema of a prepared statement.
+    /// GetSchema of a prepared statement: as it was described, whatever is bound.
     pub(super) fn prepared_schema(call: &Call, command: &CommandPreparedStatementQuery) -> Result<Schema, FlightError> {
         let (statement, _) = call.session.prepared(&PreparedId::from_bytes(&command.prepared_statement_handle))?;
         Ok(result_schema(&statement))
@@ -93,15 +97,16 @@ impl Edge {
     ) -> Result<DoPutPreparedStatementResult, FlightError> {
         let id = PreparedId::from_bytes(&command.prepared_statement_handle);
         let (statement, _) = call.session.prepared(&id)?;
-        let parameters = match parameters {
-            Parameters::Absent => Bytes::new(),
+        let (parameters, other_types) = match parameters {
+            Parameters::Absent => (Bytes::new(), false),
             Parameters::Rows { rows: 0, .. } => return Err(FlightError::NoRows),
-            Parameters::Rows { stream, columns, .. } => {
-                check_count(&statement, columns)?;
-                stream
+            Parameters::Rows { stream, types, .. } => {
+                check_count(&statement, types.len())?;
+                let described = statement.parameters.fields().iter().map(|field| field.data_type());
+                (stream, !types.iter().eq(described))
             }
         };
-        call.session.bind(&id, parameters)?;
+        call.session.bind(&id, parameters, other_types)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(command.prepared_statement_handle) })
     }
 
@@ -125,8 +130,8 @@ impl Edge {
             }
             Parameters::Absent => bound.parameters,
             Parameters::Rows { rows: 0, .. } => return Ok(0),
-            Parameters::Rows { stream, columns, .. } => {
-                check_count(&statement, columns)?;
+            Parameters::Rows { stream, types, .. } => {
+                check_count(&statement, types.len())?;
                 stream
             }
         };
@@ -136,7 +141,7 @@ impl Edge {
 
     /// The statement that a ticket refers to, if what is bound to it is still the same.
     pub(super) fn bound_statement(&self, call: &Call, id: &PreparedId, binding: u64) -> Result<Statement, FlightError> {
-        let (statement, Binding { parameters, number }) = call.session.prepared(id)?;
+        let (statement, Binding { parameters, number, .. }) = call.session.prepared(id)?;
         if number != binding {
             return Err(FlightError::BoundAgain);
         }

@@ -45,7 +45,7 @@ impl Edge {
             Some(columns) => {
                 let Statement { sql, defaults, parameters } = statement;
                 let content = Content::Statement { sql, defaults, parameters };
-                self.ticket_info(call, descriptor, &with_metadata(&columns, None), -1, content)
+                self.ticket_info(call, descriptor, Some(&with_metadata(&columns, None)), -1, content)
             }
             None => self.run_info(call, descriptor, statement).await,
         }
@@ -60,7 +60,7 @@ impl Edge {
         statement: Statement,
     ) -> Result<FlightInfo, FlightError> {
         let affected = self.run(call, statement).await?;
-        self.ticket_info(call, descriptor, &Schema::empty(), affected.unwrap_or(-1), Content::Outcome)
+        self.ticket_info(call, descriptor, Some(&Schema::empty()), affected.unwrap_or(-1), Content::Outcome)
     }
 
     /// The schema of a statement's result, for GetSchema; without fields when it returns no rows.

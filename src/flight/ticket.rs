@@ -2,6 +2,7 @@
 //! the principal, so that a ticket is worth nothing to anybody else; a ticket of a write holds nothing that could run again. Refuses to
 //! run anything.
 
+use arrow::datatypes::Schema;
 use arrow_flight::sql::{Any, ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
 use bytes::Bytes;
@@ -95,7 +96,7 @@ impl Edge {
         &self,
         call: &Call,
         descriptor: FlightDescriptor,
-        schema: &arrow::datatypes::Schema,
+        schema: Option<&Schema>,
         total_records: i64,
         content: Content,
     ) -> Result<FlightInfo, FlightError> {
@@ -119,15 +120,15 @@ impl Edge {
     }
 }
 
-/// A FlightInfo with one endpoint.
+/// A FlightInfo with one endpoint. Without a schema clients take the stream's; with one some of them compare the two.
 pub(super) fn flight_info(
     descriptor: FlightDescriptor,
-    schema: &arrow::datatypes::Schema,
+    schema: Option<&Schema>,
     total_records: i64,
     ticket: Bytes,
 ) -> Result<FlightInfo, FlightError> {
     Ok(FlightInfo {
-        schema: schema_bytes(schema)?,
+        schema: schema.map(schema_bytes).transpose()?.unwrap_or_default(),
         flight_descriptor: Some(descriptor),
         endpoint: vec![FlightEndpoint { ticket: Some(Ticket { ticket }), ..FlightEndpoint::default() }],
         total_records,

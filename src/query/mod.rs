@@ -57,6 +57,8 @@ pub struct Description {
     pub parameters: SchemaRef,
     /// The columns of its result; `None` for a statement that returns no rows (DDL, DML, USE).
     pub columns: Option<SchemaRef>,
+    /// The columns hang on parameters whose type only their values settle: names and types of the result may turn out otherwise.
+    pub provisional: bool,
 }
 
 /// One piece of a result: an Arrow IPC message, as `FlightData` carries it.

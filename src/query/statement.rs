@@ -257,7 +257,7 @@ fn rows(lease: Lease, schema: RawFrame, log: StatementLog, deadline: Instant) ->
 fn description(described: &Described) -> Result<Description, QueryError> {
     let columns = if described.result_schema.is_empty() { None } else { Some(schema(&described.result_schema)?) };
     let parameters = if described.parameter_schema.is_empty() { Arc::new(Schema::empty()) } else { schema(&described.parameter_schema)? };
-    Ok(Description { parameters, columns })
+    Ok(Description { parameters, columns, provisional: described.provisional })
 }
 
 fn schema(message: &[u8]) -> Result<SchemaRef, QueryError> {

@@ -139,12 +139,12 @@ impl Session {
         self.lock().prepared.get(id, &self.config, Instant::now())
     }
 
-    /// Binds parameters (an Arrow IPC stream; empty for none) in place of those bound before.
+    /// Binds parameters (an Arrow IPC stream; empty for none) in place of those bound before. `other_types`: than described.
     ///
     /// # Errors
     /// When the handle is unknown or the parameters take too much.
-    pub fn bind(&self, id: &PreparedId, parameters: Bytes) -> Result<(), SessionError> {
-        self.lock().prepared.bind(id, parameters, &self.config, Instant::now())
+    pub fn bind(&self, id: &PreparedId, parameters: Bytes, other_types: bool) -> Result<(), SessionError> {
+        self.lock().prepared.bind(id, parameters, other_types, &self.config, Instant::now())
     }
 
     /// Drops a prepared statement; `false` when it was not there.

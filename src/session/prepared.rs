@@ -46,6 +46,8 @@ pub struct PreparedStatement {
     pub parameters: SchemaRef,
     /// The columns of its result; `None` for a statement that returns no rows.
     pub columns: Option<SchemaRef>,
+    /// The columns may turn out otherwise once values are bound.
+    pub provisional: bool,
 }
 
 /// Parameters bound to a prepared statement.
@@ -53,6 +55,8 @@ pub struct PreparedStatement {
 pub struct Binding {
     /// An Arrow IPC stream; empty for none.
     pub parameters: Bytes,
+    /// They have other types than the statement was described with, so that its columns may differ from the described ones too.
+    pub other_types: bool,
     /// Counts the bindings of this statement, so that a ticket can tell whether it still means the same one.
     pub number: u64,
 }
@@ -92,7 +96,14 @@ impl PreparedStatements {
         Ok((Arc::clone(&entry.statement), entry.binding.clone()))
     }
 
-    pub(super) fn bind(&mut self, id: &PreparedId, parameters: Bytes, config: &Config, now: Instant) -> Result<(), SessionError> {
+    pub(super) fn bind(
+        &mut self,
+        id: &PreparedId,
+        parameters: Bytes,
+        other_types: bool,
+        config: &Config,
+        now: Instant,
+    ) -> Result<(), SessionError> {
         self.drop_old(config, now);
         let entry = self.entries.get_mut(id).ok_or(SessionError::NoSuchPrepared)?;
         let bound_bytes = self.bound_bytes - entry.binding.parameters.len() + parameters.len();
@@ -100,7 +111,7 @@ impl PreparedStatements {
             return Err(SessionError::TooManyBoundBytes(config.max_bound_bytes_per_session));
         }
         self.bound_bytes = bound_bytes;
-        entry.binding = Binding { parameters, number: entry.binding.number + 1 };
+        entry.binding = Binding { parameters, other_types, number: entry.binding.number + 1 };
         entry.used = now;
         Ok(())
     }
@@ -133,7 +144,7 @@ mod tests {
 
     fn statement(sql: &str) -> PreparedStatement {
         let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned() };
-        PreparedStatement { sql: sql.to_owned(), defaults, parameters: Arc::new(Schema::empty()), columns: None }
+        PreparedStatement { sql: sql.to_owned(), defaults, parameters: Arc::new(Schema::empty()), columns: None, provisional: false }
     }
 
     #[test]
@@ -142,7 +153,7 @@ mod tests {
         let (mut all, start) = (PreparedStatements::default(), Instant::now());
         let used = all.add(statement("used"), &config, start).unwrap();
         let unused = all.add(statement("unused"), &config, start).unwrap();
-        all.bind(&unused, Bytes::from_static(b"abc"), &config, start).unwrap();
+        all.bind(&unused, Bytes::from_static(b"abc"), false, &config, start).unwrap();
         assert!(all.get(&used, &config, start + Duration::from_secs(8)).is_ok());
         let later = start + Duration::from_secs(12);
         assert!(all.get(&used, &config, later).is_ok());
@@ -156,9 +167,9 @@ mod tests {
         let (mut all, now) = (PreparedStatements::default(), Instant::now());
         let id = all.add(statement("one"), &config, now).unwrap();
         assert!(matches!(all.add(statement("two"), &config, now), Err(SessionError::TooManyPrepared(1))));
-        all.bind(&id, Bytes::from_static(b"1234"), &config, now).unwrap();
-        all.bind(&id, Bytes::from_static(b"abcd"), &config, now).unwrap();
-        assert!(matches!(all.bind(&id, Bytes::from_static(b"12345"), &config, now), Err(SessionError::TooManyBoundBytes(4))));
+        all.bind(&id, Bytes::from_static(b"1234"), false, &config, now).unwrap();
+        all.bind(&id, Bytes::from_static(b"abcd"), false, &config, now).unwrap();
+        assert!(matches!(all.bind(&id, Bytes::from_static(b"12345"), false, &config, now), Err(SessionError::TooManyBoundBytes(4))));
         let (_, binding) = all.get(&id, &config, now).unwrap();
         assert_eq!((&binding.parameters[..], binding.number), (&b"abcd"[..], 2));
         assert!(all.remove(&id) && !all.remove(&id));

@@ -216,24 +216,33 @@ impl DataConnection {
     fn describe(&self, admitted: &Admitted) -> Result<Described, Trouble> {
         let statement = self.engine.prepare(&admitted.sql)?;
         let parameter_schema = encode::encapsulated_schema(&parameters::describe(&self.engine, &statement)?)?.into();
-        let result_schema = match statement.kind() {
-            StatementKind::Command => Bytes::new(),
-            StatementKind::Query => encode::encapsulated_schema(self.result_schema(&statement, &admitted.sql)?.as_ref())?.into(),
-        };
-        Ok(Described { class: admitted.class.into(), parameter_schema, result_schema, session: None })
+        let (mut result_schema, mut provisional) = (Bytes::new(), false);
+        if statement.kind() == StatementKind::Query {
+            let schema = match statement.columns() {
+                Some(columns) => client_schema(self.engine.arrow_schema(&columns)?.as_ref()),
+                None => {
+                    provisional = true;
+                    self.provisional_schema(&admitted.sql)?
+                }
+            };
+            result_schema = encode::encapsulated_schema(&schema)?.into();
+        }
+        Ok(Described { class: admitted.class.into(), parameter_schema, result_schema, session: None, provisional })
     }
 
-    fn result_schema(&self, statement: &Prepared<'_>, sql: &str) -> Result<SchemaRef, Trouble> {
-        if let Some(columns) = statement.columns() {
-            return Ok(client_schema(self.engine.arrow_schema(&columns)?.as_ref()));
-        }
-        // A column hangs on a parameter without a type. DuckDB tells the rest only of a statement that has values; none of its rows
-        // is made under this limit.
+    /// The columns of a query of which some hang on parameters without a type. DuckDB tells them only of a statement that has values:
+    /// text, as such parameters are described, or NULLs where text does not fit.
+    fn provisional_schema(&self, sql: &str) -> Result<SchemaRef, Trouble> {
+        // None of its rows is made under this limit.
         let mut limited = self.engine.prepare(&format!("SELECT * FROM ({sql}\n) LIMIT 0"))?;
-        parameters::bind_nulls(&mut limited)?;
-        match limited.stream()? {
-            Outcome::Rows(rows) => Ok(client_schema(rows.schema())),
-            _ => Err(StatementError::new(Kind::Internal, "a query without rows").into()),
+        parameters::bind_text(&mut limited)?;
+        let as_text = limited.stream().map(|outcome| rows_schema(&outcome));
+        match as_text {
+            Ok(schema) => schema,
+            Err(_) => {
+                parameters::bind_nulls(&mut limited)?;
+                rows_schema(&limited.stream()?)
+            }
         }
     }
 
@@ -315,6 +324,13 @@ impl DataConnection {
     }
 }
 
+fn rows_schema(outcome: &Outcome<'_>) -> Result<SchemaRef, Trouble> {
+    match outcome {
+        Outcome::Rows(rows) => Ok(client_schema(rows.schema())),
+        _ => Err(StatementError::new(Kind::Internal, "a query without rows").into()),
+    }
+}
+
 fn session_ending(action: &request::Action, admitted: Admitted) -> Ending {
     let session = admitted.session;
     match action {
@@ -326,6 +342,7 @@ fn session_ending(action: &request::Action, admitted: Admitted) -> Ending {
                 parameter_schema: no_parameters.into(),
                 result_schema: Bytes::new(),
                 session,
+                provisional: false,
             })
         }
     }

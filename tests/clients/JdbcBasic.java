@@ -77,8 +77,10 @@ public final class JdbcBasic {
     cases.put("query", this::query);
     cases.put("query_of_many_batches", this::queryOfManyBatches);
     cases.put("query_without_rows", this::queryWithoutRows);
+    cases.put("columns_of_the_same_name", this::columnsOfTheSameName);
     cases.put("prepared_query", this::preparedQuery);
     cases.put("prepared_query_with_nulls", this::preparedQueryWithNulls);
+    cases.put("times_as_parameters", this::timesAsParameters);
     cases.put("error_text", this::errorText);
     cases.put("a_wrong_password_is_refused", this::aWrongPasswordIsRefused);
     cases.put("catalog_in_the_url", this::catalogInTheUrl);
@@ -380,10 +382,30 @@ public final class JdbcBasic {
   }
 
   private void queryWithoutRows() throws SQLException {
-    try (Statement statement = connection.createStatement();
-        ResultSet result = statement.executeQuery("SELECT i, s FROM " + table + " WHERE i < 0")) {
-      equal(result.getMetaData().getColumnCount(), 2, "columns");
+    String sql = "SELECT i, s FROM " + table + " WHERE i < 0";
+    try (PreparedStatement statement = connection.prepareStatement(sql); ResultSet result = statement.executeQuery()) {
+      equal(labels(result), List.of("i", "s"), "columns of a prepared statement");
       holds(!result.next(), "a row");
+    }
+    // The driver adds the columns to a plain statement's a second time when it executes it, and takes them from the stream only
+    // once there is a row. No answer of a server helps.
+    try (Statement statement = connection.createStatement(); ResultSet result = statement.executeQuery(sql)) {
+      equal(labels(result).subList(0, 2), List.of("i", "s"), "columns of a statement");
+      holds(!result.next(), "a row");
+    }
+  }
+
+  private void columnsOfTheSameName() throws SQLException {
+    try (PreparedStatement statement = connection.prepareStatement("SELECT 1 AS a, CAST(? AS INTEGER) AS a, ? AS a")) {
+      statement.setInt(1, 3);
+      statement.setString(2, "x");
+      try (ResultSet result = statement.executeQuery()) {
+        equal(labels(result), List.of("a", "a", "a"), "columns");
+        holds(result.next(), "no row");
+        equal(result.getInt(1), 1, "first column");
+        equal(result.getInt(2), 3, "second column");
+        equal(result.getString(3), "x", "third column");
+      }
     }
   }
 
@@ -448,6 +470,25 @@ public final class JdbcBasic {
     }
   }
 
+  /** What the server understood, as text, so that a mistake on the way there is not undone on the way back. */
+  private void timesAsParameters() throws SQLException {
+    equal(number("SELECT count(*) FROM " + table + " WHERE ts = TIMESTAMP '2024-02-29 12:30:15.123'"), 1L,
+        "rows with the timestamp that was inserted, to the millisecond");
+    String sql = "SELECT strftime(a, '%Y-%m-%d %H:%M:%S.%g'), CAST(b AS VARCHAR), CAST(c AS VARCHAR)"
+        + " FROM (SELECT CAST(? AS TIMESTAMP), CAST(? AS TIME), CAST(? AS DATE)) t(a, b, c)";
+    try (PreparedStatement statement = connection.prepareStatement(sql)) {
+      statement.setTimestamp(1, Timestamp.valueOf("2024-02-29 12:30:15.123"));
+      statement.setTime(2, java.sql.Time.valueOf("23:59:58"));
+      statement.setDate(3, Date.valueOf("2024-02-29"));
+      try (ResultSet result = statement.executeQuery()) {
+        holds(result.next(), "no row");
+        equal(result.getString(1), "2024-02-29 12:30:15.123", "TIMESTAMP");
+        equal(result.getString(2), "23:59:58", "TIME");
+        equal(result.getString(3), "2024-02-29", "DATE");
+      }
+    }
+  }
+
   private void errorText() throws SQLException {
     fails(() -> number("SELECT * FROM " + catalog + "." + schema + ".no_such_table"), "a missing table", "no_such_table");
     fails(() -> number("SELEKT 1"), "a text that is no SQL", "selekt");
@@ -479,6 +520,14 @@ public final class JdbcBasic {
     String full = catalog + "." + schema + "." + name;
     equal(update("CREATE TABLE " + full + " " + columns), 0, "count of CREATE TABLE");
     return full;
+  }
+
+  private static List<String> labels(ResultSet result) throws SQLException {
+    List<String> labels = new ArrayList<>();
+    for (int column = 1; column <= result.getMetaData().getColumnCount(); column++) {
+      labels.add(result.getMetaData().getColumnLabel(column));
+    }
+    return labels;
   }
 
   private static List<String> listed(ResultSet result, String column) throws SQLException {

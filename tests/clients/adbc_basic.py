@@ -172,6 +172,20 @@ class Basic:
     def parameters_without_casts(self):
         same_rows(rows(self.connection, "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?", PARAMETERS), [PARAMETERS])
 
+    def parameters_whose_types_only_the_values_settle(self):
+        equal(rows(self.connection, "SELECT ? + ?", (1, 2)), [(3,)], "a sum")
+        equal(rows(self.connection, "SELECT ?", (None,)), [(None,)], "a NULL")
+        equal(rows(self.connection, "SELECT coalesce(?, ?)", (None, "x")), [("x",)], "a NULL beside a text")
+        # A BIGINT where the statement alone would say INTEGER.
+        equal(rows(self.connection, "SELECT 1 + ?", (5_000_000_000,)), [(5_000_000_001,)], "a wider number")
+
+    def columns_of_the_same_name(self):
+        for sql, parameters in (("SELECT 1 AS a, 2 AS a", None), ("SELECT ? AS a, ? AS a", (1, 2))):
+            with self.connection.cursor() as cursor:
+                cursor.execute(sql, parameters)
+                equal([entry[0] for entry in cursor.description], ["a", "a"], f"columns of {sql}")
+                equal(cursor.fetchall(), [(1, 2)], f"rows of {sql}")
+
     def parameters_in_a_filter(self):
         for column, row in zip(COLUMNS, zip(*ROWS)):
             equal(rows(self.connection, f"SELECT i FROM {self.table} WHERE {column} = ?", (row[0],)), [(1,)],

@@ -56,7 +56,7 @@ impl Kernel for Counting {
         let parameters = sql.matches('?').count();
         let parameters = (1..=parameters).map(|n| Field::new(n.to_string(), DataType::Int64, true)).collect::<Vec<_>>();
         let columns = sql.starts_with("select").then(column);
-        Ok(Description { parameters: Arc::new(Schema::new(parameters)), columns })
+        Ok(Description { parameters: Arc::new(Schema::new(parameters)), columns, provisional: sql.contains("any") })
     }
 
     async fn execute(&self, caller: &Caller, sql: &str, parameters: Bytes, _: Limits) -> Result<Execution, QueryError> {

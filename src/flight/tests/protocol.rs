@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
     CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
@@ -114,6 +114,26 @@ async fn a_prepared_query_keeps_its_handle_after_binding() {
     let ran = edge.kernel.ran.lock().unwrap().last().unwrap().clone();
     let mut reader = arrow::ipc::reader::StreamReader::try_new(ran.parameters.as_ref(), None).unwrap();
     assert_eq!(reader.next().unwrap().unwrap(), column(vec![5]));
+}
+
+#[tokio::test]
+async fn columns_that_may_turn_out_otherwise_are_not_promised() {
+    let edge = Edge::open().await;
+    let mut client = edge.client().await;
+    let text = RecordBatch::try_from_iter([("0", Arc::new(StringArray::from(vec!["5"])) as ArrayRef)]).unwrap();
+    for (sql, parameters, promised) in [
+        ("select ?", column(vec![5]), true),
+        ("select ?", text.clone(), false),
+        ("select any ?", column(vec![5]), false),
+    ] {
+        let (created, _) = client.prepare(sql).await.unwrap();
+        assert_eq!(ipc_schema(&created.dataset_schema).fields().len(), 1, "described all the same");
+        let command = CommandPreparedStatementQuery { prepared_statement_handle: created.prepared_statement_handle };
+        client.put(sent(&command, Some(parameters))).await.unwrap();
+        let info = client.info(&command).await.unwrap();
+        assert_eq!(!info.schema.is_empty(), promised, "{sql}");
+        assert!(client.get(ticket(&info)).await.is_ok());
+    }
 }
 
 #[tokio::test]

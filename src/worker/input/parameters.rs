@@ -59,19 +59,28 @@ impl ParameterRows {
     }
 }
 
-/// The parameters as clients see them: nullable, text where the statement does not settle a type.
+/// The parameters as clients see them: nullable, text where the statement does not settle a type, and times of day and timestamps in
+/// milliseconds: the JDBC driver writes milliseconds whatever the unit says. Who has finer values binds them in their own type.
 pub fn describe(connection: &Connection, statement: &Prepared<'_>) -> Result<Schema, StatementError> {
     let fields = (0..statement.parameter_count())
         .map(|at| {
             let (name, logical) = statement.parameter(at);
             let data_type = match logical {
-                Some(logical) => crate::worker::output::stream::client_type(&connection.arrow_type(logical)?),
+                Some(logical) => in_milliseconds(crate::worker::output::stream::client_type(&connection.arrow_type(logical)?)),
                 None => DataType::Utf8,
             };
             Ok(Field::new(name, data_type, true))
         })
         .collect::<Result<Vec<_>, StatementError>>()?;
     Ok(Schema::new(fields))
+}
+
+fn in_milliseconds(data_type: DataType) -> DataType {
+    match data_type {
+        DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone),
+        other => other,
+    }
 }
 
 /// Checks that the number of values is the one that the statement takes.
@@ -96,12 +105,19 @@ pub fn bind(connection: &Connection, statement: &mut Prepared<'_>, batch: &Recor
     Ok(())
 }
 
-/// A typed NULL for each parameter, so that a result's columns can be told before real values are there.
-pub fn bind_nulls(statement: &mut Prepared<'_>) -> Result<(), StatementError> {
+/// Text for each parameter without a type, NULL for the others, so that a result's columns can be told before real values are there.
+pub fn bind_text(statement: &mut Prepared<'_>) -> Result<(), StatementError> {
     for at in 0..statement.parameter_count() {
-        // Text: an untyped NULL would make the column an integer.
         let scalar = if statement.parameter(at).1.is_some() { Scalar::Null } else { Scalar::Varchar("") };
         statement.bind(at, &scalar)?;
+    }
+    Ok(())
+}
+
+/// NULL for each parameter; DuckDB makes a column of nothing but such a one an integer.
+pub fn bind_nulls(statement: &mut Prepared<'_>) -> Result<(), StatementError> {
+    for at in 0..statement.parameter_count() {
+        statement.bind(at, &Scalar::Null)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{Int32Type, Int64Type, Schema, SchemaRef};
 use arrow_ipc::reader::{StreamReader, read_record_batch};
 use arrow_ipc::writer::StreamWriter;
@@ -413,9 +413,37 @@ fn describe_tells_parameters_and_columns() {
     let columns = described_schema(&described.result_schema);
     let types: Vec<String> = columns.fields().iter().map(|f| format!("{}:{}", f.name(), f.data_type())).collect();
     assert_eq!(types, ["p:Utf8", "d:Decimal128(10, 2)"]);
+    assert!(described.provisional, "the type of p hangs on its value");
     let described = connection.describe(&worker, "CREATE TEMP TABLE t (a INTEGER)");
     assert!(described.result_schema.is_empty());
     assert_eq!(connection.run(&worker, "SELECT * FROM t").failure().kind(), Kind::NotFound, "describing runs nothing");
+}
+
+#[test]
+fn a_parameter_that_text_does_not_fit_is_described_all_the_same() {
+    let worker = TestWorker::governed();
+    let mut connection = worker.connect();
+    let described = connection.describe(&worker, "SELECT ? + ? AS sum");
+    assert!(described.provisional);
+    assert_eq!(described_schema(&described.result_schema).field(0).name(), "sum");
+    let described = connection.describe(&worker, "SELECT 1 + ?::INTEGER");
+    assert!(!described.provisional);
+}
+
+#[test]
+fn parameters_for_times_are_described_in_milliseconds() {
+    let worker = TestWorker::governed();
+    let mut connection = worker.connect();
+    let described = connection.describe(&worker, "SELECT ?::TIMESTAMP, ?::TIMESTAMPTZ, ?::TIME, ?::DATE");
+    let parameters = described_schema(&described.parameter_schema);
+    let types: Vec<String> = parameters.fields().iter().map(|f| f.data_type().to_string()).collect();
+    assert_eq!(types, ["Timestamp(ms)", "Timestamp(ms, \"UTC\")", "Time32(ms)", "Date32"]);
+    let columns = described_schema(&described.result_schema);
+    assert_eq!(columns.field(0).data_type().to_string(), "Timestamp(µs)");
+    let value = TimestampMillisecondArray::from(vec![1_709_209_815_123]);
+    let parameters = row(vec![("1", std::sync::Arc::new(value) as ArrayRef)]);
+    let batch = connection.run_with(&worker, "SELECT ?::TIMESTAMP = TIMESTAMP '2024-02-29 12:30:15.123'", parameters).batch();
+    assert!(batch.column(0).as_boolean().value(0));
 }
 
 #[test]
