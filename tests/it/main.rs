@@ -5,6 +5,7 @@
 mod errors;
 mod flight;
 mod harness;
+mod ingest;
 mod lifecycle;
 mod load;
 mod sql;
