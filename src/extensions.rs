@@ -108,7 +108,6 @@ pub fn missing_in(dir: &Path, names: &[&str]) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use super::*;
 

@@ -67,6 +67,8 @@ pub fn check(config: &Config) -> Result<Vec<String>, GatewayError> {
     let listen = config.flight.listen;
     // TLS is not served by the gateway itself yet.
     let warnings = config.auth.validate(listen, false)?;
+    // Reads the key and the users' hashes, which is the rest of what can be wrong with them.
+    Authenticator::new(&config.auth)?;
     Ok(warnings.iter().map(ToString::to_string).collect())
 }
 

@@ -425,5 +425,4 @@ impl Rows {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 mod tests;

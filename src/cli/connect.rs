@@ -253,7 +253,6 @@ fn connect_error(uri: &GatewayUri, error: &tonic::transport::Error) -> ConnectEr
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use super::*;
 

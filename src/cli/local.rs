@@ -354,7 +354,6 @@ fn invalid(error: prost::DecodeError) -> LocalError {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

@@ -184,7 +184,6 @@ pub async fn interrupted() {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use clap::CommandFactory;
 

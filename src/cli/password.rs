@@ -59,7 +59,6 @@ fn hash(password: &SecretString) -> Result<String, CliError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use argon2::password_hash::{PasswordHash, PasswordVerifier};
 

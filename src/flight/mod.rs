@@ -50,6 +50,7 @@ use crate::session::{SessionError, Sessions};
 use crate::status::to_status;
 use handshake::Call;
 use kernel::Kernel;
+use listener::WholeRequests;
 use metadata::CatalogCommand;
 use statement::DoGetStream;
 use ticket::unpack;
@@ -221,9 +222,9 @@ impl FlightServer {
 
     /// The service as tonic serves it.
     #[must_use]
-    pub fn into_service(self) -> FlightServiceServer<Self> {
+    pub fn into_service(self) -> WholeRequests<FlightServiceServer<Self>> {
         let limit = self.0.config.max_message_bytes;
-        FlightServiceServer::new(self).max_decoding_message_size(limit)
+        WholeRequests(FlightServiceServer::new(self).max_decoding_message_size(limit))
     }
 
     async fn call<T>(&self, request: Request<T>) -> Result<(Call, T), FlightError> {

@@ -10,7 +10,7 @@ use crate::pool::connection::{Reply, Requests};
 use crate::pool::{Lease, PoolError, WorkerClass};
 use crate::relay::lease::LeaseTerms;
 use crate::wire::FrameKind;
-use crate::wire::proto::{Ingest, IngestMode as WireMode, Request, request};
+use crate::wire::proto::{Class, Ingest, IngestMode as WireMode, Request, request};
 
 impl Engine {
     /// Appends a client's batches to a table, in one commit; gives the number of rows.
@@ -59,6 +59,10 @@ impl Engine {
         let mut lease = self.lease(caller, WorkerClass::Exclusive, log).await?;
         let terms = LeaseTerms { whole_metadata: true, writes: true, blind_insert: true };
         lease.ask(request(&table, mode), terms).await?;
+        match lease.next().await? {
+            Reply::Judged(judged) if !judged.handed_back => {}
+            _ => return Err(PoolError::Protocol("an ingest was not let in").into()),
+        }
         stream_to_worker(&mut lease, frames, log).await
     }
 }
@@ -75,7 +79,8 @@ fn request(table: &TableRef, mode: IngestMode) -> Request {
         }
         .into(),
     };
-    Request { action: Some(request::Action::Ingest(ingest)), ..Request::default() }
+    let allowed = [Class::BlindInsert, Class::Ddl].map(Into::into).to_vec();
+    Request { action: Some(request::Action::Ingest(ingest)), allowed, ..Request::default() }
 }
 
 async fn stream_to_worker(

@@ -98,8 +98,14 @@ impl Engine {
         loads.buffered(self.config().listing_loads.max(1)).try_collect().await
     }
 
-    /// The listings that a statement reads, as the worker's temporary tables take them.
-    pub(super) async fn listings(&self, caller: &Caller, names: &[String]) -> Result<Vec<Listing>, QueryError> {
+    /// The listings that a statement reads, as the worker's temporary tables take them; `described` has the columns of the tables
+    /// that it reads only.
+    pub(super) async fn listings(
+        &self,
+        caller: &Caller,
+        names: &[String],
+        read: &[TableRef],
+    ) -> Result<Vec<Listing>, QueryError> {
         let mut listings = Vec::with_capacity(names.len());
         for name in names {
             let rows = match name.as_str() {
@@ -109,6 +115,7 @@ impl Engine {
                     let tables = self.tables(caller, &TableFilter::default()).await?.into_iter().map(|t| t.table).collect();
                     column_rows(&self.with_columns(caller, tables).await?)
                 }
+                "described" => column_rows(&self.with_columns(caller, read.to_vec()).await?),
                 other => return Err(QueryError::Defect(format!("unknown listing {other}"))),
             };
             listings.push(Listing { name: name.clone(), rows: ipc_stream(&rows?)? });

@@ -9,6 +9,9 @@ use crate::error::Explain;
 /// Characters of a statement that the log keeps.
 const SQL_CHARACTERS: usize = 2_000;
 
+/// The action of a statement that is judged and bound, not run.
+pub(super) const DESCRIBE: &str = "describe";
+
 /// What is known of a statement so far.
 pub(super) struct StatementLog {
     began: Instant,
@@ -92,22 +95,32 @@ impl Drop for StatementLog {
             Outcome::Ended => ("ok", None, None),
             Outcome::Failed { kind, message } => ("failed", Some(kind.as_str()), Some(message.as_str())),
         };
-        tracing::info!(
-            action = self.action,
-            principal = self.principal,
-            session = self.session,
-            sql = self.sql,
-            class = self.class,
-            worker = self.worker,
-            outcome,
-            kind,
-            error,
-            leased_ms = self.leased_ms,
-            first_ms = self.first_ms,
-            total_ms = self.elapsed_ms(),
-            rows = self.rows,
-            bytes = self.bytes,
-            "statement {outcome}",
-        );
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    action = self.action,
+                    principal = self.principal,
+                    session = self.session,
+                    sql = self.sql,
+                    class = self.class,
+                    worker = self.worker,
+                    outcome,
+                    kind,
+                    error,
+                    leased_ms = self.leased_ms,
+                    first_ms = self.first_ms,
+                    total_ms = self.elapsed_ms(),
+                    rows = self.rows,
+                    bytes = self.bytes,
+                    "statement {outcome}",
+                )
+            };
+        }
+        // A statement that was only described runs next, and that is its event.
+        if self.action == DESCRIBE && matches!(self.outcome, Outcome::Ended) {
+            tell!(debug);
+        } else {
+            tell!(info);
+        }
     }
 }

@@ -21,7 +21,7 @@ impl Engine {
         tables.sort();
         tables.dedup();
         let loads = try_join_all(tables.iter().map(|table| self.relay().load(&caller.credential, table)));
-        let (_, listings) = tokio::try_join!(async { Ok(loads.await?) }, self.listings(caller, &judged.listings))?;
+        let (_, listings) = tokio::try_join!(async { Ok(loads.await?) }, self.listings(caller, &judged.listings, &tables))?;
         Ok(Proceed { listings })
     }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::stream;
 use tokio::time::Instant;
 
-use super::log::StatementLog;
+use super::log::{DESCRIBE, StatementLog};
 use super::{Caller, Description, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, worker_key};
 use crate::names::{CatalogName, Namespace};
 use crate::pool::connection::{RawFrame, Reply};
@@ -40,7 +40,7 @@ impl Engine {
     /// # Errors
     /// When it is refused, does not bind, or names what is not there.
     pub async fn describe(&self, caller: &Caller, sql: &str, limits: Limits) -> Result<Description, QueryError> {
-        let mut log = StatementLog::begin(self.config(), caller, "describe", sql);
+        let mut log = StatementLog::begin(self.config(), caller, DESCRIBE, sql);
         let described = self.within(limits, self.describe_on_worker(caller, sql, &mut log)).await;
         match described.and_then(|described| description(&described)) {
             Ok(description) => {

@@ -188,6 +188,7 @@ async fn create_table(
     let created = served.upstream.create_table(&table.namespace, request).await;
     relay.cache.forget(&table);
     let created = Table::read(table, created?, None, served.confinement.clone()).await?;
+    created.make_directories().await;
     Ok(json_bytes(created.whole))
 }
 
@@ -200,6 +201,9 @@ async fn load_table(
     let table = TableRef { catalog, namespace: levels(&namespace), table };
     let loaded = relay.table(&visitor.grant.credential, &table).await?;
     let terms = visitor.terms();
+    if terms.writes {
+        loaded.make_directories().await;
+    }
     // A writer must see the true head, whatever else its lease says.
     let body = if terms.whole_metadata || terms.writes { &loaded.whole } else { &loaded.trimmed };
     Ok(json_bytes(body.clone()))

@@ -1,6 +1,7 @@
 //! Owns one table as a catalog gave it, made ready for workers: checked for where it points, stripped of credentials, whole and
 //! trimmed. Refuses to know how old it is.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub(super) struct Table {
     pub(super) columns: Result<Arc<[Column]>, String>,
     /// `last-updated-ms` of the metadata.
     pub(super) last_updated_ms: i64,
+    /// Its directory, when it lies on this machine's file system.
+    directory: Option<PathBuf>,
 }
 
 /// The load answer as a catalog sends it. Everything else in it, above all `config` and `storage-credentials`, is dropped: a
@@ -85,7 +88,20 @@ impl Table {
         let whole = body(answer.location.as_deref(), answer.metadata.get());
         trim::trim(&mut metadata);
         let trimmed = body(answer.location.as_deref(), &metadata.to_string());
-        Ok(Self { etag, whole, trimmed, columns, last_updated_ms })
+        let directory = metadata["location"].as_str().and_then(local_path);
+        Ok(Self { etag, whole, trimmed, columns, last_updated_ms, directory })
+    }
+
+    /// Makes the directories that a writer expects: DuckDB makes none on a local file system, and a catalog need not. The place was
+    /// checked against the catalog's allowed locations when the table was read. What cannot be made shows when the writer fails.
+    pub(super) async fn make_directories(&self) {
+        for part in ["metadata", "data"] {
+            if let Some(directory) = self.directory.as_ref().map(|table| table.join(part))
+                && let Err(error) = tokio::fs::create_dir_all(&directory).await
+            {
+                tracing::warn!(directory = %directory.display(), %error, "a table's directory cannot be made");
+            }
+        }
     }
 
     /// The columns, with an error that names the table.
@@ -98,6 +114,12 @@ impl Table {
         let columns = self.columns.as_ref().map_or(0, |columns| columns.len());
         self.whole.len() + self.trimmed.len() + columns * 256 + 512
     }
+}
+
+/// The path of a `file:` location.
+fn local_path(location: &str) -> Option<PathBuf> {
+    let path = location.strip_prefix("file:")?;
+    Some(PathBuf::from(format!("/{}", path.trim_start_matches('/'))))
 }
 
 fn body(location: Option<&str>, metadata: &str) -> Bytes {

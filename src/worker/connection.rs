@@ -11,14 +11,16 @@ use prost::Message;
 use tracing::{debug, warn};
 
 use super::binding::{Connection, Instance, Outcome, Prepared, Rows, StatementKind};
+use super::input::column_types::naming_the_column;
 use super::failure::StatementError;
 use super::guard::{Refusal, Scope, Verdict};
 use super::judge::{Bench, Judge};
 use super::listing::Listings;
-use super::parameters::{self, ParameterRows};
+use super::input::parameters::{self, ParameterRows};
 use super::statements::{Running, Statements};
-use super::stream::{DataSocket, ResultStream, StreamError, client_batch, client_schema};
-use super::{encode, ingest};
+use super::output::stream::{DataSocket, ResultStream, StreamError, client_batch, client_schema};
+use super::input::ingest;
+use super::output::encode;
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, SessionChange, request};
 use crate::wire::{FrameHeader, FrameKind};
@@ -43,6 +45,8 @@ pub struct DataConnection {
     engine: Connection,
     judge: Option<Judge>,
     shared: Arc<Shared>,
+    /// Frames of an ingest may still come that its statement did not live to read.
+    input_left: bool,
 }
 
 /// Why a statement did not end well.
@@ -88,7 +92,7 @@ impl DataConnection {
     pub fn new(socket: UnixStream, shared: Arc<Shared>) -> io::Result<Self> {
         let engine = shared.instance.connect().map_err(io::Error::other)?;
         let judge = shared.bench.as_ref().map(Bench::judge).transpose().map_err(io::Error::other)?;
-        Ok(Self { socket: DataSocket::new(socket)?, engine, judge, shared })
+        Ok(Self { socket: DataSocket::new(socket)?, engine, judge, shared, input_left: false })
     }
 
     /// Serves statements until the gateway closes the connection.
@@ -112,9 +116,9 @@ impl DataConnection {
 
     fn statement(&mut self, header: FrameHeader, payload: &[u8]) -> io::Result<()> {
         let request = expect_message::<Request>(header, payload, FrameKind::Request)?;
-        let mut running = self.shared.statements.begin(request.statement_id, self.engine.interrupter());
+        let running = self.shared.statements.begin(request.statement_id, self.engine.interrupter());
         let cancelled = running.cancel_flag();
-        let ending = self.carry_out(&request, &mut running);
+        let ending = self.carry_out(&request, &running);
         // The gateway hears on the control socket that the statement has ended before it may send the next one here.
         drop(running);
         match ending {
@@ -128,16 +132,28 @@ impl DataConnection {
                     warn!(message = error.message, "the instance is no longer usable");
                     (self.shared.end)();
                 }
-                told
+                told?;
+                self.skip_input()
             }
         }
     }
 
-    fn carry_out(&mut self, request: &Request, running: &mut Running) -> Result<Ending, Trouble> {
+    /// Reads away what is left of an ingest that failed. The gateway has been told by then, and may end its input early.
+    fn skip_input(&mut self) -> io::Result<()> {
+        while std::mem::take(&mut self.input_left) {
+            let (header, _) = self.socket.read()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            self.input_left = header.kind != FrameKind::EndOfInput;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, request: &Request, running: &Running) -> Result<Ending, Trouble> {
         let action = request.action.as_ref().ok_or_else(|| invalid_frame("a request without an action"))?;
         if let request::Action::Ingest(order) = action {
-            return ingest::serve(&self.shared, &self.engine, &self.socket, request, order, running)
-                .map(|done| done.map_or(Ending::HandedBack, Ending::Done));
+            let input_left = &mut self.input_left;
+            let parts = ingest::Parts { shared: &self.shared, engine: &self.engine, socket: &self.socket, input_left };
+            let outcome = ingest::serve(parts, request, order, running).map_err(|trouble| as_cancelled(trouble, running))?;
+            return Ok(outcome.map_or(Ending::HandedBack, Ending::Done));
         }
         let Some(admitted) = self.admit(request, action, running)? else {
             return Ok(Ending::HandedBack);
@@ -148,7 +164,10 @@ impl DataConnection {
         let mut listings = Listings::default();
         let outcome = listings.create(&self.shared.instance, &self.engine, &admitted.listings).map_err(Trouble::from).and_then(|()| {
             match action {
-                request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
+                request::Action::Run(run) => {
+                    let done = self.run(&admitted, run, running);
+                    done.map(Ending::Done).map_err(|trouble| self.explained(trouble, &admitted))
+                }
                 _ => self.describe(&admitted).map(Ending::Described),
             }
         });
@@ -157,7 +176,7 @@ impl DataConnection {
     }
 
     /// Judges, tells the gateway, and waits for its word where it has something to do first. `None` when handed back.
-    fn admit(&mut self, request: &Request, action: &request::Action, running: &mut Running) -> Result<Option<Admitted>, Trouble> {
+    fn admit(&mut self, request: &Request, action: &request::Action, running: &Running) -> Result<Option<Admitted>, Trouble> {
         let Some(judge) = self.judge.as_mut() else {
             return self.admit_local(request, running).map(Some);
         };
@@ -180,15 +199,12 @@ impl DataConnection {
     }
 
     /// On the user's own files everything is allowed, and nothing is looked up first.
-    fn admit_local(&mut self, request: &Request, running: &mut Running) -> Result<Admitted, Trouble> {
+    fn admit_local(&mut self, request: &Request, running: &Running) -> Result<Admitted, Trouble> {
         self.tell_judged(&Judged { class: Class::Read.into(), ..Judged::default() }, running)?;
         Ok(Admitted { sql: request.sql.clone(), class: Class::Read, session: None, listings: Vec::new() })
     }
 
-    fn tell_judged(&self, judged: &Judged, running: &mut Running) -> Result<(), Trouble> {
-        if !judged.handed_back {
-            running.start();
-        }
+    fn tell_judged(&self, judged: &Judged, running: &Running) -> Result<(), Trouble> {
         self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag()).map_err(Trouble::Broken)
     }
 
@@ -281,6 +297,13 @@ impl DataConnection {
         Ok(total)
     }
 
+    fn explained(&self, trouble: Trouble, admitted: &Admitted) -> Trouble {
+        match trouble {
+            Trouble::Statement(error) => naming_the_column(error, &self.engine, &admitted.sql).into(),
+            broken @ Trouble::Broken(_) => broken,
+        }
+    }
+
     fn send_rows(&self, mut rows: Rows<'_>, running: &Running) -> Result<Done, Trouble> {
         let schema = client_schema(rows.schema());
         let mut stream = ResultStream::begin(self.socket.clone(), &schema, running.cancel_flag())?;
@@ -348,8 +371,9 @@ fn refused(refusal: Refusal) -> Trouble {
     StatementError::new(kind, message).into()
 }
 
+/// The end of a statement that changed so many rows.
 #[expect(clippy::cast_possible_wrap, reason = "numbers of rows")]
-fn changed(rows: u64) -> Done {
+pub fn changed(rows: u64) -> Done {
     Done { rows: 0, affected: rows as i64, session: None }
 }
 
@@ -361,7 +385,8 @@ fn as_cancelled(trouble: Trouble, running: &Running) -> Trouble {
     }
 }
 
-fn check_cancelled(running: &Running) -> Result<(), StatementError> {
+/// Fails once the statement is cancelled.
+pub fn check_cancelled(running: &Running) -> Result<(), StatementError> {
     if running.is_cancelled() { Err(interrupted()) } else { Ok(()) }
 }
 

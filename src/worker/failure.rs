@@ -46,7 +46,7 @@ impl From<EngineError> for StatementError {
             ErrorKind::Io => io_kind(text),
             ErrorKind::Fatal | ErrorKind::Other => Kind::Internal,
         };
-        Self { kind, fatal: error.kind == ErrorKind::Fatal, message: error.message }
+        Self { kind, fatal: error.kind == ErrorKind::Fatal, message: without_relay(&error.message) }
     }
 }
 
@@ -54,6 +54,15 @@ impl From<ArrowError> for StatementError {
     fn from(error: ArrowError) -> Self {
         Self::new(Kind::Internal, error.to_string())
     }
+}
+
+/// DuckDB's Iceberg extension names the address that it asked. That is the relay's, which means nothing to a client.
+fn without_relay(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("'http://127.0.0.1:") else {
+        return text.to_owned();
+    };
+    let after = rest.split_once('\'').map_or("", |(_, after)| after);
+    format!("{before}the catalog{}", without_relay(after))
 }
 
 /// A commit that the catalog refused, told by the status that the text of DuckDB's Iceberg extension carries.
@@ -73,11 +82,42 @@ fn commit_kind(text: &str) -> Kind {
 fn io_kind(text: &str) -> Kind {
     if text.contains("403") || text.contains("401") || text.contains("Forbidden") || text.contains("Unauthorized") {
         Kind::Refused
-    } else if text.contains("404") || text.contains("NoSuch") {
+    } else if text.contains("404") || text.contains("NoSuch") || text.contains("No files found") {
         Kind::NotFound
     } else if text.contains("409") {
         Kind::Conflict
     } else {
         Kind::Unreachable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EngineError, Kind, StatementError};
+
+    fn told(message: &str) -> (Kind, bool, String) {
+        let error = StatementError::from(EngineError::from_message(message.to_owned()));
+        (error.kind, error.fatal, error.message)
+    }
+
+    #[test]
+    fn an_instance_that_is_no_longer_usable_is_fatal() {
+        assert_eq!(told("FATAL Error: Failed: database has been invalidated").0, Kind::Internal);
+        assert!(told("FATAL Error: Failed: database has been invalidated").1);
+        assert!(told("INTERNAL Error: Attempted to dereference a null pointer").1);
+        assert!(!told("Binder Error: FATAL Error: not at the beginning").1);
+    }
+
+    #[test]
+    fn what_the_catalog_answered_tells_the_kind_and_hides_the_relay() {
+        let lost = "TransactionContext Error: Failed to commit: Request to 'http://127.0.0.1:181/v1/x' returned a non-200 status code (Conflict_409).";
+        let (kind, _, message) = told(lost);
+        assert_eq!(kind, Kind::Conflict);
+        assert_eq!(message, "TransactionContext Error: Failed to commit: Request to the catalog returned a non-200 status code (Conflict_409).");
+        assert_eq!(told("HTTP Error: Could not establish connection").0, Kind::Unreachable);
+        assert_eq!(told("HTTP Error: HTTP GET error reading 's3://b/x' (HTTP 403)").0, Kind::Refused);
+        assert_eq!(told("Catalog Error: Table with name x does not exist!").0, Kind::NotFound);
+        assert_eq!(told("Catalog Error: Table with name \"x\" already exists").0, Kind::AlreadyExists);
+        assert_eq!(told("Out of Memory Error: failed to allocate").0, Kind::OutOfMemory);
     }
 }

@@ -7,7 +7,7 @@ use arrow::array::{Array, AsArray};
 use serde_json::Value;
 
 use super::binding::{Connection, EngineError, EngineResult, ErrorKind, Instance, Outcome, Scalar};
-use super::guard::{ParseError, Parser, Refusal, Scope, Verdict};
+use super::guard::{ParseError, Parser, Refusal, Scope, Verdict, read_ast};
 
 /// Verdicts kept. The same text in the same place gets the same verdict.
 const REMEMBERED_VERDICTS: u64 = 512;
@@ -99,12 +99,7 @@ fn no_text() -> EngineError {
 impl Parser for SqlParser {
     fn ast(&mut self, select: &str) -> Result<Value, ParseError> {
         let text = self.call("SELECT CAST(json_serialize_sql(CAST($1 AS VARCHAR)) AS VARCHAR)", select).map_err(parse_error)?;
-        let ast: Value = serde_json::from_str(&text).map_err(|e| ParseError { message: e.to_string() })?;
-        if ast["error"] == Value::Bool(true) {
-            let message = ast["error_message"].as_str().unwrap_or("the text does not parse").to_owned();
-            return Err(ParseError { message });
-        }
-        Ok(ast)
+        read_ast(&text)
     }
 
     fn text(&mut self, ast: &Value) -> Result<String, ParseError> {

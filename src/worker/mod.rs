@@ -6,22 +6,21 @@
 //! data sockets            REQUEST → JUDGED → (PROCEED) → DESCRIBED | SCHEMA BATCH* DONE | FAILED ; one thread a connection
 //! ```
 //!
+//! The process is started in its own directory: relative names that DuckDB still allows itself must lead nowhere else.
 //! It refuses to know principals, tokens of the real catalogs, and any client protocol.
 
 mod binding;
 mod connection;
 mod control;
 mod database;
-mod encode;
 mod failure;
 pub mod guard;
 mod harden;
-mod ingest;
+mod input;
 mod judge;
 mod listing;
-mod parameters;
+mod output;
 mod statements;
-mod stream;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -64,5 +63,4 @@ fn leave() -> ExitCode {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 mod tests;

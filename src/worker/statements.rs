@@ -41,10 +41,10 @@ struct Entry {
     cancelled: Arc<AtomicBool>,
 }
 
-/// A statement in work. Dropping it takes it out of the table; if it had started, the gateway is told that it has ended.
+/// A statement in work. Dropping it takes it out of the table and tells the gateway that it has ended,
+/// however far it came: the gateway may have given it up at any point.
 pub struct Running {
     id: u64,
-    started: bool,
     cancelled: Arc<AtomicBool>,
     statements: Arc<Statements>,
 }
@@ -67,7 +67,7 @@ impl Statements {
         if early {
             self.changed.notify_all();
         }
-        Running { id, started: false, cancelled, statements: Arc::clone(self) }
+        Running { id, cancelled, statements: Arc::clone(self) }
     }
 
     /// Cancels a statement, or remembers to when its request comes.
@@ -94,12 +94,6 @@ impl Statements {
         }
         drop(table);
         self.changed.notify_all();
-    }
-
-    /// How many are in work.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.lock().running.len()
     }
 
     /// Interrupts cancelled statements until each has ended; returns when all is over and none is left.
@@ -135,11 +129,6 @@ impl Statements {
 }
 
 impl Running {
-    /// The statement got past judging: the gateway will be told of its end.
-    pub fn start(&mut self) {
-        self.started = true;
-    }
-
     /// Somebody wants it to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -162,9 +151,7 @@ impl Drop for Running {
         if closed {
             self.statements.changed.notify_all();
         }
-        if self.started
-            && let Err(error) = self.statements.tell(event::Message::Ended(Ended { statement_id: self.id }))
-        {
+        if let Err(error) = self.statements.tell(event::Message::Ended(Ended { statement_id: self.id })) {
             warn!(%error, "cannot tell the gateway that a statement has ended");
         }
     }

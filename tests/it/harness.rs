@@ -2,7 +2,7 @@
 //! drive stock clients. Everything ends with its value. A missing part fails the test and says how to get it.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -276,11 +276,6 @@ impl Program {
         self
     }
 
-    pub fn env(mut self, key: &str, value: &str) -> Self {
-        self.command.env(key, value);
-        self
-    }
-
     /// Runs it; it must exit with 0. Gives its output.
     pub fn succeed(mut self) -> String {
         let output = self.command.stdin(Stdio::null()).output().expect("the program");
@@ -293,18 +288,4 @@ pub fn succeeded(command: &Command, output: Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?} failed ({}):\n{out}\n{err}", output.status);
     out.into_owned()
-}
-
-/// A copy of a folder, for a gateway of its own on data that was made once.
-pub fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let target: PathBuf = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("a copy");
-        }
-    }
 }

@@ -1,11 +1,15 @@
 //! The integration tests: real gateways, real workers, real catalogs, stock clients.
 
+#![expect(clippy::expect_used, reason = "a failed step is a failed test")]
+
 mod errors;
 mod flight;
 mod harness;
+mod ingest;
 mod lifecycle;
 mod load;
 mod replay;
 mod sql;
 mod stock_clients;
 mod tpch;
+mod writes;

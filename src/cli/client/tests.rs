@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::task::{Context, Poll};
 
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::ipc::writer::IpcWriteOptions;
@@ -14,11 +13,10 @@ use arrow_flight::sql::{SqlInfo, TicketStatementQuery};
 use arrow_flight::{FlightEndpoint, FlightInfo, HandshakeResponse, SchemaAsIpc};
 use futures::FutureExt;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::codegen::Service;
-use tonic::server::NamedService;
 use tonic::{Response, Streaming};
 
 use super::*;
+use crate::flight::listener::WholeRequests;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -155,58 +153,11 @@ impl FlightSqlService for Fake {
     async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
 }
 
-fn broke_off() -> Status {
-    Status::aborted("the client broke off")
-}
-
-/// A request body that tells a reset from an end. tonic takes a reset with CANCEL for the end of the client's messages, hyper one
-/// with NO_ERROR; an upload of which half came would pass for whole.
-struct WholeBody(tonic::body::Body);
-
-impl http_body::Body for WholeBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        match std::task::ready!(Pin::new(&mut self.0).poll_frame(cx)) {
-            Some(Err(_)) => Poll::Ready(Some(Err(broke_off()))),
-            None if !self.0.is_end_stream() => Poll::Ready(Some(Err(broke_off()))),
-            frame => Poll::Ready(frame),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-}
-
-/// Hands a service only [`WholeBody`]s.
-#[derive(Clone)]
-struct Whole<S>(S);
-
-impl<S: NamedService> NamedService for Whole<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S: Service<http::Request<tonic::body::Body>>> Service<http::Request<tonic::body::Body>> for Whole<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> S::Future {
-        self.0.call(request.map(|body| tonic::body::Body::new(WholeBody(body))))
-    }
-}
-
 async fn serve() -> (Target, Arc<Seen>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("grpc://{}", listener.local_addr().unwrap()).parse().unwrap();
     let seen = Arc::new(Seen::default());
-    let service = Whole(FlightServiceServer::new(Fake(Arc::clone(&seen))));
+    let service = WholeRequests(FlightServiceServer::new(Fake(Arc::clone(&seen))));
     tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
     (Target { uri, ca: None }, seen)
 }

@@ -133,7 +133,7 @@ impl Source {
     /// # Errors
     /// When the path is not UTF-8.
     pub fn describe_sql(&self) -> Result<String, CliError> {
-        Ok(format!("DESCRIBE SELECT * FROM {}", self.table_function(&[])?))
+        Ok(format!("DESCRIBE SELECT * FROM {}", self.table_function(&[], &[])?))
     }
 
     /// The statement that reads the file, with its casts.
@@ -154,7 +154,7 @@ impl Source {
                 None => name,
             }
         });
-        Ok(format!("SELECT {} FROM {}", list.collect::<Vec<_>>().join(", "), self.table_function(&casts)?))
+        Ok(format!("SELECT {} FROM {}", list.collect::<Vec<_>>().join(", "), self.table_function(&casts, columns)?))
     }
 
     /// DuckDB's text on a file that does not read as it began, with this command's options in place of DuckDB's.
@@ -174,13 +174,13 @@ impl Source {
     }
 
     /// What stands after FROM.
-    fn table_function(&self, casts: &[ColumnCast]) -> Result<String, CliError> {
+    fn table_function(&self, casts: &[ColumnCast], columns: &[FoundColumn]) -> Result<String, CliError> {
         let path = self.path.to_str().ok_or_else(|| CliError::Usage(format!("{} is not UTF-8", self.path.display())))?;
         let path = quote_text(&escape_glob(path));
         Ok(match self.format {
             FileFormat::Parquet => format!("read_parquet({path})"),
-            FileFormat::Json => format!("read_json({path}, format = 'auto')"),
-            FileFormat::Jsonl => format!("read_json({path}, format = 'newline_delimited')"),
+            FileFormat::Json => format!("read_json({path}, format = 'auto'{})", json_columns(casts, columns)),
+            FileFormat::Jsonl => format!("read_json({path}, format = 'newline_delimited'{})", json_columns(casts, columns)),
             FileFormat::Csv => format!("read_csv({path}{})", self.csv_options(casts)),
         })
     }
@@ -237,6 +237,20 @@ impl Source {
 }
 
 /// DuckDB's names differ by more than case.
+/// The reader itself has to know the types: an object read as a struct and then cast to a map would have the keys of every other
+/// row. It takes all columns or none.
+fn json_columns(casts: &[ColumnCast], columns: &[FoundColumn]) -> String {
+    if casts.is_empty() {
+        return String::new();
+    }
+    let of = |column: &FoundColumn| match casts.iter().find(|cast| cast.name == column.name) {
+        Some(cast) => cast.to.to_string(),
+        None => column.sql_type.clone(),
+    };
+    let types = columns.iter().map(|column| format!("{}: {}", quote_text(&column.name), quote_text(&of(column))));
+    format!(", columns = {{{}}}", types.collect::<Vec<_>>().join(", "))
+}
+
 fn same_name(one: &str, other: &str) -> bool {
     one.to_lowercase() == other.to_lowercase()
 }
@@ -275,7 +289,6 @@ fn shorten(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use super::*;
 
@@ -327,6 +340,13 @@ mod tests {
     }
 
     #[test]
+    fn json_casts_are_types_of_the_reader_with_all_other_columns() {
+        let source = source(FileFormat::Json, &["m:MAP(VARCHAR, INTEGER)"]);
+        let sql = source.select_sql(&columns(&[("m", "STRUCT(k BIGINT)"), ("a", "BIGINT")])).unwrap();
+        assert!(sql.ends_with("format = 'auto', columns = {'m': 'MAP(VARCHAR, INTEGER)', 'a': 'BIGINT'})"), "{sql}");
+    }
+
+    #[test]
     fn csv_options_are_passed_on() {
         let mut source = source(FileFormat::Csv, &[]);
         source.csv = CsvArgs {
@@ -336,7 +356,7 @@ mod tests {
             null: Some("N/A".into()),
             sample_rows: Some(-1),
         };
-        let sql = source.table_function(&[]).unwrap();
+        let sql = source.table_function(&[], &[]).unwrap();
         assert_eq!(sql, "read_csv('/data/it''s.x', delim = '\t', nullstr = 'N/A', header = false, sample_size = -1)");
     }
 

@@ -153,7 +153,6 @@ fn json_column(field: &Arc<Field>, column: &ArrayRef) -> Result<ArrayRef, ArrowE
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use arrow::array::{Decimal128Array, Int32Builder, Int64Array, ListBuilder, StringArray, TimestampMicrosecondArray};
     use arrow::ipc::reader::StreamReader;

@@ -171,7 +171,6 @@ fn cut(text: &str, width: usize) -> std::borrow::Cow<'_, str> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use std::sync::Arc;
 

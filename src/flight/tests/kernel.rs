@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::utils::batches_to_flight_data;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::super::kernel::{ClientFrames, Kernel, broken_input};
 use crate::names::{CatalogName, Namespace, TableRef};
@@ -27,6 +27,9 @@ pub struct Ran {
 #[derive(Default)]
 pub struct Counting {
     pub ran: Mutex<Vec<Ran>>,
+    /// Messages of uploads that came, whole or not.
+    pub frames: Mutex<usize>,
+    /// Uploads that came to their end, with the number of their messages.
     pub ingested: Mutex<Vec<(TableRef, IngestMode, usize)>>,
     pub deadlines: Mutex<Vec<Limits>>,
 }
@@ -87,7 +90,7 @@ impl Kernel for Counting {
         frames: ClientFrames,
         _: Limits,
     ) -> Result<u64, QueryError> {
-        let frames: Vec<Frame> = frames.map(Result::unwrap).collect().await;
+        let frames: Vec<Frame> = frames.inspect(|_| *self.frames.lock().unwrap() += 1).try_collect().await?;
         self.ingested.lock().unwrap().push((table, mode, frames.len()));
         Ok(7)
     }

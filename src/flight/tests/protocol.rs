@@ -296,6 +296,26 @@ async fn a_listed_table_has_columns_with_metadata() {
 }
 
 #[tokio::test]
+async fn a_broken_off_upload_never_comes_to_its_end() {
+    let edge = Edge::open().await;
+    for _ in 0..20 {
+        *edge.kernel.frames.lock().unwrap() = 0;
+        let options = TableDefinitionOptions { if_not_exist: 1, if_exists: 2 };
+        let command = CommandStatementIngest { table: "ing".to_owned(), table_definition_options: Some(options), ..Default::default() };
+        let upload = futures::StreamExt::chain(futures::stream::iter(sent(&command, Some(column(vec![1, 2])))), futures::stream::pending());
+        let mut client = edge.client().await;
+        let call = tokio::spawn(async move { client.inner.do_put(upload).await.map(drop) });
+        while *edge.kernel.frames.lock().unwrap() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        call.abort();
+        assert!(call.await.is_err());
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(edge.kernel.ingested.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn an_ingest_streams_its_batches_to_the_sessions_defaults() {
     let edge = Edge::open().await;
     let mut client = edge.client().await;

@@ -1,5 +1,6 @@
 //! Owns a prepared statement: what it is, its parameters and columns before it runs, and running it.
 
+use std::marker::PhantomData;
 use std::ptr;
 
 use duckdb::ffi;
@@ -17,8 +18,8 @@ pub enum StatementKind {
 
 /// One prepared statement. Dropping it frees it; its rows must be gone by then, which the borrow sees to.
 pub struct Prepared<'c> {
-    pub(super) connection: &'c Connection,
-    pub(super) raw: ffi::duckdb_prepared_statement,
+    _connection: PhantomData<&'c Connection>,
+    raw: ffi::duckdb_prepared_statement,
 }
 
 impl Drop for Prepared<'_> {
@@ -58,7 +59,7 @@ impl<'c> Prepared<'c> {
         let mut raw = ptr::null_mut();
         // SAFETY: index 0 exists; on failure, too, DuckDB gives a statement that holds the message and must be destroyed.
         let state = unsafe { ffi::duckdb_prepare_extracted_statement(connection.raw(), extracted.0, 0, &mut raw) };
-        let prepared = Self { connection, raw };
+        let prepared = Self { raw, _connection: PhantomData };
         if state != ffi::DuckDBSuccess {
             // SAFETY: as above.
             return Err(EngineError::from_message(unsafe { borrow_text(ffi::duckdb_prepare_error(prepared.raw)) }));

@@ -45,7 +45,7 @@ impl LogicalType {
         )
     }
 
-    /// SQL's name of this type, where it is one that DuckDB has and Iceberg has not; with the cast that would do.
+    /// SQL's name of a type that Iceberg has not, and the cast that would do.
     #[must_use]
     pub fn unknown_to_iceberg(&self) -> Option<(&'static str, &'static str)> {
         Some(match self.id() {
@@ -55,25 +55,29 @@ impl LogicalType {
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_USMALLINT => ("USMALLINT", "INTEGER"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_UINTEGER => ("UINTEGER", "BIGINT"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_UBIGINT => ("UBIGINT", "DECIMAL(20,0) or BIGINT"),
-            ffi::DUCKDB_TYPE_DUCKDB_TYPE_HUGEINT => ("HUGEINT", "DECIMAL(38,0)"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_UHUGEINT => ("UHUGEINT", "DECIMAL(38,0)"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_BIGNUM => ("BIGNUM", "DECIMAL(38,0) or VARCHAR"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_INTERVAL => ("INTERVAL", "VARCHAR"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_TIME_TZ => ("TIME WITH TIME ZONE", "TIME"),
-            ffi::DUCKDB_TYPE_DUCKDB_TYPE_TIME_NS => ("TIME_NS", "TIME"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_BIT => ("BIT", "VARCHAR"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_ENUM => ("ENUM", "VARCHAR"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_UNION => ("UNION", "VARCHAR"),
-            ffi::DUCKDB_TYPE_DUCKDB_TYPE_SQLNULL => ("NULL", "the type that the column shall have"),
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_ARRAY => ("ARRAY", "a list, as FLOAT[]"),
-            _ => return None,
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_SQLNULL => ("NULL", "the type that the column shall have"),
+            _ => return self.children().iter().find_map(Self::unknown_to_iceberg),
         })
     }
 
-    /// The type, or one inside it, is VARIANT, which has no Arrow form.
+    /// SQL's name of the type, or of one inside it, that no client could read: VARIANT has no Arrow form at all, the others come as
+    /// the bytes that DuckDB keeps them in.
     #[must_use]
-    pub fn contains_variant(&self) -> bool {
-        self.id() == ffi::DUCKDB_TYPE_DUCKDB_TYPE_VARIANT || self.children().iter().any(Self::contains_variant)
+    pub fn without_arrow_form(&self) -> Option<&'static str> {
+        match self.id() {
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_VARIANT => Some("VARIANT"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_BIT => Some("BIT"),
+            ffi::DUCKDB_TYPE_DUCKDB_TYPE_BIGNUM => Some("BIGNUM"),
+            _ => self.children().iter().find_map(Self::without_arrow_form),
+        }
     }
 
     fn children(&self) -> Vec<Self> {
@@ -124,8 +128,9 @@ impl Connection {
 }
 
 pub(super) fn arrow_schema(options: &ArrowOptions, columns: &[Column]) -> EngineResult<SchemaRef> {
-    if let Some((name, _)) = columns.iter().find(|(_, logical)| logical.contains_variant()) {
-        let message = format!("column \"{name}\" is VARIANT, which has no Arrow form: cast it, for example CAST(\"{name}\" AS VARCHAR)");
+    let unreadable = columns.iter().find_map(|(name, logical)| logical.without_arrow_form().map(|sql_type| (name, sql_type)));
+    if let Some((name, sql_type)) = unreadable {
+        let message = format!("column \"{name}\" is {sql_type}, which has no Arrow form: cast it, for example CAST(\"{name}\" AS VARCHAR)");
         return Err(EngineError::new(ErrorKind::Invalid, message));
     }
     let texts: Vec<CString> = columns.iter().map(|(name, _)| c_text(name)).collect::<EngineResult<_>>()?;

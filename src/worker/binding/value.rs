@@ -4,9 +4,8 @@ use duckdb::ffi;
 
 use super::{EngineError, EngineResult, ErrorKind};
 
-/// One value to bind. Times count in the unit that the variant names, from midnight or from 1970-01-01.
+/// One value to bind, each variant of the SQL type of its name. Times count in the unit that the variant names, from midnight or from 1970-01-01.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "each variant is the SQL type of its name")]
 pub enum Scalar<'a> {
     Null,
     Boolean(bool),

@@ -3,7 +3,7 @@
 
 use super::grammar::Cursor;
 use super::token::Kind;
-use super::{Parser, Reads, Refusal, SUPPORTED, Scope, Verdict, names, rebuild, types, verdict};
+use super::{Parser, Reads, Refusal, SUPPORTED, Scope, Verdict, names, query, types, verdict};
 use crate::wire::proto;
 
 /// Transforms of PARTITIONED BY, and whether they take a number.
@@ -97,11 +97,12 @@ fn create_table(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<
         }
         None => {
             cursor.expect_words(&["AS"])?;
-            if cursor.has_words_ahead(&["WITH", "NO", "DATA"]) || cursor.has_words_ahead(&["WITH", "DATA"]) {
+            let mut endings = [&["WITH", "DATA"][..], &["WITH", "NO", "DATA"][..]].into_iter().flat_map(|words| cursor.behind_words(words));
+            if endings.any(|behind| behind.at_end()) {
                 return Err(unsupported("WITH [NO] DATA", "leave it out; LIMIT 0 makes an empty table"));
             }
-            let query = rebuild::query(parser, scope, cursor.rest())?;
-            (format!("{head}{layout} AS {}", query.sql), query.reads)
+            let query::Query { sql, reads } = query::judge(parser, scope, cursor.rest())?;
+            (format!("{head}{layout} AS {sql}"), reads)
         }
     };
     Ok(Verdict { target: Some(target), creates_target: true, ..verdict(proto::Class::Ddl, sql, reads) })
@@ -175,7 +176,13 @@ fn partition(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
         let form = if takes_number { format!("{transform}(number, column)") } else { format!("{transform}(column)") };
         return Err(unsupported(&format!("this form of {transform}"), &format!("write {form}")));
     }
-    let arguments: Vec<String> = arguments.into_iter().map(|(_, text)| text).collect();
+    if transform == "identity" {
+        // The extension has no function of this name; a bare column is the same.
+        return Ok(arguments.into_iter().map(|(_, text)| text).collect());
+    }
+    // The extension wants the number first; both orders are in use elsewhere.
+    let (numbers, columns): (Vec<_>, Vec<_>) = arguments.into_iter().partition(|(is_number, _)| *is_number);
+    let arguments: Vec<String> = numbers.into_iter().chain(columns).map(|(_, text)| text).collect();
     Ok(format!("{transform}({})", arguments.join(", ")))
 }
 

@@ -135,21 +135,18 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Whether these keywords stand one after the other somewhere outside parentheses.
-    pub fn has_words_ahead(&self, words: &[&str]) -> bool {
+    /// The places outside parentheses where these keywords stand one after the other: a cursor behind each.
+    pub fn behind_words(&self, words: &[&str]) -> Vec<Self> {
+        let mut found = Vec::new();
         let mut ahead = *self;
         while !ahead.at_end() {
-            if ahead.clone_take(words) {
-                return true;
+            let mut behind = ahead;
+            if behind.take_words(words) {
+                found.push(behind);
             }
             ahead.skip_one();
         }
-        false
-    }
-
-    fn clone_take(&self, words: &[&str]) -> bool {
-        let mut copy = *self;
-        copy.take_words(words)
+        found
     }
 
     /// Skips a token, or all of a pair of parentheses.

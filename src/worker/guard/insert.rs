@@ -2,7 +2,7 @@
 //! would need the old rows: OR REPLACE, ON CONFLICT, RETURNING.
 
 use super::grammar::{self, Cursor};
-use super::{Parser, Refusal, Scope, Verdict, names, rebuild};
+use super::{Parser, Refusal, Scope, Verdict, names, query};
 use crate::wire::proto;
 
 /// Judges `[WITH …] INSERT INTO table [(columns)] [BY NAME | BY POSITION] query`.
@@ -33,8 +33,7 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
     if cursor.take_words(&["DEFAULT", "VALUES"]) {
         return Err(unsupported("DEFAULT VALUES", "give the values"));
     }
-    let query = rebuild::query(parser, scope, &query_text(with, cursor)?)?;
-    let (text, reads) = (query.sql, query.reads);
+    let query::Query { sql: text, reads } = query::judge(parser, scope, &query_text(with, cursor)?)?;
     // The relay rebases a blind INSERT on a newer snapshot without running it again, so it must not have read anything.
     let is_blind = reads.tables.is_empty() && reads.listings.is_empty();
     let by_name = if by_name { " BY NAME" } else { "" };
@@ -53,10 +52,12 @@ fn refuse_extras(cursor: &Cursor<'_>) -> Result<(), Refusal> {
     if cursor.peek_word() == "OR" {
         return Err(unsupported("OR REPLACE and OR IGNORE", "tables have no keys; insert the rows"));
     }
-    if cursor.has_words_ahead(&["ON", "CONFLICT"]) {
+    // A table may be called conflict, and joined ON it.
+    let conflicts = cursor.behind_words(&["ON", "CONFLICT"]);
+    if conflicts.iter().any(|behind| ["DO", "("].contains(&behind.peek_word().as_str())) {
         return Err(unsupported("ON CONFLICT", "tables have no keys; leave out rows that are there by WHERE NOT EXISTS"));
     }
-    if cursor.has_words_ahead(&["RETURNING"]) {
+    if !cursor.behind_words(&["RETURNING"]).is_empty() {
         return Err(unsupported("RETURNING", "read the rows by a SELECT"));
     }
     Ok(())

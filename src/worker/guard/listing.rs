@@ -3,7 +3,7 @@
 
 use super::grammar::Cursor;
 use super::names::quote_text;
-use super::select::listing_table;
+use super::query::listing_table;
 use super::{Reads, Refusal, Scope, Verdict, verdict};
 use crate::wire::proto;
 
@@ -113,8 +113,9 @@ fn describe(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refus
     let condition = format!("{} AND {} AND {}", is("table_catalog", &table.catalog), is("table_schema", &table.schema), is("table_name", &table.table));
     let columns = "column_name, data_type AS column_type, is_nullable AS \"null\", CAST(NULL AS VARCHAR) AS \"key\", column_default AS \"default\", \
                    CAST(NULL AS VARCHAR) AS extra";
-    let sql = format!("SELECT {columns} FROM {} WHERE {condition} ORDER BY ordinal_position", from("columns"));
-    let mut verdict = reading(sql, "columns");
+    // A listing of its own: only the columns of the tables that the statement names, not of the whole lakehouse.
+    let sql = format!("SELECT {columns} FROM {} WHERE {condition} ORDER BY ordinal_position", from("described"));
+    let mut verdict = reading(sql, "described");
     verdict.tables.push(table);
     Ok(verdict)
 }

@@ -5,20 +5,17 @@
 //! and to know whether a table exists.
 //!
 //! - `token`: cuts the text, finds a second statement.
-//! - `select`, `shape`, `functions`, `names`: judge a query on DuckDB's own syntax tree.
-//! - `rebuild`: writes it out, and checks that the text means the same.
+//! - `query`: judges a query on DuckDB's own syntax tree, writes it out, and checks that the text means the same.
+//! - `names`: what the name of a table means.
 //! - `grammar`, `insert`, `ddl`, `types`, `listing`, `session`: the kinds of statement that DuckDB gives no tree for.
 
 mod ddl;
-mod functions;
 mod grammar;
 mod insert;
 mod listing;
 mod names;
-mod rebuild;
-mod select;
+mod query;
 mod session;
-mod shape;
 mod token;
 mod types;
 
@@ -28,7 +25,7 @@ mod tests;
 use serde_json::Value;
 
 use self::grammar::Cursor;
-use self::select::Reads;
+use self::query::Reads;
 use crate::wire::proto;
 
 /// Longest statement in bytes.
@@ -156,7 +153,7 @@ pub fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, sql: &str) -> Result<Ve
 }
 
 fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
-    let query = rebuild::query(parser, scope, text)?;
+    let query = query::judge(parser, scope, text)?;
     let class = if query.reads.time_travel { proto::Class::TimeTravel } else { proto::Class::Read };
     Ok(verdict(class, query.sql, query.reads))
 }

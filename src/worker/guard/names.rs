@@ -7,11 +7,14 @@ use crate::wire::proto;
 /// The listings that the gateway can make, by their names in `information_schema`.
 pub(super) const LISTINGS: [&str; 3] = ["tables", "columns", "schemata"];
 
-/// Endings for which DuckDB, or an extension that it knows of, opens a file when it finds no table of that name. It joins catalog,
+/// Endings for which DuckDB opens a file, or fetches an extension that does, when it finds no table of that name. It joins catalog,
 /// schema and table by dots before it looks, so a missing table `a.b.parquet` counts as a file.
-const FILE_ENDINGS: [&str; 30] = [
-    "parquet", "csv", "tsv", "json", "jsonl", "ndjson", "geojson", "avro", "arrow", "arrows", "ipc", "feather", "orc", "db", "ddb", "duckdb",
-    "sqlite", "sqlite3", "xls", "xlsx", "shp", "gpkg", "fgb", "lance", "vortex", "delta", "blob", "txt", "parq", "pq",
+const SCANNED_ENDINGS: [&str; 13] =
+    ["parquet", "csv", "tsv", "json", "jsonl", "ndjson", "avro", "db", "duckdb", "xlsx", "shp", "gpkg", "fgb"];
+
+/// Endings of other files; a table may have one of these as its whole name.
+const FILE_ENDINGS: [&str; 17] = [
+    "geojson", "arrow", "arrows", "ipc", "feather", "orc", "ddb", "sqlite", "sqlite3", "xls", "lance", "vortex", "delta", "blob", "txt", "parq", "pq",
 ];
 
 const COMPRESSED_ENDINGS: [&str; 8] = ["gz", "zst", "zip", "bz2", "xz", "lz4", "br", "snappy"];
@@ -110,9 +113,9 @@ fn no_system_table(schema: &str, table: &str) -> Refusal {
     Refusal::Unsupported(format!("{schema}.{table} is not supported; of the system tables there are {listings}, and SHOW and DESCRIBE"))
 }
 
-/// Whether two names are one to DuckDB.
+/// Whether two names are one to DuckDB, which folds the case of ASCII letters only.
 pub(super) fn same(left: &str, right: &str) -> bool {
-    left.to_lowercase() == right.to_lowercase()
+    left.eq_ignore_ascii_case(right)
 }
 
 /// Refuses what no catalog, schema, table or CTE is called, but a path or a pattern is.
@@ -127,15 +130,24 @@ pub(super) fn refuse_odd_name(name: &str) -> Result<(), Refusal> {
 }
 
 fn refuse_file(name: &proto::TableName) -> Result<(), Refusal> {
-    if looks_like_file(&format!("{}.{}.{}", name.catalog, name.schema, name.table)) { Err(file_refused(&name.table)) } else { Ok(()) }
+    let path = format!("{}.{}.{}", name.catalog, name.schema, name.table);
+    let scanned = SCANNED_ENDINGS.contains(&ending(&path).as_str());
+    if scanned || (name.table.contains('.') && looks_like_file(&path)) { Err(file_refused(&name.table)) } else { Ok(()) }
 }
 
-/// Whether DuckDB could take a name that it doesn't find for a file's.
+/// Whether a name ends as a file's does.
 pub(super) fn looks_like_file(name: &str) -> bool {
+    let ending = ending(name);
+    SCANNED_ENDINGS.contains(&ending.as_str()) || FILE_ENDINGS.contains(&ending.as_str())
+}
+
+/// What stands behind the last dot in lower case, the ending of a compression aside.
+fn ending(name: &str) -> String {
     let name = name.trim_end().to_lowercase();
-    let (stem, ending) = name.rsplit_once('.').unwrap_or(("", &name));
-    let ending = if COMPRESSED_ENDINGS.contains(&ending) { stem.rsplit('.').next().unwrap_or(ending) } else { ending };
-    FILE_ENDINGS.contains(&ending)
+    let mut parts = name.rsplit('.');
+    let last = parts.next().unwrap_or_default();
+    let ending = if COMPRESSED_ENDINGS.contains(&last) { parts.next().unwrap_or(last) } else { last };
+    ending.to_owned()
 }
 
 pub(super) fn file_refused(name: &str) -> Refusal {

@@ -55,7 +55,7 @@ pub(super) fn statement(sql: &str) -> Result<Vec<Token>, Refusal> {
     }
     if let Some(second) = tokens.iter().find(|token| token.is_symbol(';')) {
         let message = format!("one statement at a time: a second one begins after the semicolon at byte {}", second.start + 1);
-        return Err(Refusal::Refused(message));
+        return Err(Refusal::Syntax(message));
     }
     Ok(tokens)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::functions::{Kind, Place, judge, list};
+use super::super::query::functions::{Kind, Place, judge, list};
 use super::with_extensions;
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod allowed;
 mod functions;
+mod mutated;
 mod queries;
 mod refused;
 mod statements;
@@ -26,14 +27,16 @@ impl Parser for DuckParser {
     fn ast(&mut self, select: &str) -> Result<Value, ParseError> {
         let json: String = self
             .connection
-            .query_row("SELECT json_serialize_sql(?::VARCHAR)", [select], |row| row.get(0))
+            .prepare_cached("SELECT json_serialize_sql(?::VARCHAR)")
+            .and_then(|mut statement| statement.query_row([select], |row| row.get(0)))
             .map_err(|error| ParseError { message: error.to_string() })?;
         read_ast(&json)
     }
 
     fn text(&mut self, ast: &Value) -> Result<String, ParseError> {
         self.connection
-            .query_row("SELECT json_deserialize_sql(?::JSON)", [ast.to_string()], |row| row.get(0))
+            .prepare_cached("SELECT json_deserialize_sql(?::JSON)")
+            .and_then(|mut statement| statement.query_row([ast.to_string()], |row| row.get(0)))
             .map_err(|error| ParseError { message: error.to_string() })
     }
 }

@@ -28,6 +28,8 @@ const CASES: &[(&str, Class, &[&str], &str)] = &[
     ("INSERT INTO t BY NAME SELECT 1 AS b", Class::BlindInsert, &[], "\"t\" BY NAME SELECT 1 AS b"),
     ("INSERT INTO t (from, values) VALUES (1, 2)", Class::BlindInsert, &[], "(\"from\", \"values\")"),
     ("INSERT INTO t SELECT * FROM u AT (VERSION => 1)", Class::OtherWrite, &["lake.bronze.u"], ""),
+    ("INSERT INTO t SELECT 1 FROM u JOIN conflict ON conflict.x = u.x", Class::OtherWrite, &["lake.bronze.u", "lake.bronze.conflict"], ""),
+    ("CREATE TABLE t AS WITH data AS (SELECT 1 AS x) SELECT * FROM data", Class::Ddl, &[], ""),
     ("CREATE SCHEMA s", Class::Ddl, &[], "CREATE SCHEMA \"lake\".\"s\""),
     ("CREATE SCHEMA IF NOT EXISTS gold.\"a.b\"", Class::Ddl, &[], "CREATE SCHEMA IF NOT EXISTS \"Gold\".\"a.b\""),
     ("CREATE TABLE t (x INT NOT NULL, \"y z\" TEXT)", Class::Ddl, &[], "CREATE TABLE \"lake\".\"bronze\".\"t\" (\"x\" INTEGER NOT NULL, \"y z\" VARCHAR)"),
@@ -39,10 +41,10 @@ const CASES: &[(&str, Class, &[&str], &str)] = &[
          \"g\" MAP(VARCHAR, DATE)), \"h\" VARCHAR, \"i\" DECIMAL(18, 3))",
     ),
     (
-        "CREATE TABLE t (x INT, d DATE) PARTITIONED BY (x, bucket(4, x), DAY(d), truncate(x, 10)) WITH ('format-version' = 3, 'write.target-file-size-bytes' = '1000')",
+        "CREATE TABLE t (x INT, d DATE) PARTITIONED BY (x, bucket(4, x), DAY(d), truncate(x, 10), identity(d)) WITH ('format-version' = 3, 'write.target-file-size-bytes' = '1000')",
         Class::Ddl,
         &[],
-        "PARTITIONED BY (\"x\", bucket(4, \"x\"), day(\"d\"), truncate(\"x\", 10)) WITH ('format-version' = '3', 'write.target-file-size-bytes' = '1000')",
+        "PARTITIONED BY (\"x\", bucket(4, \"x\"), day(\"d\"), truncate(10, \"x\"), \"d\") WITH ('format-version' = '3', 'write.target-file-size-bytes' = '1000')",
     ),
     ("CREATE TABLE t AS SELECT 1 AS x", Class::Ddl, &[], "CREATE TABLE \"lake\".\"bronze\".\"t\" AS SELECT 1 AS x"),
     ("CREATE TABLE IF NOT EXISTS t PARTITIONED BY (x) AS SELECT x FROM u", Class::Ddl, &["lake.bronze.u"], "\"t\" PARTITIONED BY (\"x\") AS SELECT x FROM lake.bronze.u"),
@@ -134,9 +136,9 @@ fn show_and_describe_read_listings() {
              INSERT INTO polynya_listing_schemata VALUES ('lake', 'bronze'), ('Gold', 'mart');
              CREATE TEMP TABLE polynya_listing_tables (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, table_type VARCHAR);
              INSERT INTO polynya_listing_tables VALUES ('lake', 'bronze', 't', 'BASE TABLE'), ('Gold', 'mart', 'u', 'BASE TABLE'), ('Gold', 'x', 'v', 'BASE TABLE');
-             CREATE TEMP TABLE polynya_listing_columns (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, column_name VARCHAR,
+             CREATE TEMP TABLE polynya_listing_described (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, column_name VARCHAR,
                  ordinal_position INTEGER, column_default VARCHAR, is_nullable VARCHAR, data_type VARCHAR, comment VARCHAR);
-             INSERT INTO polynya_listing_columns VALUES ('lake', 'bronze', 't', 'b', 2, NULL, 'YES', 'VARCHAR', NULL),
+             INSERT INTO polynya_listing_described VALUES ('lake', 'bronze', 't', 'b', 2, NULL, 'YES', 'VARCHAR', NULL),
                  ('lake', 'bronze', 't', 'a', 1, NULL, 'NO', 'INTEGER', NULL), ('Gold', 'mart', 'u', 'c', 1, NULL, 'YES', 'DATE', NULL);",
         )
         .unwrap();
@@ -149,16 +151,16 @@ fn show_and_describe_read_listings() {
         ("SHOW SCHEMAS", &["schemata"], &["database_name=Gold schema_name=mart current=false", "database_name=lake schema_name=bronze current=true"]),
         ("SHOW DATABASES", &[], &["database_name=Gold", "database_name=lake"]),
         ("SHOW CATALOGS", &[], &["database_name=Gold", "database_name=lake"]),
-        ("DESCRIBE t", &["columns"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
-        ("DESC gold.mart.U", &["columns"], &["column_name=c column_type=DATE null=YES key=NULL default=NULL extra=NULL"]),
-        ("SHOW COLUMNS FROM bronze.t", &["columns"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
-        ("DESCRIBE TABLE \"t\"", &["columns"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
-        ("SHOW t", &["columns"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
+        ("DESCRIBE t", &["described"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
+        ("DESC gold.mart.U", &["described"], &["column_name=c column_type=DATE null=YES key=NULL default=NULL extra=NULL"]),
+        ("SHOW COLUMNS FROM bronze.t", &["described"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
+        ("DESCRIBE TABLE \"t\"", &["described"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
+        ("SHOW t", &["described"], &["column_name=a column_type=INTEGER null=NO key=NULL default=NULL extra=NULL", "column_name=b column_type=VARCHAR null=YES key=NULL default=NULL extra=NULL"]),
     ];
     for (sql, listings, expected) in cases {
         let verdict = judged(sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
         assert_eq!((verdict.class, verdict.listings.as_slice()), (Class::Read, listings.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().as_slice()), "{sql}");
-        assert_eq!(verdict.tables.len(), usize::from(*listings == ["columns"]), "{sql}");
+        assert_eq!(verdict.tables.len(), usize::from(*listings == ["described"]), "{sql}");
         let mut statement = connection.prepare(&verdict.sql).unwrap_or_else(|error| panic!("{}: {error}", verdict.sql));
         let mut rows = statement.query([]).unwrap();
         let mut found = Vec::new();

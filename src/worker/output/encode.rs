@@ -50,12 +50,6 @@ impl Encoded {
         }
         slices
     }
-
-    /// Bytes of the frame.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.head.len() + self.body.iter().map(|buffer| padded(buffer.len())).sum::<usize>()
-    }
 }
 
 /// A SCHEMA frame.

@@ -1,9 +1,14 @@
-//! Owns the way from a judged tree to the text that runs: DuckDB writes the text, and then reads it back, and the text runs only if
-//! the two trees are one. Refuses what does not come back the same, as DuckDB's writer is not exact for every construct.
+//! Owns the way of a query from the client's text to the text that runs: DuckDB's tree of it is judged (`select`), DuckDB writes that
+//! tree out, reads it back, and the text runs only if the two trees are one. Refuses what does not come back the same, as DuckDB's
+//! writer is not exact for every construct.
+
+pub(super) mod functions;
+mod select;
+mod shape;
 
 use serde_json::{Map, Value};
 
-use super::select::{self, Reads};
+pub(super) use self::select::{Reads, listing_table};
 use super::{MAX_AST_DEPTH, Parser, Refusal, Scope};
 
 /// What DuckDB's serializer says of a statement outside the SELECT family.
@@ -16,7 +21,7 @@ pub(super) struct Query {
 }
 
 /// Judges one query and writes it anew.
-pub(super) fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Query, Refusal> {
+pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Query, Refusal> {
     let mut ast = parse(parser, text)?;
     let reads = select::judge(scope, text, &mut ast)?;
     let judged = canonical(ast);

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use super::Refusal;
+use crate::worker::guard::Refusal;
 
 const LIST: &str = include_str!("functions.txt");
 
 /// Which of DuckDB's functions of one name is meant; the same name may be several things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(in crate::worker::guard) enum Kind {
     /// Scalar functions and scalar macros.
     Scalar,
     /// Aggregates, which serve as window functions too.
@@ -28,7 +28,7 @@ type Ruling = Option<&'static str>;
 
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::worker::guard) enum Place {
     /// Among expressions.
     Expression,
     /// With an OVER clause.
@@ -38,7 +38,7 @@ pub(super) enum Place {
 }
 
 /// Refuses a call unless the list allows every function that DuckDB could take the name for at this place.
-pub(super) fn judge(name: &str, place: Place) -> Result<(), Refusal> {
+pub(in crate::worker::guard) fn judge(name: &str, place: Place) -> Result<(), Refusal> {
     let name = name.to_lowercase();
     let kinds: &[Kind] = match place {
         Place::Expression => &[Kind::Scalar, Kind::Aggregate, Kind::Syntax],
@@ -65,7 +65,7 @@ pub(super) fn judge(name: &str, place: Place) -> Result<(), Refusal> {
 }
 
 /// Every line of the list.
-pub(super) fn list() -> &'static HashMap<(Kind, &'static str), Ruling> {
+pub(in crate::worker::guard) fn list() -> &'static HashMap<(Kind, &'static str), Ruling> {
     static PARSED: OnceLock<HashMap<(Kind, &'static str), Ruling>> = OnceLock::new();
     PARSED.get_or_init(|| {
         let mut rulings = HashMap::new();

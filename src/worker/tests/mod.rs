@@ -1,5 +1,8 @@
 //! The worker in-process, over socket pairs, with a judge that lets all through.
 
+mod encode;
+mod ingest;
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -14,8 +17,8 @@ use arrow_ipc::reader::{StreamReader, read_record_batch};
 use arrow_ipc::writer::StreamWriter;
 use prost::Message;
 
-use super::control::{DATA_SOCKET, End, serve_judged_by};
-use super::guard::{Parser, Refusal, Scope, Verdict};
+use crate::worker::control::{DATA_SOCKET, End, serve_judged_by};
+use crate::worker::guard::{Parser, Refusal, Scope, Verdict};
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{
     Attach, Cancel, CatalogAttachment, Class, Control, Describe, Described, Done, Event, Failure, Init, Judged, Listing, Mode, Proceed,
@@ -184,6 +187,16 @@ impl TestConnection {
 
     pub fn next(&mut self) -> (FrameHeader, Vec<u8>) {
         read_frame(&mut self.socket).unwrap().expect("the worker closed the connection")
+    }
+
+    /// Reads frames away up to a failure.
+    pub fn reply_to_the_end(&mut self) -> Failure {
+        loop {
+            let (header, payload) = self.next();
+            if header.kind == FrameKind::Failed {
+                return Failure::decode(payload.as_slice()).unwrap();
+            }
+        }
     }
 
     pub fn reply(&mut self, listings: &[Listing]) -> Reply {
@@ -490,6 +503,48 @@ fn the_worker_ends_in_order_while_a_statement_runs() {
     connection.request(&worker, sql, request::Action::Run(Run::default()), &[Class::Read]);
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(worker.end(), End::Orderly);
+}
+
+#[test]
+fn a_stream_that_is_cancelled_leaves_the_connection_usable() {
+    let mut worker = TestWorker::governed();
+    let mut connection = worker.connect();
+    for _ in 0..5 {
+        connection.request(&worker, "SELECT i FROM range(100000000000) t(i)", request::Action::Run(Run::default()), &[Class::Read]);
+        connection.next();
+        let id = connection.id;
+        worker.send(control::Message::Cancel(Cancel { statement_id: id }));
+        assert_eq!(connection.reply_to_the_end().kind(), Kind::Interrupted);
+        worker.event();
+        assert_eq!(connection.run(&worker, "SELECT 42").batch().num_rows(), 1);
+        worker.event();
+    }
+}
+
+#[test]
+fn rows_wait_for_others_only_briefly() {
+    use crate::worker::output::stream::{DataSocket, ResultStream};
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let batch = RecordBatch::try_from_iter(vec![("a", std::sync::Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
+    let socket = DataSocket::new(ours).unwrap();
+    let mut stream = ResultStream::begin(socket, batch.schema_ref(), std::sync::Arc::default()).unwrap();
+    theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    for _ in 0..3 {
+        stream.push(batch.clone()).unwrap();
+    }
+    let kinds: Vec<FrameKind> = (0..2).map(|_| read_frame(&mut theirs).unwrap().unwrap().0.kind).collect();
+    assert_eq!(kinds, [FrameKind::Schema, FrameKind::Batch], "the first rows go out at once");
+    // The other two are held back, and come together though nothing is pushed any more.
+    let began = Instant::now();
+    let (header, payload) = read_frame(&mut theirs).unwrap().unwrap();
+    assert_eq!(decode_batch(header, payload, batch.schema()).num_rows(), 2);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    for _ in 0..2 {
+        stream.push(batch.clone()).unwrap();
+        let (header, payload) = read_frame(&mut theirs).unwrap().unwrap();
+        assert_eq!(decode_batch(header, payload, batch.schema()).num_rows(), 1);
+    }
+    assert_eq!(stream.finish().unwrap(), 5);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::encode::{self, Encoded};
 use crate::wire::{FrameHeader, FrameKind, HEADER_LEN, read_frame, write_message};
@@ -35,6 +37,9 @@ const STALLED_AFTER: Duration = Duration::from_secs(300);
 /// How often a waiting write looks whether the statement was cancelled. Set as the socket's time-out for writing.
 const WRITE_SLICE: Duration = Duration::from_millis(500);
 
+/// How often a waiting read does the same.
+const READ_SLICE: Duration = Duration::from_millis(100);
+
 /// The data socket: whole frames only, and patience with a peer that is slow.
 #[derive(Clone)]
 pub struct DataSocket(Arc<UnixStream>);
@@ -49,6 +54,20 @@ impl DataSocket {
     /// The next frame; `None` when the peer has closed.
     pub fn read(&self) -> io::Result<Option<(FrameHeader, Vec<u8>)>> {
         read_frame(&mut &*self.0)
+    }
+
+    /// Waits until the peer has sent something or has closed; `false` when nobody wants it any longer.
+    pub fn wait_readable(&self, gone: impl Fn() -> bool) -> io::Result<bool> {
+        let slice = Timespec { tv_sec: 0, tv_nsec: i64::from(READ_SLICE.subsec_nanos()) };
+        while !gone() {
+            let mut sockets = [PollFd::new(&*self.0, PollFlags::IN)];
+            match poll(&mut sockets, Some(&slice)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
     }
 
     /// Writes a frame with a message.

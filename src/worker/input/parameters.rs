@@ -12,8 +12,8 @@ use arrow::datatypes::{
 };
 use arrow_ipc::reader::StreamReader;
 
-use super::binding::{Connection, Prepared, Scalar};
-use super::failure::StatementError;
+use crate::worker::binding::{Connection, Prepared, Scalar};
+use crate::worker::failure::StatementError;
 use crate::wire::proto::failure::Kind;
 
 /// The rows of parameters that came with a request: a row an execution.
@@ -66,7 +66,7 @@ pub fn describe(connection: &Connection, statement: &Prepared<'_>) -> Result<Sch
         .map(|at| {
             let (name, logical) = statement.parameter(at);
             let data_type = match logical {
-                Some(logical) => in_milliseconds(super::stream::client_type(&connection.arrow_type(logical)?)),
+                Some(logical) => in_milliseconds(crate::worker::output::stream::client_type(&connection.arrow_type(logical)?)),
                 None => DataType::Utf8,
             };
             Ok(Field::new(name, data_type, true))

@@ -1,21 +1,21 @@
 //! Owns the judging of a query by DuckDB's own syntax tree: it walks every node of the tree, against the allow-lists of `shape` and
-//! `functions`, and fills in the catalog and schema of each table on its way. Refuses to make text; `rebuild` does that from the
+//! `functions`, and fills in the catalog and schema of each table on its way. Refuses to make text; that is made from the
 //! tree that was judged here.
 
 use serde_json::{Map, Value, json};
 
 use super::functions::{self, Place};
-use super::names::{self, Meaning, same};
 use super::shape::{self, Part, Shape};
-use super::{Refusal, Scope};
 use crate::wire::proto;
+use crate::worker::guard::names::{self, Meaning, same};
+use crate::worker::guard::{Refusal, Scope};
 
 type Object = Map<String, Value>;
 type Judgement = Result<(), Refusal>;
 
 /// What a query reads, gathered while its tree is walked.
 #[derive(Debug, Default)]
-pub(super) struct Reads {
+pub(in crate::worker::guard) struct Reads {
     pub tables: Vec<proto::TableName>,
     pub listings: Vec<String>,
     pub time_travel: bool,
@@ -185,7 +185,7 @@ impl Walk<'_> {
         if ["duckdb_", "pg_", "pragma_", "sqlite_", "polynya_"].iter().any(|prefix| lower.starts_with(prefix)) {
             return Err(Refusal::Refused(format!("{} is a system name: give the CTE another one", names::quote(name))));
         }
-        self.ctes.push(lower);
+        self.ctes.push(name.to_owned());
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Walk<'_> {
             ["catalog_name", "schema_name", "table_name"].iter().map(|field| text_of(node, field).to_owned()).filter(|part| !part.is_empty()).collect();
         let travels = node.get("at_clause").is_some_and(|at| !at.is_null());
         if let [name] = parts.as_slice()
-            && self.ctes.iter().any(|cte| *cte == name.to_lowercase())
+            && self.ctes.iter().any(|cte| same(cte, name))
         {
             return if travels { Err(Refusal::Unsupported("AT works on tables, not on CTEs".to_owned())) } else { Ok(()) };
         }
@@ -408,7 +408,7 @@ impl Walk<'_> {
 }
 
 /// The temporary table that holds a listing.
-pub(super) fn listing_table(name: &str) -> String {
+pub(in crate::worker::guard) fn listing_table(name: &str) -> String {
     format!("polynya_listing_{name}")
 }
 
