@@ -276,6 +276,11 @@ impl Program {
         self
     }
 
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
     /// Runs it; it must exit with 0. Gives its output.
     pub fn succeed(mut self) -> String {
         let output = self.command.stdin(Stdio::null()).output().expect("the program");

@@ -432,7 +432,9 @@ impl Client {
         let path = format!("/arrow.flight.protocol.FlightService/{}", text(&call["method"]));
         self.grpc.ready().await.expect("a connection");
         let response = self.grpc.streaming(request, path.parse().expect("a path"), Raw).await?;
-        if let Some(token) = response.metadata().get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ")) {
+        if let Some(token) =
+            response.metadata().get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+        {
             token.clone_into(&mut self.token);
         }
         let (mut stream, mut received) = (response.into_inner(), Vec::new());
@@ -486,7 +488,8 @@ impl Client {
     }
 
     fn refused(&mut self, call: &Value) {
-        let handles = list(&call["responses"]).iter().filter_map(|response| response["body"]["prepared_statement_handle"].as_str());
+        let handles =
+            list(&call["responses"]).iter().filter_map(|response| response["body"]["prepared_statement_handle"].as_str());
         self.handles.extend(handles.map(|handle| (handle.to_owned(), None)));
     }
 
