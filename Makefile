@@ -59,12 +59,12 @@ demo: build ## gateway, data, queries and how to connect (ARGS: see polynya demo
 
 bench: build ## speed and memory at TPC-H scale 1
 	@$(ALL_ENV)
-	$(PYTHON) benches/run.py $(ARGS)
+	"$$POLYNYA_CLIENTS_PYTHON" benches/run.py $(ARGS)
 
 interop: build ## stock clients and foreign catalogs, at larger scale than the tests
 	@$(ALL_ENV)
-	$(PYTHON) tests/interop/run.py $(ARGS)
+	"$$POLYNYA_CLIENTS_PYTHON" tests/interop/run.py $(ARGS)
 
 soak: build ## long runs under load and faults
 	@$(ALL_ENV)
-	$(PYTHON) tests/soak/run.py $(ARGS)
+	"$$POLYNYA_CLIENTS_PYTHON" tests/soak/run.py $(ARGS)

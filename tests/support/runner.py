@@ -1,10 +1,11 @@
-"""What the bench, interop and soak programs share: a gateway of the release binary on port 0, process memory, and the dated page
-under docs/results. Owns no measurement of its own."""
+"""What the bench, interop and soak programs share: a gateway of the release binary on port 0, Iceberg's reference REST server, DuckDB
+itself on the same files, what processes use, and the dated page under docs/results. Owns no measurement of its own."""
 
 import datetime
 import os
 import platform
 import re
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -24,11 +25,7 @@ class Gateway:
         for setting in settings:
             command += ["--set", setting]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True)
-        line = self.process.stdout.readline()
-        found = re.search(r"grpc://\S+", line)
-        if not found:
-            raise SystemExit(f"the gateway did not come up: {line}{Path(self.log.name).read_text()}")
-        self.uri = found.group(0)
+        self.uri = line_with(self.process, r"grpc://\S+", self.log.name)
 
     def __enter__(self):
         return self
@@ -40,6 +37,10 @@ class Gateway:
         except subprocess.TimeoutExpired:
             self.process.kill()
         Path(self.log.name).unlink(missing_ok=True)
+
+    def log_text(self):
+        """What gateway and workers have logged."""
+        return Path(self.log.name).read_text()
 
     def processes(self):
         """The gateway's process id and those of its workers."""
@@ -55,6 +56,63 @@ class Gateway:
     def cpu(self):
         """CPU seconds of gateway and workers together."""
         return sum(cpu_seconds(pid) for pid in self.processes())
+
+
+class ReferenceRest:
+    """Iceberg's own reference REST catalog on SQLite and local files; ends with the `with` block."""
+
+    def __init__(self):
+        self.dir = tempfile.TemporaryDirectory()
+        self.warehouse = f"file://{self.dir.name}/warehouse"
+        self.log = open(f"{self.dir.name}/log", "w+")
+        classpath = os.environ["POLYNYA_ICEBERG_REST_CLASSPATH"]
+        command = ["java", "-Xmx512m", "-cp", classpath, "RestCatalogMain", f"{self.dir.name}/catalog.db", self.warehouse]
+        # It ends when its standard input does.
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.port = line_with(self.process, r"LISTENING \d+", self.log.name).split()[1]
+
+    def settings(self):
+        """`--set` pairs that add it as catalog `rest`, by its token endpoint."""
+        return [
+            "catalogs.rest.type=rest",
+            f"catalogs.rest.uri=http://127.0.0.1:{self.port}",
+            "catalogs.rest.warehouse=main",
+            "catalogs.rest.credentials={type: oauth2, client_id: gateway, client_secret: secret, scope: catalog}",
+            f"catalogs.rest.allowed_locations=['{self.warehouse}']",
+        ]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+        self.dir.cleanup()
+
+
+def line_with(process, pattern, log):
+    """Waits for a line of the process's output with this pattern; gives what matched."""
+    for line in process.stdout:
+        found = re.search(pattern, line)
+        if found:
+            return found.group(0)
+    raise SystemExit(f"{process.args[0]} did not come up: {Path(log).read_text()}")
+
+
+def duckdb_on(lake, schema="bronze"):
+    """DuckDB in this process with a view over each table of a schema of an embedded catalog: the same files, without the gateway."""
+    import duckdb
+
+    own = duckdb.connect(config={"allow_unsigned_extensions": "true"})
+    for extension in ("avro", "httpfs", "iceberg", "tpch"):
+        own.execute(f"LOAD '{os.environ['POLYNYA_EXTENSION_DIR']}/{extension}.duckdb_extension'")
+    for database in Path(lake).glob("*.db"):
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as catalog:
+            sql = "SELECT table_name, metadata_location FROM iceberg_tables WHERE table_namespace = ?"
+            for table, metadata in catalog.execute(sql, [schema]).fetchall():
+                own.execute(f"CREATE VIEW {table} AS FROM iceberg_scan('{metadata.removeprefix('file://')}')")
+    return own
 
 
 def pss(pid):
@@ -73,6 +131,22 @@ def cpu_seconds(pid):
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def handles(pid):
+    """Open file handles of a process; 0 when it has ended."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
+
+
+def threads(pid):
+    """Threads of a process; 0 when it has ended."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 class Peak:
