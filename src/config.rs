@@ -127,6 +127,21 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
         let reason = explain(&error.into_inner().to_string());
         ConfigError::Invalid { path, reason }
     })?;
+    let limits = [
+        ("flight.max_message_bytes", config.flight.max_message_bytes),
+        ("flight.max_statement_bytes", config.flight.max_statement_bytes),
+        ("session.max_sessions", config.session.max_sessions),
+        ("query.listing_loads", config.query.listing_loads),
+        ("pool.max_workers", config.pool.max_workers),
+        ("pool.readers_per_key", config.pool.readers_per_key),
+        ("pool.exclusive_per_key", config.pool.exclusive_per_key),
+        ("pool.max_statements", config.pool.max_statements),
+        ("pool.queue", config.pool.queue),
+        ("pool.threads", config.pool.threads.map_or(1, |threads| threads as usize)),
+    ];
+    if let Some((key, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
+        return Err(ConfigError::Invalid { path: key.to_owned(), reason: "must be at least 1".to_owned() });
+    }
     if !config.catalogs.contains_key(&config.default_catalog) {
         let known: Vec<&str> = config.catalogs.keys().map(CatalogName::as_str).collect();
         return Err(ConfigError::Invalid {
@@ -151,7 +166,10 @@ fn parse(text: &str, place: &str) -> Result<Value, ConfigError> {
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
-    serde_saphyr::from_str(text).map_err(|e| ConfigError::Yaml { place: place.to_owned(), reason: e.to_string() })
+    // Without the piece of text that the parser would show: it may hold a secret.
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|e| ConfigError::Yaml { place: place.to_owned(), reason: e.to_string() })
 }
 
 /// Lays one tree over another.
@@ -273,6 +291,21 @@ mod tests {
         let tree = merged(&sources, std::iter::empty()).expect("merge");
         let shown = redacted(&tree).expect("yaml");
         assert!(!shown.contains("planted-secret") && shown.contains("<redacted>"), "{shown}");
+    }
+
+    #[test]
+    fn an_unreadable_text_is_not_shown() {
+        let variables = [("POLYNYA__AUTH__KEY".to_owned(), "'planted-secret: x".to_owned())];
+        let error = merged(&Sources::default(), variables.into_iter()).expect_err("not YAML").to_string();
+        assert!(error.contains("POLYNYA__AUTH__KEY") && !error.contains("planted"), "{error}");
+    }
+
+    #[test]
+    fn limits_that_would_stop_everything_are_refused() {
+        for key in ["pool.max_workers", "pool.max_statements", "session.max_sessions", "query.listing_loads", "pool.threads"] {
+            let error = with(&[&format!("{key}=0")]).expect_err("a zero").to_string();
+            assert!(error.contains(key) && error.contains("at least 1"), "{error}");
+        }
     }
 
     #[test]

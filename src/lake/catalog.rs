@@ -340,8 +340,11 @@ impl Catalog {
         if dropped.rows_affected() == 0 {
             return Err(LakeError::NoSuchTable(namespace.clone(), table.to_owned()));
         }
-        if let Some(loaded) = loaded {
-            self.purge(&loaded.metadata).await?;
+        // The table is gone; files that stay behind cost disk and nothing else.
+        if let Some(loaded) = loaded
+            && let Err(error) = self.purge(&loaded.metadata).await
+        {
+            tracing::warn!(%namespace, table, %error, "files of a dropped table stay behind");
         }
         Ok(())
     }

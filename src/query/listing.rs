@@ -89,11 +89,12 @@ impl Engine {
     ) -> Result<Vec<(TableRef, Option<Arc<[Column]>>)>, QueryError> {
         let loads = stream::iter(tables).map(async |table| match self.relay().columns(&caller.credential, &table).await {
             Ok(columns) => Ok((table, Some(columns))),
+            // These say something of the catalog, not of the table.
+            Err(
+                error @ (CatalogError::Unreachable { .. } | CatalogError::Timeout { .. } | CatalogError::Unauthorized { .. }),
+            ) => Err(error.into()),
             // A table that cannot be loaded is still listed; asking for it says why.
-            Err(CatalogError::NoSuchTable { .. } | CatalogError::Forbidden { .. }) => {
-                Ok((table, None))
-            }
-            Err(error) => Err(error.into()),
+            Err(_) => Ok((table, None)),
         });
         loads.buffered(self.config().listing_loads.max(1)).try_collect().await
     }

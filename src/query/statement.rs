@@ -211,6 +211,7 @@ enum Answer {
 fn asked(caller: &Caller, sql: &str, allowed: &[Class], action: request::Action) -> Request {
     Request {
         statement_id: 0,
+        timeout_ms: 0,
         sql: sql.to_owned(),
         default_catalog: caller.catalog.to_string(),
         default_schema: caller.schema.clone(),

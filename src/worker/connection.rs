@@ -4,6 +4,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
@@ -116,7 +117,7 @@ impl DataConnection {
 
     fn statement(&mut self, header: FrameHeader, payload: &[u8]) -> io::Result<()> {
         let request = expect_message::<Request>(header, payload, FrameKind::Request)?;
-        let running = self.shared.statements.begin(request.statement_id, self.engine.interrupter());
+        let running = self.shared.statements.begin(request.statement_id, self.engine.interrupter(), timeout(&request));
         let cancelled = running.cancel_flag();
         let ending = self.carry_out(&request, &running);
         // The gateway hears on the control socket that the statement has ended before it may send the next one here.
@@ -171,7 +172,10 @@ impl DataConnection {
                 _ => self.describe(&admitted).map(Ending::Described),
             }
         });
-        listings.drop_from(&self.engine)?;
+        // The statement's own outcome counts: a commit is not undone by this.
+        if let Err(error) = listings.drop_from(&self.engine) {
+            warn!(%error, "a listing stays on its connection");
+        }
         outcome.map_err(|trouble| as_cancelled(trouble, running))
     }
 
@@ -377,10 +381,10 @@ pub fn changed(rows: u64) -> Done {
     Done { rows: 0, affected: rows as i64, session: None }
 }
 
-/// Whatever a cancelled statement ran into, it ended because it was cancelled.
+/// What a cancelled statement ran into, it ran into because it was cancelled; but what a commit came to must be told as it is.
 fn as_cancelled(trouble: Trouble, running: &Running) -> Trouble {
     match trouble {
-        Trouble::Statement(error) if running.is_cancelled() && !error.fatal => interrupted().into(),
+        Trouble::Statement(error) if running.is_cancelled() && !error.fatal && !error.tells_of_a_commit() => interrupted().into(),
         other => other,
     }
 }
@@ -392,6 +396,10 @@ pub fn check_cancelled(running: &Running) -> Result<(), StatementError> {
 
 fn interrupted() -> StatementError {
     StatementError::new(Kind::Interrupted, "the statement was cancelled")
+}
+
+fn timeout(request: &Request) -> Option<Duration> {
+    (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms))
 }
 
 /// A message of the kind that is due.

@@ -1,6 +1,7 @@
 //! Owns what the gateway is told when a statement fails. Refuses to know the wire.
 
 use arrow::error::ArrowError;
+use serde_json::Value;
 
 use super::binding::{EngineError, ErrorKind};
 use crate::wire::proto::failure::Kind;
@@ -24,6 +25,12 @@ impl StatementError {
         Self { kind, message: message.into(), fatal: false }
     }
 
+    /// It says what a commit came to, or that nobody knows.
+    #[must_use]
+    pub fn tells_of_a_commit(&self) -> bool {
+        matches!(self.kind, Kind::OutcomeUnknown | Kind::Conflict)
+    }
+
     /// For the wire.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
@@ -34,6 +41,10 @@ impl StatementError {
 impl From<EngineError> for StatementError {
     fn from(error: EngineError) -> Self {
         let text = error.message.as_str();
+        let answer = match error.kind {
+            ErrorKind::Transaction | ErrorKind::Io | ErrorKind::Configuration => Answer::in_text(text),
+            _ => Answer::default(),
+        };
         let kind = match error.kind {
             ErrorKind::Invalid | ErrorKind::Constraint => Kind::Invalid,
             ErrorKind::Catalog if text.contains("already exists") => Kind::AlreadyExists,
@@ -42,11 +53,13 @@ impl From<EngineError> for StatementError {
             ErrorKind::Permission => Kind::Refused,
             ErrorKind::OutOfMemory => Kind::OutOfMemory,
             ErrorKind::Interrupted => Kind::Interrupted,
-            ErrorKind::Transaction => commit_kind(text),
-            ErrorKind::Io => io_kind(text),
+            ErrorKind::Transaction => answer.kind().unwrap_or_else(|| commit_kind(text)),
+            ErrorKind::Io => answer.kind().unwrap_or_else(|| io_kind(text)),
+            ErrorKind::Configuration => answer.kind().unwrap_or(Kind::Invalid),
             ErrorKind::Fatal | ErrorKind::Other => Kind::Internal,
         };
-        Self { kind, fatal: error.kind == ErrorKind::Fatal, message: without_relay(&error.message) }
+        let message = answer.message().unwrap_or_else(|| without_relay(text));
+        Self { kind, fatal: error.kind == ErrorKind::Fatal, message }
     }
 }
 
@@ -65,30 +78,72 @@ fn without_relay(text: &str) -> String {
     format!("{before}the catalog{}", without_relay(after))
 }
 
-/// A commit that the catalog refused, told by the status that the text of DuckDB's Iceberg extension carries.
-fn commit_kind(text: &str) -> Kind {
-    if text.contains("409") || text.to_ascii_lowercase().contains("conflict") {
-        Kind::Conflict
-    } else if text.contains("403") || text.contains("401") {
-        Kind::Refused
-    } else if text.contains("already exists") {
-        Kind::AlreadyExists
-    } else {
-        Kind::Unreachable
+/// What the catalog answered, as the text of DuckDB's Iceberg extension carries it: the status as `(Conflict_409)` or `(HTTP 403)`,
+/// and the body with the Iceberg REST error.
+#[derive(Debug, Default)]
+struct Answer {
+    status: Option<u16>,
+    /// `error.type` and `error.message` of the body.
+    error: Option<(String, String)>,
+}
+
+impl Answer {
+    fn in_text(text: &str) -> Self {
+        let body = text.find("{\"error\"").map(|at| serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>());
+        let error = body.and_then(|mut values| values.next()?.ok()).and_then(|body| {
+            let field = |name: &str| body["error"][name].as_str().map(str::to_owned);
+            Some((field("type")?, field("message")?))
+        });
+        Self { status: status(text), error }
     }
+
+    fn kind(&self) -> Option<Kind> {
+        let by_type = self.error.as_ref().and_then(|(class, _)| match class.as_str() {
+            "CommitStateUnknownException" => Some(Kind::OutcomeUnknown),
+            "CommitFailedException" => Some(Kind::Conflict),
+            "AlreadyExistsException" => Some(Kind::AlreadyExists),
+            "NamespaceNotEmptyException" => Some(Kind::Precondition),
+            "NoSuchTableException" | "NoSuchNamespaceException" | "NoSuchViewException" => Some(Kind::NotFound),
+            "ForbiddenException" | "NotAuthorizedException" => Some(Kind::Refused),
+            "BadRequestException" | "ValidationException" | "IllegalArgumentException" => Some(Kind::Invalid),
+            _ => None,
+        });
+        by_type.or(match self.status? {
+            400 => Some(Kind::Invalid),
+            401 | 403 => Some(Kind::Refused),
+            404 => Some(Kind::NotFound),
+            409 => Some(Kind::Conflict),
+            501 => Some(Kind::Unsupported),
+            _ => None,
+        })
+    }
+
+    /// The catalog's own words, where it had any.
+    fn message(&self) -> Option<String> {
+        self.error.as_ref().map(|(_, message)| message.clone()).filter(|message| !message.is_empty())
+    }
+}
+
+/// The first `_409)` or `HTTP 409`; digits elsewhere are parts of paths and ids.
+fn status(text: &str) -> Option<u16> {
+    let after = |mark: &str| text.match_indices(mark).find_map(|(at, _)| text.get(at + mark.len()..at + mark.len() + 3)?.parse().ok());
+    let in_parentheses = || {
+        text.match_indices(')').find_map(|(at, _)| {
+            let (before, digits) = text.get(..at)?.rsplit_once('_')?;
+            (digits.len() == 3 && before.ends_with(char::is_alphabetic)).then(|| digits.parse().ok())?
+        })
+    };
+    after("HTTP ").or_else(in_parentheses)
+}
+
+/// A commit that failed without an answer that says how: nobody knows whether it was made.
+fn commit_kind(text: &str) -> Kind {
+    if text.to_ascii_lowercase().contains("conflict") { Kind::Conflict } else { Kind::OutcomeUnknown }
 }
 
 /// A request that the catalog or the object store did not serve.
 fn io_kind(text: &str) -> Kind {
-    if text.contains("403") || text.contains("401") || text.contains("Forbidden") || text.contains("Unauthorized") {
-        Kind::Refused
-    } else if text.contains("404") || text.contains("NoSuch") || text.contains("No files found") {
-        Kind::NotFound
-    } else if text.contains("409") {
-        Kind::Conflict
-    } else {
-        Kind::Unreachable
-    }
+    if text.contains("No files found") { Kind::NotFound } else { Kind::Unreachable }
 }
 
 #[cfg(test)]
@@ -115,6 +170,11 @@ mod tests {
         assert_eq!(kind, Kind::Conflict);
         assert_eq!(message, "TransactionContext Error: Failed to commit: Request to the catalog returned a non-200 status code (Conflict_409).");
         assert_eq!(told("HTTP Error: Could not establish connection").0, Kind::Unreachable);
+        assert_eq!(told("IO Error: cannot open 's3://b/0409-403-404.parquet'").0, Kind::Unreachable);
+        let unknown = "TransactionContext Error: Failed to commit: Request to 'http://127.0.0.1:1/v1/x' returned a non-200 status code \
+                       (BadGateway_502), with reason: Bad Gateway, body: {\"error\":{\"message\":\"cannot tell\",\"type\":\"CommitStateUnknownException\",\"code\":502}}";
+        let (kind, _, message) = told(unknown);
+        assert_eq!((kind, message.as_str()), (Kind::OutcomeUnknown, "cannot tell"));
         assert_eq!(told("HTTP Error: HTTP GET error reading 's3://b/x' (HTTP 403)").0, Kind::Refused);
         assert_eq!(told("Catalog Error: Table with name x does not exist!").0, Kind::NotFound);
         assert_eq!(told("Catalog Error: Table with name \"x\" already exists").0, Kind::AlreadyExists);

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Constraint,
     /// The object store, the catalog or a file.
     Io,
+    /// What the Iceberg extension says of a table or catalog that is not as it should be.
+    Configuration,
     /// The instance is no longer usable.
     Fatal,
     /// Anything else.
@@ -58,6 +60,7 @@ const PREFIXES: &[(&str, ErrorKind)] = &[
     ("Parameter Not Allowed Error", ErrorKind::Invalid),
     ("Object Size Error", ErrorKind::Invalid),
     ("Settings Error", ErrorKind::Invalid),
+    ("Invalid Configuration Error", ErrorKind::Configuration),
     ("Catalog Error", ErrorKind::Catalog),
     ("Not implemented Error", ErrorKind::NotImplemented),
     ("Permission Error", ErrorKind::Permission),

@@ -56,6 +56,10 @@ pub fn serve(parts: Parts<'_>, request: &Request, order: &Ingest, running: &Runn
     });
     let pumped = pumped.map_err(|_| StatementError::new(Kind::Internal, "a panic while rows were read"))?;
     *parts.input_left = !pumped.at_end;
+    if executed.is_ok() && pumped.outcome.is_ok() {
+        // Committed, even if somebody wanted it to stop meanwhile.
+        return Ok(Some(changed(pumped.rows)));
+    }
     check_cancelled(running)?;
     // What went wrong with the rows says more than the statement that missed them.
     pumped.outcome?;
