@@ -164,13 +164,11 @@ impl DataConnection {
         }
         let mut listings = Listings::default();
         let outcome = listings.create(&self.shared.instance, &self.engine, &admitted.listings).map_err(Trouble::from).and_then(|()| {
-            match action {
-                request::Action::Run(run) => {
-                    let done = self.run(&admitted, run, running);
-                    done.map(Ending::Done).map_err(|trouble| self.explained(trouble, &admitted))
-                }
+            let ending = match action {
+                request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
                 _ => self.describe(&admitted).map(Ending::Described),
-            }
+            };
+            ending.map_err(|trouble| self.explained(trouble, &admitted))
         });
         // The statement's own outcome counts: a commit is not undone by this.
         if let Err(error) = listings.drop_from(&self.engine) {

@@ -149,7 +149,7 @@ fn creatable(given: &DataType, path: &str) -> Result<(), StatementError> {
 /// The refusal of a CREATE TABLE AS, with the column whose type it was: DuckDB's Iceberg extension names the type only.
 #[must_use]
 pub fn naming_the_column(error: StatementError, engine: &Connection, sql: &str) -> StatementError {
-    if !error.message.contains("is not a valid Iceberg Type") {
+    if !["is not a valid Iceberg Type", "not supported in Iceberg type"].iter().any(|words| error.message.contains(words)) {
         return error;
     }
     // The query begins behind one of these words; a quoted name may hold them too, but what follows it there is no query.
