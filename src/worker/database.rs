@@ -64,9 +64,10 @@ pub fn attach(instance: &Instance, attach: &Attach) -> EngineResult<()> {
 
 fn attach_one(connection: &Connection, catalog: &CatalogAttachment) -> EngineResult<()> {
     // ACCESS_DELEGATION_MODE: credentials handed out with tables would leak into the instance. REMOVE_FILES_ON_DELETE: the extension
-    // removes the files of a commit that it takes for failed, although the catalog may have applied it.
+    // removes the files of a commit that it takes for failed, although the catalog may have applied it. DEFAULT_SCHEMA: the extension
+    // takes `main` for "the default schema", and without one no table could be made in a schema of that name.
     connection.run(&format!(
-        "ATTACH {} AS {} (TYPE iceberg, ENDPOINT {}, TOKEN {}, ACCESS_DELEGATION_MODE 'none', REMOVE_FILES_ON_DELETE false)",
+        "ATTACH {} AS {} (TYPE iceberg, ENDPOINT {}, TOKEN {}, ACCESS_DELEGATION_MODE 'none', REMOVE_FILES_ON_DELETE false, DEFAULT_SCHEMA 'main')",
         literal(&catalog.name),
         identifier(&catalog.name),
         literal(&catalog.endpoint),
