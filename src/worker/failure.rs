@@ -37,6 +37,7 @@ impl From<EngineError> for StatementError {
         let kind = match error.kind {
             ErrorKind::Invalid | ErrorKind::Constraint => Kind::Invalid,
             ErrorKind::Catalog if text.contains("already exists") => Kind::AlreadyExists,
+            ErrorKind::Catalog if text.contains("can't be altered to type") => Kind::Unsupported,
             ErrorKind::Catalog => Kind::NotFound,
             ErrorKind::NotImplemented => Kind::Unsupported,
             ErrorKind::Permission => Kind::Refused,
@@ -46,7 +47,9 @@ impl From<EngineError> for StatementError {
             ErrorKind::Io => io_kind(text),
             ErrorKind::Fatal | ErrorKind::Other => Kind::Internal,
         };
-        Self { kind, fatal: error.kind == ErrorKind::Fatal, message: without_relay(&error.message) }
+        // Advice to call functions that no client may call.
+        let text = text.split("You can modify Iceberg table properties").next().unwrap_or_default();
+        Self { kind, fatal: error.kind == ErrorKind::Fatal, message: without_relay(text) }
     }
 }
 
