@@ -1,6 +1,6 @@
 //! What must never run, and what the client is told.
 
-use super::super::{MAX_STATEMENT_BYTES, Refusal};
+use super::super::{MAX_STATEMENT_BYTES, Refusal, STACK_BYTES};
 use super::{DuckParser, judged, judged_by};
 
 /// Statements that would reach files, settings, secrets or the instance, or smuggle a second statement. None may pass.
@@ -196,8 +196,35 @@ const HOSTILE: &[&str] = &[
     "DEALLOCATE p",
     "COMMENT ON TABLE t IS 'x'",
     "GRANT ALL ON t TO x",
-    "EXPLAIN SELECT 1",
     "EXPLAIN ANALYZE INSERT INTO t VALUES (1)",
+    "EXPLAIN ANALYZE SELECT 1",
+    "EXPLAIN (FORMAT json, ANALYZE) SELECT 1",
+    "EXPLAIN ANALYZE WITH a AS (SELECT 1) UPDATE t SET x = 1",
+    "EXPLAIN (ANALYZE) DELETE FROM t",
+    "EXPLAIN (FORMAT json, ANALYZE) MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
+    "EXPLAIN (FORMAT html) SELECT 1",
+    "EXPLAIN (VERBOSE) SELECT 1",
+    "EXPLAIN SELECT * FROM read_csv('x')",
+    "EXPLAIN ANALYZE SELECT * FROM read_csv('x')",
+    "EXPLAIN INSERT INTO t SELECT * FROM read_csv('x')",
+    "EXPLAIN COPY t TO 'x'",
+    "EXPLAIN ATTACH 'x'",
+    "EXPLAIN CREATE TABLE t AS SELECT 1",
+    "EXPLAIN DROP TABLE t",
+    "EXPLAIN TRUNCATE t",
+    "EXPLAIN EXPLAIN SELECT 1",
+    "EXPLAIN ANALYZE EXPLAIN ANALYZE DELETE FROM t",
+    "EXPLAIN USE lake",
+    "EXPLAIN",
+    "EXPLAIN ANALYZE",
+    "DESCRIBE SELECT * FROM read_csv('x')",
+    "DESCRIBE INSERT INTO t VALUES (1)",
+    "DESCRIBE COPY t TO 'x'",
+    "DESCRIBE SELECT 1; SELECT 2",
+    "SUMMARIZE SELECT * FROM glob('x')",
+    "SUMMARIZE 'x.csv'",
+    "SUMMARIZE \"x.csv\"",
+    "SUMMARIZE read_csv('x')",
     "CREATE OR REPLACE TABLE t (x INT)",
     "CREATE TEMP TABLE t (x INT)",
     "CREATE VIEW v AS SELECT 1",
@@ -212,8 +239,6 @@ const HOSTILE: &[&str] = &[
     "DROP SECRET s",
     "DROP SCHEMA s CASCADE",
     "DROP TABLE t, u",
-    "DESCRIBE SELECT 1",
-    "SUMMARIZE t",
     "SHOW FUNCTIONS",
     "SHOW VARIABLES",
     "PIVOT t ON y USING sum(x)",
@@ -372,7 +397,6 @@ const MESSAGES: &[(&str, char, &str)] = &[
     ("ALTER VIEW t RENAME TO u", 'u', "ALTER TABLE"),
     ("SET threads = 1", 'r', "clients do not change the workers"),
     ("PREPARE p AS SELECT 1", 'u', "driver"),
-    ("EXPLAIN SELECT 1", 'u', "supported are SELECT"),
     ("PIVOT t ON y USING sum(x)", 'u', "IN list"),
     ("CREATE TABLE t (\"a b\" SMALLINT)", 'u', "column \"a b\" has type SMALLINT, which Iceberg has no type for: use INTEGER"),
     ("CREATE TABLE t (x HUGEINT)", 'u', "use DECIMAL(38, 0)"),
@@ -382,7 +406,9 @@ const MESSAGES: &[(&str, char, &str)] = &[
     ("CREATE TABLE t (x INT[3])", 'u', "use INTEGER[]"),
     ("INSERT INTO t VALUES (1) RETURNING x", 'u', "SELECT"),
     ("CREATE OR REPLACE TABLE t (x INT)", 'u', "drop the table first"),
-    ("DESCRIBE SELECT 1", 'u', "SHOW TABLES"),
+    ("DESCRIBE", 'u', "SHOW TABLES"),
+    ("EXPLAIN ANALYZE DELETE FROM t", 'r', "use EXPLAIN"),
+    ("EXPLAIN CREATE TABLE t (x INT)", 'u', "INSERT, UPDATE, DELETE and MERGE only"),
     ("SHOW FUNCTIONS", 'u', "SHOW TABLES"),
     ("DROP SCHEMA s CASCADE", 'u', "one by one"),
 ];
@@ -402,37 +428,65 @@ fn refusals_say_what_is_wrong_and_what_is_right() {
     }
 }
 
+/// A worker judges on a thread with a large stack.
+fn with_a_workers_stack(test: fn()) {
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(test).unwrap();
+    thread.join().unwrap();
+}
+
 #[test]
 fn huge_and_deep_statements_end_in_an_error() {
-    let mut parser = DuckParser::new();
-    let too_long = format!("SELECT '{}'", "x".repeat(MAX_STATEMENT_BYTES));
-    assert!(matches!(judged(&too_long), Err(Refusal::Refused(_))));
-    for count in [100, 900, 30_000] {
-        let deep = [
-            format!("SELECT {}1", "1+".repeat(count)),
-            format!("SELECT {}1{}", "(SELECT ".repeat(count), ")".repeat(count)),
-            format!("FROM {}t{}", "(FROM ".repeat(count), ")".repeat(count)),
-            format!("SELECT {}true", "NOT ".repeat(count)),
-            format!("SELECT {}1{}", "[".repeat(count), "]".repeat(count)),
-            format!("SELECT 1::INT{}", "[]".repeat(count)),
-            format!("SELECT {}1{}", "abs(".repeat(count), ")".repeat(count)),
-            format!("SELECT {}1{}", "CASE WHEN true THEN 1 ELSE ".repeat(count), " END".repeat(count)),
-            format!("SELECT a{}", "[1]".repeat(count)),
-            format!("FROM t{}", " JOIN t USING (a)".repeat(count)),
-            format!("{}SELECT 1{}", "WITH a AS (".repeat(count), ") SELECT * FROM a".repeat(count)),
-            format!("CREATE TABLE t (x {}INT{})", "STRUCT(a ".repeat(count), ")".repeat(count)),
-            format!("SELECT {}{}1", "/*".repeat(count), "*/".repeat(count)),
-        ];
-        for sql in &deep {
-            match judged_by(&mut parser, sql) {
-                Ok(_) => assert_eq!(count, 100, "{} passed", &sql[..40]),
-                Err(refusal) => assert!(refusal.to_string().len() < 400, "{refusal}"),
+    with_a_workers_stack(|| {
+        let mut parser = DuckParser::new();
+        let too_long = format!("SELECT '{}'", "x".repeat(MAX_STATEMENT_BYTES));
+        assert!(matches!(judged(&too_long), Err(Refusal::Refused(_))));
+        for count in [100, 900, 3_000, 30_000] {
+            let deep = [
+                format!("SELECT {}1", "1+".repeat(count)),
+                format!("SELECT {}1{}", "(SELECT ".repeat(count), ")".repeat(count)),
+                format!("FROM {}t{}", "(FROM ".repeat(count), ")".repeat(count)),
+                format!("SELECT {}true", "NOT ".repeat(count)),
+                format!("SELECT {}1{}", "[".repeat(count), "]".repeat(count)),
+                format!("SELECT 1::INT{}", "[]".repeat(count)),
+                format!("SELECT {}1{}", "abs(".repeat(count), ")".repeat(count)),
+                format!("SELECT {}1{}", "CASE WHEN true THEN 1 ELSE ".repeat(count), " END".repeat(count)),
+                format!("SELECT a{}", "[1]".repeat(count)),
+                format!("FROM t{}", " JOIN t USING (a)".repeat(count)),
+                format!("{}SELECT 1{}", "WITH a AS (".repeat(count), ") SELECT * FROM a".repeat(count)),
+                format!("UPDATE t SET x = {}1", "1+".repeat(count)),
+                format!("DELETE FROM t WHERE {}true{}", "(NOT ".repeat(count), ")".repeat(count)),
+                format!("{}SELECT 1", "EXPLAIN ".repeat(count)),
+                format!("CREATE TABLE t (x {}INT{})", "STRUCT(a ".repeat(count), ")".repeat(count)),
+                format!("SELECT {}{}1", "/*".repeat(count), "*/".repeat(count)),
+            ];
+            for sql in &deep {
+                match judged_by(&mut parser, sql) {
+                    Ok(_) => assert!(count < 1_000, "{} passed", &sql[..40]),
+                    Err(refusal) => assert!(refusal.to_string().len() < 400, "{refusal}"),
+                }
             }
         }
-    }
-    // Long lists are not deep.
-    assert!(judged_by(&mut parser, &format!("SELECT x IN ({}1) FROM t", "1,".repeat(20_000))).is_ok());
-    assert!(judged_by(&mut parser, &format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(2_000))).is_ok());
-    assert!(judged_by(&mut parser, &format!("SELECT x FROM t WHERE {}true", "x = 1 AND ".repeat(2_000))).is_ok());
-    assert!(judged_by(&mut parser, &format!("INSERT INTO t VALUES (1){}", ", (2)".repeat(20_000))).is_ok());
+        // Long lists are not deep.
+        assert!(judged_by(&mut parser, &format!("SELECT x IN ({}1) FROM t", "1,".repeat(20_000))).is_ok());
+        assert!(judged_by(&mut parser, &format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(2_000))).is_ok());
+        assert!(judged_by(&mut parser, &format!("SELECT x FROM t WHERE {}true", "x = 1 AND ".repeat(2_000))).is_ok());
+        assert!(judged_by(&mut parser, &format!("INSERT INTO t VALUES (1){}", ", (2)".repeat(20_000))).is_ok());
+    });
+}
+
+#[test]
+fn five_hundred_chained_operators_pass() {
+    with_a_workers_stack(|| {
+        let mut parser = DuckParser::new();
+        for sql in [
+            format!("SELECT {}1", "1 + ".repeat(500)),
+            format!("SELECT {}'x' FROM t", "x || ".repeat(500)),
+            format!("SELECT {}1", "x - 1 * ".repeat(500)),
+            format!("SELECT * FROM t WHERE {}true", "x = 1 OR ".repeat(500)),
+            format!("INSERT INTO t VALUES ({}1)", "1 + ".repeat(500)),
+            format!("UPDATE t SET x = {}1 WHERE {}'' = ''", "x + ".repeat(500), "y || ".repeat(500)),
+        ] {
+            judged_by(&mut parser, &sql).unwrap_or_else(|refusal| panic!("{}: {refusal}", &sql[..40]));
+        }
+    });
 }
