@@ -17,6 +17,7 @@ use super::binding::{Instance, version};
 use super::connection::{DataConnection, Shared};
 use super::database;
 use super::failure::StatementError;
+use super::guard::STACK_BYTES;
 use super::guard;
 use super::judge::{Bench, JudgeFn};
 use super::statements::Statements;
@@ -202,7 +203,8 @@ impl OpenConnections {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(id, socket.try_clone()?);
         let open = Arc::clone(self);
-        let spawned = thread::Builder::new().name(format!("data-{id}")).spawn(move || {
+        let thread = thread::Builder::new().name(format!("data-{id}")).stack_size(STACK_BYTES);
+        let spawned = thread.spawn(move || {
             let served = catch_unwind(AssertUnwindSafe(|| DataConnection::new(socket, shared).map(DataConnection::serve)));
             match served {
                 Ok(Ok(())) => {}

@@ -48,6 +48,7 @@ impl From<EngineError> for StatementError {
         let kind = match error.kind {
             ErrorKind::Invalid | ErrorKind::Constraint => Kind::Invalid,
             ErrorKind::Catalog if text.contains("already exists") => Kind::AlreadyExists,
+            ErrorKind::Catalog if text.contains("can't be altered to type") => Kind::Unsupported,
             ErrorKind::Catalog => Kind::NotFound,
             ErrorKind::NotImplemented => Kind::Unsupported,
             ErrorKind::Permission => Kind::Refused,
@@ -58,6 +59,8 @@ impl From<EngineError> for StatementError {
             ErrorKind::Configuration => answer.kind().unwrap_or(Kind::Invalid),
             ErrorKind::Fatal | ErrorKind::Other => Kind::Internal,
         };
+        // Advice to call functions that no client may call.
+        let text = text.split("You can modify Iceberg table properties").next().unwrap_or_default();
         let message = answer.message().unwrap_or_else(|| without_relay(text));
         Self { kind, fatal: error.kind == ErrorKind::Fatal, message }
     }

@@ -57,6 +57,37 @@ async fn an_update_by_do_put_runs_once_and_says_how_many_rows() {
 }
 
 #[tokio::test]
+async fn changes_in_place_say_how_many_rows() {
+    let (gateway, mut client) = with_table().await;
+    for (sql, expected) in [
+        ("INSERT INTO lake.bronze.t (id, name) SELECT i, 'n' || i FROM range(10) r(i)", 10),
+        ("UPDATE lake.bronze.t SET name = 'low' WHERE id < 4", 4),
+        ("UPDATE lake.bronze.t SET name = 'none' WHERE id > 100", 0),
+        ("UPDATE lake.bronze.t AS t SET price = s.p FROM (VALUES (1, 1.5), (2, 2.5), (77, 3)) AS s(id, p) WHERE s.id = t.id", 2),
+        ("DELETE FROM lake.bronze.t WHERE id % 5 = 0", 2),
+        ("MERGE INTO lake.bronze.t AS t USING (SELECT i AS id FROM range(8, 14) r(i)) AS s USING (id) \
+          WHEN MATCHED THEN UPDATE SET name = 'merged' WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)", 6),
+        ("TRUNCATE lake.bronze.t", 12),
+    ] {
+        assert_eq!(client.execute_update(sql.to_owned(), None).await.expect(sql), expected, "{sql}");
+    }
+    assert_eq!(gateway.value("SELECT count(*) FROM lake.bronze.t").await, "0");
+}
+
+#[tokio::test]
+async fn a_prepared_update_in_place_runs_once_a_row_of_parameters() {
+    let (gateway, mut client) = with_table().await;
+    gateway.run("INSERT INTO lake.bronze.t (id) SELECT i FROM range(6) r(i)").await;
+    let mut update = client.prepare("UPDATE lake.bronze.t SET name = ? WHERE id = ?".to_owned(), None).await.expect("prepared");
+    assert_eq!(update.parameter_schema().expect("a schema").fields().len(), 2);
+    let rows = record_batch!(("1", Utf8, [Some("a"), None, Some("ä")]), ("2", Int32, [1, 2, 99])).expect("a batch");
+    update.set_parameters(rows).expect("parameters");
+    assert_eq!(update.execute_update().await.expect("executed"), 2);
+    update.close().await.expect("closed");
+    assert_eq!(gateway.value("SELECT string_agg(id || name) FROM lake.bronze.t").await, "1a");
+}
+
+#[tokio::test]
 async fn a_prepared_update_runs_once_a_row_of_parameters() {
     let (gateway, mut client) = with_table().await;
     let mut insert = client.prepare("INSERT INTO lake.bronze.t (id, name) VALUES (?, ?)".to_owned(), None).await.expect("prepared");

@@ -161,6 +161,36 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The client's bytes of an expression, or of what stands behind FROM: up to a comma, a closing bracket or one of these keywords
+    /// outside brackets and CASE, or up to the end. Only for DuckDB's parser, which sees whether they are a whole.
+    pub fn piece(&mut self, what: &str, ends: &[&str]) -> Result<&'a str, Refusal> {
+        let start = *self;
+        let (mut brackets, mut cases) = (0_usize, 0_usize);
+        while !self.at_end() {
+            let word = self.peek_word();
+            let before = self.at.checked_sub(1).and_then(|before| self.tokens.get(before));
+            // Behind a dot every word is the name of a column.
+            let is_name = before.is_some_and(|token| token.is_symbol('.'));
+            let is_distinct_from = word == "FROM" && before.is_some_and(|token| token.is_word("DISTINCT"));
+            if brackets == 0 && cases == 0 && !is_name && !is_distinct_from && ends.contains(&word.as_str()) {
+                break;
+            }
+            match word.as_str() {
+                "," | ")" | "]" | "}" if brackets == 0 && cases == 0 => break,
+                "(" | "[" | "{" => brackets += 1,
+                ")" | "]" | "}" => brackets = brackets.saturating_sub(1),
+                "CASE" if !is_name => cases += 1,
+                "END" if !is_name => cases = cases.saturating_sub(1),
+                _ => {}
+            }
+            self.next();
+        }
+        match self.since(&start) {
+            "" => Err(self.unexpected(what)),
+            text => Ok(text),
+        }
+    }
+
     pub fn unexpected(&self, wanted: &str) -> Refusal {
         Refusal::Syntax(match self.peek() {
             Some(token) => format!("syntax error at or near {:?} (at byte {}): expected {wanted}", &self.sql[token.start..token.end], token.start),

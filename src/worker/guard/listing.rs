@@ -1,25 +1,28 @@
-//! Owns SHOW and DESCRIBE: each becomes a query over the listings that the gateway sends, with the columns that DuckDB's own answer
-//! has. Refuses what only DuckDB's catalog could answer.
+//! Owns SHOW, DESCRIBE and SUMMARIZE: of tables they become a query over the listings that the gateway sends, with the columns that
+//! DuckDB's own answer has; of queries the query is judged. Refuses what only DuckDB's catalog could answer.
 
 use super::grammar::Cursor;
 use super::names::quote_text;
 use super::query::listing_table;
-use super::{Reads, Refusal, Scope, Verdict, verdict};
+use super::{Parser, Reads, Refusal, Scope, Verdict, names, verdict};
 use crate::wire::proto;
 
 /// The forms that there are, for messages.
-const FORMS: &str = "there are SHOW TABLES [FROM schema], SHOW ALL TABLES, SHOW SCHEMAS, SHOW DATABASES, SHOW COLUMNS FROM table and DESCRIBE table";
+const FORMS: &str = "there are SHOW TABLES [FROM schema], SHOW ALL TABLES, SHOW SCHEMAS, SHOW DATABASES, SHOW COLUMNS FROM table, DESCRIBE table | query and SUMMARIZE table | query";
 
 /// Judges a SHOW, DESCRIBE or SUMMARIZE.
-pub(super) fn judge(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
-    let is_show = cursor.peek_word() == "SHOW";
-    if cursor.peek_word() == "SUMMARIZE" {
-        return Err(Refusal::Unsupported(format!("SUMMARIZE is not supported: {FORMS}")));
-    }
+pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+    let word = cursor.peek_word();
     cursor.next();
-    if !is_show {
+    if word != "SHOW" {
         cursor.take_words(&["TABLE"]);
-        return describe(scope, cursor);
+        let is_query = matches!(cursor.peek_word().as_str(), "SELECT" | "WITH" | "FROM" | "VALUES" | "PIVOT" | "UNPIVOT" | "(");
+        return match (word.as_str(), is_query) {
+            ("SUMMARIZE", true) => of_query(parser, scope, "SUMMARIZE", cursor.rest()),
+            ("SUMMARIZE", false) => summarize(parser, scope, cursor),
+            (_, true) => of_query(parser, scope, "DESCRIBE", cursor.rest()),
+            (_, false) => describe(scope, cursor),
+        };
     }
     if cursor.take_words(&["ALL", "TABLES"]) {
         cursor.expect_end()?;
@@ -97,15 +100,8 @@ fn databases(scope: &Scope<'_>) -> Verdict {
 
 /// DESCRIBE of a table. The table counts as read, so that one that isn't there is an error and not an empty answer.
 fn describe(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
-    if matches!(cursor.peek_word().as_str(), "SELECT" | "WITH" | "FROM" | "VALUES" | "(" | "PIVOT" | "INSERT" | "CREATE" | "EXPLAIN" | "") {
-        if cursor.at_end() {
-            return Err(Refusal::Unsupported(format!("DESCRIBE without a table is not supported: {FORMS}")));
-        }
-        if !cursor.peek_word().is_empty() {
-            return Err(Refusal::Unsupported(format!(
-                "DESCRIBE of a query is not supported: a prepared statement tells the columns of its result; {FORMS}"
-            )));
-        }
+    if cursor.at_end() {
+        return Err(Refusal::Unsupported(format!("DESCRIBE without a table is not supported: {FORMS}")));
     }
     let path = cursor.path("the name of a table")?;
     cursor.expect_end()?;
@@ -118,4 +114,19 @@ fn describe(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refus
     let mut verdict = reading(sql, "described");
     verdict.tables.push(table);
     Ok(verdict)
+}
+
+/// DESCRIBE or SUMMARIZE of a query.
+fn of_query(parser: &mut dyn Parser, scope: &Scope<'_>, word: &str, text: &str) -> Result<Verdict, Refusal> {
+    let mut verdict = super::query(parser, scope, text)?;
+    verdict.sql = format!("{word} {}", verdict.sql);
+    Ok(verdict)
+}
+
+/// SUMMARIZE of a table: of the query that reads all of it.
+fn summarize(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+    let path = cursor.path("the name of a table or a query")?;
+    cursor.expect_end()?;
+    let path: Vec<String> = path.iter().map(|part| names::quote(part)).collect();
+    of_query(parser, scope, "SUMMARIZE", &format!("FROM {}", path.join(".")))
 }

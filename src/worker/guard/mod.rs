@@ -7,21 +7,23 @@
 //! - `token`: cuts the text, finds a second statement.
 //! - `query`: judges a query on DuckDB's own syntax tree, writes it out, and checks that the text means the same.
 //! - `names`: what the name of a table means.
-//! - `grammar`, `insert`, `ddl`, `types`, `listing`, `session`: the kinds of statement that DuckDB gives no tree for.
+//! - `grammar`, `writes`, `ddl`, `types`, `explain`, `listing`, `session`: the kinds of statement that DuckDB gives no tree for.
 
 mod ddl;
+mod explain;
 mod grammar;
-mod insert;
 mod listing;
 mod names;
 mod query;
 mod session;
 mod token;
 mod types;
+mod writes;
 
 #[cfg(test)]
 mod tests;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use self::grammar::Cursor;
@@ -31,13 +33,17 @@ use crate::wire::proto;
 /// Longest statement in bytes.
 pub const MAX_STATEMENT_BYTES: usize = 1 << 20;
 
-/// Deepest syntax tree, in levels of JSON lists and objects; an operator or a call takes two. `serde_json` stops at 128 of its own
-/// accord.
-pub const MAX_AST_DEPTH: usize = 128;
+/// Deepest syntax tree, in levels of JSON lists and objects; an operator or a call takes two. DuckDB itself stops at 1,000 nested
+/// expressions.
+pub const MAX_AST_DEPTH: usize = 2_048;
+
+/// The stack that judging needs: each step over a tree is recursive, up to [`MAX_AST_DEPTH`], in DuckDB's reader and writer of trees
+/// as well.
+pub const STACK_BYTES: usize = 32 << 20;
 
 /// The kinds of statement that there are, for messages.
-const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, FROM, INSERT, CREATE SCHEMA, CREATE TABLE, CREATE TABLE AS, DROP TABLE, \
-                         DROP SCHEMA, SHOW, DESCRIBE, USE and SET schema";
+const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, FROM, INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE SCHEMA, CREATE TABLE, \
+                         CREATE TABLE AS, ALTER TABLE, DROP TABLE, DROP SCHEMA, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE, USE and SET schema";
 
 /// DuckDB's parser, reached by `json_serialize_sql` and `json_deserialize_sql`. Neither binds anything.
 pub trait Parser {
@@ -67,12 +73,14 @@ pub struct ParseError {
 /// # Errors
 /// DuckDB's message with the position in bytes; or that the tree is too deep.
 pub fn read_ast(json: &str) -> Result<Value, ParseError> {
-    let ast: Value = serde_json::from_str(json).map_err(|error| ParseError {
-        message: if error.to_string().contains("recursion limit") {
-            "the statement is nested too deeply".to_owned()
-        } else {
-            format!("the statement has a number out of range, or a tree that cannot be read: {error}")
-        },
+    if json_depth(json) > MAX_AST_DEPTH {
+        return Err(ParseError { message: "the statement is nested too deeply".to_owned() });
+    }
+    let mut reader = serde_json::Deserializer::from_str(json);
+    // Its own limit is 128 levels; the one above holds here.
+    reader.disable_recursion_limit();
+    let ast = Value::deserialize(&mut reader).map_err(|error| ParseError {
+        message: format!("the statement has a number out of range, or a tree that cannot be read: {error}"),
     })?;
     if ast.get("error") != Some(&Value::Bool(true)) {
         return Ok(ast);
@@ -80,6 +88,28 @@ pub fn read_ast(json: &str) -> Result<Value, ParseError> {
     let message = ast.get("error_message").and_then(Value::as_str).unwrap_or("syntax error");
     let position = ast.get("position").and_then(Value::as_str).map(|position| format!(" (at byte {position})"));
     Err(ParseError { message: format!("{message}{}", position.unwrap_or_default()) })
+}
+
+/// Levels of lists and objects in a JSON text, read without recursion.
+fn json_depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => while let Some(inside) = bytes.next().filter(|inside| *inside != b'"') {
+                if inside == b'\\' {
+                    bytes.next();
+                }
+            },
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Where a statement runs.
@@ -136,17 +166,24 @@ pub fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, sql: &str) -> Result<Ve
     }
     let tokens = token::statement(sql)?;
     let mut cursor = Cursor::new(sql, &tokens);
-    match cursor.peek_word().as_str() {
-        "WITH" => match grammar::after_with(cursor).as_str() {
-            "INSERT" => insert::judge(parser, scope, &mut cursor),
-            word @ ("UPDATE" | "DELETE" | "MERGE") => Err(unsupported_kind(word)),
-            _ => query(parser, scope, cursor.rest()),
-        },
+    let kind = if cursor.peek_word() == "WITH" { grammar::after_with(cursor) } else { cursor.peek_word() };
+    if matches!(kind.as_str(), "UPDATE" | "DELETE" | "MERGE") && tokens.iter().any(|token| token.is_bare_parameter(sql)) {
+        // Their parts are judged one by one: the parameters get their numbers while they are still together.
+        return judge(parser, scope, &token::numbered(sql, &tokens)?);
+    }
+    match kind.as_str() {
         "SELECT" | "FROM" | "VALUES" | "TABLE" | "PIVOT" | "UNPIVOT" | "(" => query(parser, scope, cursor.rest()),
-        "INSERT" => insert::judge(parser, scope, &mut cursor),
+        "INSERT" => writes::insert(parser, scope, &mut cursor),
+        "UPDATE" => writes::update(parser, scope, &mut cursor),
+        "DELETE" => writes::delete(parser, scope, &mut cursor),
+        "MERGE" => writes::merge(parser, scope, &mut cursor),
+        "TRUNCATE" => writes::truncate(parser, scope, &mut cursor),
+        _ if cursor.peek_word() == "WITH" => query(parser, scope, cursor.rest()),
         "CREATE" => ddl::create(parser, scope, &mut cursor),
+        "ALTER" => ddl::alter(scope, &mut cursor),
         "DROP" => ddl::drop(scope, &mut cursor),
-        "SHOW" | "DESCRIBE" | "DESC" | "SUMMARIZE" => listing::judge(scope, &mut cursor),
+        "SHOW" | "DESCRIBE" | "DESC" | "SUMMARIZE" => listing::judge(parser, scope, &mut cursor),
+        "EXPLAIN" => explain::judge(parser, scope, &mut cursor),
         "USE" | "SET" => session::judge(scope, &mut cursor),
         word => Err(other_kind(parser, word, cursor.rest())),
     }
@@ -166,11 +203,10 @@ fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
 /// For the first word of a statement that is none of the supported kinds. A word that DuckDB doesn't know either is a syntax error
 /// in DuckDB's words.
 fn other_kind(parser: &mut dyn Parser, word: &str, text: &str) -> Refusal {
-    const KNOWN: [&str; 42] = [
-        "ABORT", "ALTER", "ANALYZE", "ATTACH", "BEGIN", "CALL", "CHECKPOINT", "CLUSTER", "COMMENT", "COMMIT", "COPY", "DEALLOCATE", "DECLARE",
-        "DELETE", "DETACH", "DO", "END", "EXECUTE", "EXPLAIN", "EXPORT", "FORCE", "GRANT", "IMPORT", "INSTALL", "LOAD", "LOCK", "MERGE",
-        "PRAGMA", "PREPARE", "REFRESH", "REINDEX", "RELEASE", "RENAME", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "START", "TRUNCATE",
-        "UPDATE", "UPSERT", "VACUUM",
+    const KNOWN: [&str; 36] = [
+        "ABORT", "ANALYZE", "ATTACH", "BEGIN", "CALL", "CHECKPOINT", "CLUSTER", "COMMENT", "COMMIT", "COPY", "DEALLOCATE", "DECLARE",
+        "DETACH", "DO", "END", "EXECUTE", "EXPORT", "FORCE", "GRANT", "IMPORT", "INSTALL", "LOAD", "LOCK",
+        "PRAGMA", "PREPARE", "REFRESH", "REINDEX", "RELEASE", "RENAME", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "START", "UPSERT", "VACUUM",
     ];
     if KNOWN.contains(&word) {
         return unsupported_kind(word);
@@ -185,8 +221,6 @@ fn unsupported_kind(word: &str) -> Refusal {
     let reason = match word {
         "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => "transactions are not supported yet",
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => "prepared statements are made by the client's driver, not in SQL",
-        "UPDATE" | "DELETE" | "MERGE" | "ALTER" | "TRUNCATE" => "changing rows and tables in place is not supported yet",
-        "EXPLAIN" => "plans are not shown yet",
         "COPY" | "EXPORT" | "IMPORT" => "statements do not read or write files: `polynya load` brings a file into a table",
         "ATTACH" | "DETACH" | "INSTALL" | "LOAD" | "PRAGMA" | "SET" | "RESET" | "CALL" | "CHECKPOINT" | "FORCE" | "VACUUM" | "ANALYZE" => {
             let message = format!("{word} is refused: clients do not change the workers; {SUPPORTED}");

@@ -44,6 +44,30 @@ impl Token {
     }
 }
 
+impl Token {
+    /// Whether this is `?` without a number.
+    pub fn is_bare_parameter(&self, sql: &str) -> bool {
+        self.kind == Kind::Parameter && &sql[self.start..self.end] == "?"
+    }
+}
+
+/// The statement with its `?` written as `$1`, `$2`, … from left to right.
+pub(super) fn numbered(sql: &str, tokens: &[Token]) -> Result<String, Refusal> {
+    let mut text = String::with_capacity(sql.len() + tokens.len());
+    let (mut copied, mut number) = (0, 0);
+    for token in tokens.iter().filter(|token| token.kind == Kind::Parameter) {
+        if !token.is_bare_parameter(sql) {
+            return Err(Refusal::Unsupported("parameters are written either all as ? or all as $1, $2, …".to_owned()));
+        }
+        number += 1;
+        text.push_str(&sql[copied..token.start]);
+        text.push_str(&format!("${number} "));
+        copied = token.end;
+    }
+    text.push_str(&sql[copied..]);
+    Ok(text)
+}
+
 /// The tokens of the one statement in `sql`, without semicolons at its end. Two statements and none are refused.
 pub(super) fn statement(sql: &str) -> Result<Vec<Token>, Refusal> {
     let mut tokens = Lexer { sql, at: 0 }.all()?;

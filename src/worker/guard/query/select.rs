@@ -28,6 +28,13 @@ impl Reads {
         }
     }
 
+    /// Adds what another part of the same statement reads.
+    pub fn add(&mut self, other: Self) {
+        other.tables.into_iter().for_each(|table| self.add_table(table));
+        other.listings.iter().for_each(|listing| self.add_listing(listing));
+        self.time_travel |= other.time_travel;
+    }
+
     pub fn add_listing(&mut self, name: &str) {
         if !self.listings.iter().any(|listing| listing == name) {
             self.listings.push(name.to_owned());

@@ -6,6 +6,7 @@ mod mutated;
 mod queries;
 mod refused;
 mod statements;
+mod writes;
 
 use duckdb::{Config, Connection};
 use serde_json::Value;

@@ -1,6 +1,6 @@
 //! What must never run, and what the client is told.
 
-use super::super::{MAX_STATEMENT_BYTES, Refusal};
+use super::super::{MAX_STATEMENT_BYTES, Refusal, STACK_BYTES};
 use super::{DuckParser, judged, judged_by};
 
 /// Statements that would reach files, settings, secrets or the instance, or smuggle a second statement. None may pass.
@@ -194,17 +194,37 @@ const HOSTILE: &[&str] = &[
     "PREPARE p AS SELECT 1",
     "EXECUTE p",
     "DEALLOCATE p",
-    "UPDATE t SET x = 1",
-    "DELETE FROM t",
-    "WITH a AS (SELECT 1) DELETE FROM t",
-    "WITH a AS (SELECT 1) UPDATE t SET x = 1",
-    "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
-    "ALTER TABLE t ADD COLUMN y INT",
-    "TRUNCATE t",
     "COMMENT ON TABLE t IS 'x'",
     "GRANT ALL ON t TO x",
-    "EXPLAIN SELECT 1",
     "EXPLAIN ANALYZE INSERT INTO t VALUES (1)",
+    "EXPLAIN ANALYZE SELECT 1",
+    "EXPLAIN (FORMAT json, ANALYZE) SELECT 1",
+    "EXPLAIN ANALYZE WITH a AS (SELECT 1) UPDATE t SET x = 1",
+    "EXPLAIN (ANALYZE) DELETE FROM t",
+    "EXPLAIN (FORMAT json, ANALYZE) MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
+    "EXPLAIN (FORMAT html) SELECT 1",
+    "EXPLAIN (VERBOSE) SELECT 1",
+    "EXPLAIN SELECT * FROM read_csv('x')",
+    "EXPLAIN ANALYZE SELECT * FROM read_csv('x')",
+    "EXPLAIN INSERT INTO t SELECT * FROM read_csv('x')",
+    "EXPLAIN COPY t TO 'x'",
+    "EXPLAIN ATTACH 'x'",
+    "EXPLAIN CREATE TABLE t AS SELECT 1",
+    "EXPLAIN DROP TABLE t",
+    "EXPLAIN TRUNCATE t",
+    "EXPLAIN EXPLAIN SELECT 1",
+    "EXPLAIN ANALYZE EXPLAIN ANALYZE DELETE FROM t",
+    "EXPLAIN USE lake",
+    "EXPLAIN",
+    "EXPLAIN ANALYZE",
+    "DESCRIBE SELECT * FROM read_csv('x')",
+    "DESCRIBE INSERT INTO t VALUES (1)",
+    "DESCRIBE COPY t TO 'x'",
+    "DESCRIBE SELECT 1; SELECT 2",
+    "SUMMARIZE SELECT * FROM glob('x')",
+    "SUMMARIZE 'x.csv'",
+    "SUMMARIZE \"x.csv\"",
+    "SUMMARIZE read_csv('x')",
     "CREATE OR REPLACE TABLE t (x INT)",
     "CREATE TEMP TABLE t (x INT)",
     "CREATE VIEW v AS SELECT 1",
@@ -219,13 +239,76 @@ const HOSTILE: &[&str] = &[
     "DROP SECRET s",
     "DROP SCHEMA s CASCADE",
     "DROP TABLE t, u",
-    "DESCRIBE SELECT 1",
-    "SUMMARIZE t",
     "SHOW FUNCTIONS",
     "SHOW VARIABLES",
     "PIVOT t ON y USING sum(x)",
     "USE nowhere.x",
     "USE a.b.c",
+    // What would end a part of an UPDATE, DELETE or MERGE early, or put more into it than one.
+    "UPDATE t SET x = 1 FROM read_csv('x')",
+    "UPDATE t SET x = 1 FROM 'x.csv'",
+    "UPDATE t SET x = (SELECT 1 FROM glob('x'))",
+    "UPDATE t SET x = 1 WHERE y IN (SELECT file FROM glob('x'))",
+    "UPDATE t SET x = 1 WHERE y = 1 UNION SELECT 1",
+    "UPDATE t SET x = 1 WHERE true LIMIT 1",
+    "UPDATE t SET x = 1 WHERE true ORDER BY (SELECT 1 FROM glob('x'))",
+    "UPDATE t SET x = 1 FROM u WHERE true GROUP BY 1",
+    "UPDATE t SET x = 1 FROM u LIMIT 1",
+    "UPDATE t SET x = 1 FROM u UNION SELECT 1",
+    "UPDATE t SET x = 1 y",
+    "UPDATE t SET x = 1 AS y",
+    "UPDATE t SET x = *",
+    "UPDATE t SET x = COLUMNS(*)",
+    "UPDATE t SET x = DISTINCT y",
+    "UPDATE t SET x = 1 INTO u",
+    "UPDATE t SET x = 1 USING SAMPLE 1",
+    "UPDATE t SET x = 1 WHERE",
+    "UPDATE t SET x = ",
+    "UPDATE t SET x = 1,",
+    "UPDATE t SET x = 1) WHERE (true",
+    "UPDATE t SET x = CASE WHERE true THEN 1 END",
+    "UPDATE 'x.csv' SET x = 1",
+    "UPDATE \"x.csv\" SET x = 1",
+    "UPDATE information_schema.tables SET x = 1",
+    "UPDATE temp.main.polynya_listing_tables SET x = 1",
+    "UPDATE ONLY t SET x = 1",
+    "WITH a AS (FROM read_csv('x')) UPDATE t SET x = 1",
+    "WITH a AS (SELECT 1) UPDATE t SET x = 1; SELECT 1",
+    "WITH a AS (SELECT 1) TRUNCATE t; SELECT 1",
+    "DELETE FROM t USING glob('x')",
+    "DELETE FROM t WHERE EXISTS (FROM glob('x'))",
+    "DELETE FROM t WHERE CURRENT OF c",
+    "DELETE FROM t RETURNING *",
+    "DELETE FROM pg_catalog.pg_class",
+    "TRUNCATE t, u",
+    "TRUNCATE 'x.csv'",
+    "TRUNCATE t CASCADE",
+    "MERGE INTO t USING glob('x') AS g ON true WHEN MATCHED THEN DELETE",
+    "MERGE INTO t USING 'x.csv' ON true WHEN MATCHED THEN DELETE",
+    "MERGE INTO t USING u ON (SELECT true FROM glob('x')) WHEN MATCHED THEN DELETE",
+    "MERGE INTO t USING u ON true WHEN MATCHED AND (SELECT true FROM glob('x')) THEN DELETE",
+    "MERGE INTO t USING u ON true WHEN MATCHED THEN UPDATE SET x = (SELECT 1 FROM glob('x'))",
+    "MERGE INTO t USING u ON true WHEN NOT MATCHED THEN INSERT VALUES ((SELECT 1 FROM glob('x')))",
+    "MERGE INTO t USING u ON true WHEN NOT MATCHED THEN INSERT SELECT 1",
+    "MERGE INTO t USING u ON true WHEN MATCHED THEN ERROR (SELECT file FROM glob('x'))",
+    "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE RETURNING x",
+    "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE; SELECT 1",
+    "MERGE INTO t USING (COPY u TO 'x') ON true WHEN MATCHED THEN DELETE",
+    "ALTER TABLE t ADD COLUMN x INT DEFAULT (SELECT 1 FROM glob('x'))",
+    "ALTER TABLE t ALTER x TYPE BIGINT USING (SELECT 1 FROM glob('x'))",
+    "ALTER TABLE t ALTER x SET DEFAULT 1",
+    "ALTER TABLE t ALTER x SET NOT NULL",
+    "ALTER TABLE t ADD PRIMARY KEY (x)",
+    "ALTER TABLE t ADD COLUMN x INT, DROP COLUMN y",
+    "ALTER TABLE t RENAME TO \"x/y\"",
+    "ALTER TABLE t RENAME TO parquet",
+    "ALTER TABLE t RENAME TO s.u",
+    "ALTER TABLE t SET SCHEMA s",
+    "ALTER TABLE t SET ('write.data.path' = 's3://elsewhere')",
+    "ALTER TABLE t SET PARTITIONED BY (read_text('x'))",
+    "ALTER TABLE 'x.csv' ADD COLUMN x INT",
+    "ALTER DATABASE lake SET ALIAS TO x",
+    "ALTER SCHEMA s RENAME TO u",
     // Forms of the kinds that there are.
     "INSERT OR REPLACE INTO t VALUES (1)",
     "INSERT OR IGNORE INTO t VALUES (1)",
@@ -293,10 +376,27 @@ const MESSAGES: &[(&str, char, &str)] = &[
     ("SELECT 1e400", 's', "out of range"),
     ("INSERT INTO t VALUES (1", 's', "syntax error"),
     ("BEGIN", 'u', "transactions are not supported yet"),
-    ("UPDATE t SET x = 1", 'u', "supported are SELECT"),
+    ("COMMENT ON TABLE t IS 'x'", 'u', "supported are SELECT"),
+    ("UPDATE t SET (x, y) = (1, 2)", 'u', "each by itself"),
+    ("UPDATE t SET x.y = 1", 'u', "as a whole"),
+    ("UPDATE t SET x = DEFAULT", 'u', "write NULL"),
+    ("UPDATE t SET x = 1 RETURNING x", 'u', "by a SELECT"),
+    ("UPDATE t SET x = ? WHERE y = $1", 'u', "all as ?"),
+    ("UPDATE t SET x = (1", 's', "syntax error"),
+    ("UPDATE t SET x", 's', "expected \"=\""),
+    ("DELETE t", 's', "expected DELETE FROM"),
+    ("MERGE INTO t USING u JOIN v ON u.x = v.x ON t.x = u.x WHEN MATCHED THEN DELETE", 'u', "one query in parentheses"),
+    ("MERGE INTO t USING u ON true", 's', "WHEN MATCHED"),
+    ("MERGE INTO t USING u ON true WHEN MATCHED THEN EXPLODE", 's', "DO NOTHING"),
+    ("ALTER TABLE t ADD COLUMN x SMALLINT", 'u', "use INTEGER"),
+    ("ALTER TABLE t ADD COLUMN x STRUCT(y INT)", 'u', "CREATE TABLE AS"),
+    ("ALTER TABLE t ADD COLUMN x INT DEFAULT 3", 'u', "UPDATE"),
+    ("ALTER TABLE t SET SORTED BY (x)", 'u', "ORDER BY"),
+    ("ALTER TABLE t SET ('a' = 'b')", 'u', "CREATE TABLE"),
+    ("ALTER TABLE t ALTER x TYPE BIGINT USING x + 1", 'u', "widened"),
+    ("ALTER VIEW t RENAME TO u", 'u', "ALTER TABLE"),
     ("SET threads = 1", 'r', "clients do not change the workers"),
     ("PREPARE p AS SELECT 1", 'u', "driver"),
-    ("EXPLAIN SELECT 1", 'u', "supported are SELECT"),
     ("PIVOT t ON y USING sum(x)", 'u', "IN list"),
     ("CREATE TABLE t (\"a b\" SMALLINT)", 'u', "column \"a b\" has type SMALLINT, which Iceberg has no type for: use INTEGER"),
     ("CREATE TABLE t (x HUGEINT)", 'u', "use DECIMAL(38, 0)"),
@@ -306,7 +406,9 @@ const MESSAGES: &[(&str, char, &str)] = &[
     ("CREATE TABLE t (x INT[3])", 'u', "use INTEGER[]"),
     ("INSERT INTO t VALUES (1) RETURNING x", 'u', "SELECT"),
     ("CREATE OR REPLACE TABLE t (x INT)", 'u', "drop the table first"),
-    ("DESCRIBE SELECT 1", 'u', "SHOW TABLES"),
+    ("DESCRIBE", 'u', "SHOW TABLES"),
+    ("EXPLAIN ANALYZE DELETE FROM t", 'r', "use EXPLAIN"),
+    ("EXPLAIN CREATE TABLE t (x INT)", 'u', "INSERT, UPDATE, DELETE and MERGE only"),
     ("SHOW FUNCTIONS", 'u', "SHOW TABLES"),
     ("DROP SCHEMA s CASCADE", 'u', "one by one"),
 ];
@@ -326,37 +428,65 @@ fn refusals_say_what_is_wrong_and_what_is_right() {
     }
 }
 
+/// A worker judges on a thread with a large stack.
+fn with_a_workers_stack(test: fn()) {
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(test).unwrap();
+    thread.join().unwrap();
+}
+
 #[test]
 fn huge_and_deep_statements_end_in_an_error() {
-    let mut parser = DuckParser::new();
-    let too_long = format!("SELECT '{}'", "x".repeat(MAX_STATEMENT_BYTES));
-    assert!(matches!(judged(&too_long), Err(Refusal::Refused(_))));
-    for count in [100, 900, 30_000] {
-        let deep = [
-            format!("SELECT {}1", "1+".repeat(count)),
-            format!("SELECT {}1{}", "(SELECT ".repeat(count), ")".repeat(count)),
-            format!("FROM {}t{}", "(FROM ".repeat(count), ")".repeat(count)),
-            format!("SELECT {}true", "NOT ".repeat(count)),
-            format!("SELECT {}1{}", "[".repeat(count), "]".repeat(count)),
-            format!("SELECT 1::INT{}", "[]".repeat(count)),
-            format!("SELECT {}1{}", "abs(".repeat(count), ")".repeat(count)),
-            format!("SELECT {}1{}", "CASE WHEN true THEN 1 ELSE ".repeat(count), " END".repeat(count)),
-            format!("SELECT a{}", "[1]".repeat(count)),
-            format!("FROM t{}", " JOIN t USING (a)".repeat(count)),
-            format!("{}SELECT 1{}", "WITH a AS (".repeat(count), ") SELECT * FROM a".repeat(count)),
-            format!("CREATE TABLE t (x {}INT{})", "STRUCT(a ".repeat(count), ")".repeat(count)),
-            format!("SELECT {}{}1", "/*".repeat(count), "*/".repeat(count)),
-        ];
-        for sql in &deep {
-            match judged_by(&mut parser, sql) {
-                Ok(_) => assert_eq!(count, 100, "{} passed", &sql[..40]),
-                Err(refusal) => assert!(refusal.to_string().len() < 400, "{refusal}"),
+    with_a_workers_stack(|| {
+        let mut parser = DuckParser::new();
+        let too_long = format!("SELECT '{}'", "x".repeat(MAX_STATEMENT_BYTES));
+        assert!(matches!(judged(&too_long), Err(Refusal::Refused(_))));
+        for count in [100, 900, 3_000, 30_000] {
+            let deep = [
+                format!("SELECT {}1", "1+".repeat(count)),
+                format!("SELECT {}1{}", "(SELECT ".repeat(count), ")".repeat(count)),
+                format!("FROM {}t{}", "(FROM ".repeat(count), ")".repeat(count)),
+                format!("SELECT {}true", "NOT ".repeat(count)),
+                format!("SELECT {}1{}", "[".repeat(count), "]".repeat(count)),
+                format!("SELECT 1::INT{}", "[]".repeat(count)),
+                format!("SELECT {}1{}", "abs(".repeat(count), ")".repeat(count)),
+                format!("SELECT {}1{}", "CASE WHEN true THEN 1 ELSE ".repeat(count), " END".repeat(count)),
+                format!("SELECT a{}", "[1]".repeat(count)),
+                format!("FROM t{}", " JOIN t USING (a)".repeat(count)),
+                format!("{}SELECT 1{}", "WITH a AS (".repeat(count), ") SELECT * FROM a".repeat(count)),
+                format!("UPDATE t SET x = {}1", "1+".repeat(count)),
+                format!("DELETE FROM t WHERE {}true{}", "(NOT ".repeat(count), ")".repeat(count)),
+                format!("{}SELECT 1", "EXPLAIN ".repeat(count)),
+                format!("CREATE TABLE t (x {}INT{})", "STRUCT(a ".repeat(count), ")".repeat(count)),
+                format!("SELECT {}{}1", "/*".repeat(count), "*/".repeat(count)),
+            ];
+            for sql in &deep {
+                match judged_by(&mut parser, sql) {
+                    Ok(_) => assert!(count < 1_000, "{} passed", &sql[..40]),
+                    Err(refusal) => assert!(refusal.to_string().len() < 400, "{refusal}"),
+                }
             }
         }
-    }
-    // Long lists are not deep.
-    assert!(judged_by(&mut parser, &format!("SELECT x IN ({}1) FROM t", "1,".repeat(20_000))).is_ok());
-    assert!(judged_by(&mut parser, &format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(2_000))).is_ok());
-    assert!(judged_by(&mut parser, &format!("SELECT x FROM t WHERE {}true", "x = 1 AND ".repeat(2_000))).is_ok());
-    assert!(judged_by(&mut parser, &format!("INSERT INTO t VALUES (1){}", ", (2)".repeat(20_000))).is_ok());
+        // Long lists are not deep.
+        assert!(judged_by(&mut parser, &format!("SELECT x IN ({}1) FROM t", "1,".repeat(20_000))).is_ok());
+        assert!(judged_by(&mut parser, &format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(2_000))).is_ok());
+        assert!(judged_by(&mut parser, &format!("SELECT x FROM t WHERE {}true", "x = 1 AND ".repeat(2_000))).is_ok());
+        assert!(judged_by(&mut parser, &format!("INSERT INTO t VALUES (1){}", ", (2)".repeat(20_000))).is_ok());
+    });
+}
+
+#[test]
+fn five_hundred_chained_operators_pass() {
+    with_a_workers_stack(|| {
+        let mut parser = DuckParser::new();
+        for sql in [
+            format!("SELECT {}1", "1 + ".repeat(500)),
+            format!("SELECT {}'x' FROM t", "x || ".repeat(500)),
+            format!("SELECT {}1", "x - 1 * ".repeat(500)),
+            format!("SELECT * FROM t WHERE {}true", "x = 1 OR ".repeat(500)),
+            format!("INSERT INTO t VALUES ({}1)", "1 + ".repeat(500)),
+            format!("UPDATE t SET x = {}1 WHERE {}'' = ''", "x + ".repeat(500), "y || ".repeat(500)),
+        ] {
+            judged_by(&mut parser, &sql).unwrap_or_else(|refusal| panic!("{}: {refusal}", &sql[..40]));
+        }
+    });
 }

@@ -1,12 +1,12 @@
 //! Owns INSERT: its target and columns are read here, its query is judged like any other, and the two are joined anew. Refuses what
 //! would need the old rows: OR REPLACE, ON CONFLICT, RETURNING.
 
-use super::grammar::{self, Cursor};
-use super::{Parser, Refusal, Scope, Verdict, names, query};
 use crate::wire::proto;
+use crate::worker::guard::grammar::{self, Cursor};
+use crate::worker::guard::{Parser, Refusal, Scope, Verdict, names, query};
 
 /// Judges `[WITH …] INSERT INTO table [(columns)] [BY NAME | BY POSITION] query`.
-pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+pub(in crate::worker::guard) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
     let start = *cursor;
     let with = if cursor.peek_word() == "WITH" {
         grammar::skip_with(cursor);

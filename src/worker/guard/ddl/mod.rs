@@ -1,6 +1,9 @@
 //! Owns CREATE SCHEMA, CREATE TABLE, CREATE TABLE AS, DROP TABLE and DROP SCHEMA, by a strict grammar. Refuses what Iceberg or
-//! DuckDB's extension for it cannot do, and options that would move a table's files.
+//! DuckDB's extension for it cannot do, and options that would move a table's files. `alter` owns ALTER TABLE.
 
+mod alter;
+
+pub(super) use self::alter::judge as alter;
 use super::grammar::Cursor;
 use super::token::Kind;
 use super::{Parser, Reads, Refusal, SUPPORTED, Scope, Verdict, names, query, types, verdict};
@@ -151,9 +154,13 @@ fn partitions(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
     }
     let items = cursor.list(partition)?;
     if cursor.peek_word() == "SORTED" {
-        return Err(unsupported("SORTED BY", "sort the query with ORDER BY"));
+        return Err(no_sorting());
     }
     Ok(format!(" PARTITIONED BY ({})", items.join(", ")))
+}
+
+fn no_sorting() -> Refusal {
+    unsupported("SORTED BY", "sort the query with ORDER BY")
 }
 
 fn partition(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
