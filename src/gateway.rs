@@ -104,7 +104,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
         machine_memory: machine_memory(),
         machine_cores: std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(2)),
     };
-    let pool = Pool::start(config.pool, environment, leases, tasks.clone(), stop_workers.clone());
+    let pool = Pool::start(config.pool, environment, leases, tasks.clone(), stop_workers.clone())?;
     let engine = Engine::new(config.query, pool, relay);
 
     let auth = Authenticator::new(&config.auth)?;

@@ -27,6 +27,8 @@ pub enum PoolError {
     Start {
         /// What it said.
         reason: String,
+        /// Its process ended by itself; another attempt may go better.
+        ended: bool,
     },
     /// The worker died, was killed, or closed the connection.
     #[error("the worker process that ran the statement was lost: {reason}")]

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::connection::{self, Replies, Reply, Requests};
 use super::error::PoolError;
@@ -21,6 +22,8 @@ enum Phase {
     Asked(u64),
     /// The connection broke: neither it nor the statement can be trusted.
     Broken(u64),
+    /// The statement outlived its time while nobody looked, and the slot is gone.
+    Released,
 }
 
 /// A slot on a worker, with a data connection of its own.
@@ -33,14 +36,21 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes over a slot that was taken already; without a connection the slot is given back.
-    pub(super) async fn open(pool: Arc<Inner>, worker: Arc<Worker>) -> Result<Self, PoolError> {
+    /// Takes over a slot that was taken already. `None` when the worker takes no connection any more; the slot is given back.
+    pub(super) async fn open(pool: Arc<Inner>, worker: Arc<Worker>) -> Option<Self> {
         let mut lease = Self { pool, worker, connection: None, phase: Phase::Free };
         lease.connection = match lease.worker.take_connection() {
             Some(connection) => Some(connection),
-            None => Some(connection::open(&lease.worker.socket).await.map_err(|e| lost(&e))?),
+            None => match connection::open(&lease.worker.socket).await {
+                Ok(connection) => Some(connection),
+                Err(error) => {
+                    tracing::debug!(worker = lease.worker.id, %error, "a worker took no connection");
+                    lease.worker.doubt();
+                    return None;
+                }
+            },
         };
-        Ok(lease)
+        Some(lease)
     }
 
     /// The worker's number, for the log.
@@ -49,17 +59,18 @@ impl Lease {
         self.worker.id
     }
 
-    /// Sends a statement; its id is set here. On an exclusive worker the terms hold until it has ended.
+    /// Sends a statement; its id is set here. On an exclusive worker the terms hold until it has ended. At `expires` it is cancelled
+    /// even if nobody reads its answer.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub async fn ask(&mut self, mut request: Request, terms: LeaseTerms) -> Result<(), PoolError> {
+    pub async fn ask(&mut self, mut request: Request, terms: LeaseTerms, expires: Instant) -> Result<(), PoolError> {
         let id = self.pool.next_number();
         request.statement_id = id;
         if self.worker.key.class == WorkerClass::Exclusive {
             self.pool.leases.grant(&self.worker.token, terms);
         }
-        self.worker.began(id);
+        self.worker.began(id, expires);
         self.phase = Phase::Asked(id);
         let sent = self.requests()?.message(FrameKind::Request, &request).await;
         self.checked(sent)
@@ -144,10 +155,12 @@ impl Lease {
     }
 
     fn free(&mut self) {
-        if let Phase::Asked(id) | Phase::Broken(id) = self.phase {
-            self.worker.forget_statement(id);
-        }
-        self.phase = Phase::Free;
+        let holds_slot = match self.phase {
+            Phase::Asked(id) | Phase::Broken(id) => self.worker.forget_statement(id),
+            Phase::Free => true,
+            Phase::Released => false,
+        };
+        self.phase = if holds_slot { Phase::Free } else { Phase::Released };
     }
 
     fn checked<T>(&mut self, result: io::Result<T>) -> Result<T, PoolError> {
@@ -156,7 +169,8 @@ impl Lease {
                 self.phase = Phase::Broken(id);
             }
             self.connection = None;
-            lost(&error)
+            self.worker.doubt();
+            PoolError::Lost { reason: error.to_string() }
         })
     }
 }
@@ -166,6 +180,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         match self.phase {
             Phase::Free => self.worker.give_back(self.connection.take()),
+            Phase::Released => {}
             Phase::Asked(id) | Phase::Broken(id) => {
                 // Closed before the cancel is sent: a worker that writes rows then stops at its next write.
                 self.connection = None;
@@ -173,8 +188,4 @@ impl Drop for Lease {
             }
         }
     }
-}
-
-fn lost(error: &io::Error) -> PoolError {
-    PoolError::Lost { reason: error.to_string() }
 }

@@ -9,6 +9,7 @@ pub mod connection;
 mod error;
 mod lease;
 mod process;
+mod run_dir;
 mod worker;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::process::Fresh;
+use self::run_dir::RunRoot;
 use self::worker::{Retired, Worker};
 use crate::names::{CatalogName, CredentialId};
 use crate::relay::lease::{Leases, WorkerGrant};
@@ -35,6 +37,12 @@ pub const EXTENSIONS: [&str; 4] = ["avro", "httpfs", "iceberg", "icu"];
 
 /// Share of the machine's memory that workers get when the config says nothing, in percent.
 const DEFAULT_MEMORY_PERCENT: u64 = 60;
+
+/// How often a worker is started anew whose process ends while it starts.
+const START_ATTEMPTS: u32 = 3;
+
+/// How often spares are looked after that have ended, or could not be started.
+const SPARES_EVERY: Duration = Duration::from_secs(5);
 
 /// What runs on a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +86,7 @@ pub struct Pool(Arc<Inner>);
 struct Inner {
     config: Config,
     environment: Environment,
+    run_root: Arc<RunRoot>,
     leases: Arc<dyn Leases>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -109,8 +118,9 @@ impl State {
         self.workers.len() + self.spares.len() + self.spares_starting + self.starting.values().sum::<usize>()
     }
 
+    /// Workers that take statements of this key, or soon will.
     fn of_key(&self, key: &WorkerKey) -> usize {
-        self.workers.iter().filter(|w| w.key == *key).count() + self.starting.get(key).copied().unwrap_or(0)
+        self.workers.iter().filter(|w| w.key == *key && w.load().is_some()).count() + self.starting.get(key).copied().unwrap_or(0)
     }
 }
 
@@ -126,17 +136,24 @@ enum Found {
 
 impl Pool {
     /// A pool; its spares start in the background on `tasks`, and everything ends when `stop` is cancelled.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When workers can have no directory in `run_root`.
     pub fn start(
         config: Config,
         environment: Environment,
         leases: Arc<dyn Leases>,
         tasks: TaskTracker,
         stop: CancellationToken,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
+        let run_root = RunRoot::create(&environment.run_root).map_err(|error| {
+            let reason = format!("no directory can be made in {} (pool.run_dir): {error}", environment.run_root.display());
+            std::io::Error::new(error.kind(), reason)
+        })?;
         let inner = Arc::new(Inner {
             config,
             environment,
+            run_root,
             leases,
             tasks,
             stop,
@@ -144,13 +161,17 @@ impl Pool {
             changed: Notify::new(),
             next_number: AtomicU64::new(1),
         });
-        inner.replenish();
-        let drained = Arc::clone(&inner);
+        let kept = Arc::clone(&inner);
         inner.tasks.spawn(async move {
-            drained.stop.cancelled().await;
-            drained.drain();
+            let mut tick = tokio::time::interval(SPARES_EVERY);
+            loop {
+                tokio::select! {
+                    _ = tick.tick() => kept.replenish(),
+                    () = kept.stop.cancelled() => return kept.drain().await,
+                }
+            }
         });
-        Self(inner)
+        Ok(Self(inner))
     }
 
     /// A slot on a worker of this key: at once, after waiting in the queue, or on a worker started for it.
@@ -161,10 +182,16 @@ impl Pool {
         let _place = QueuePlace::take(&self.0)?;
         let began = Instant::now();
         let limit = self.0.config.queue_timeout;
-        match tokio::time::timeout(limit, self.0.wait_for_slot(key)).await {
-            Ok(worker) => Lease::open(Arc::clone(&self.0), worker?).await,
-            Err(_) => Err(PoolError::QueueTimeout { waited: began.elapsed() }),
-        }
+        let lease = async {
+            loop {
+                let worker = self.0.wait_for_slot(key).await?;
+                // One that takes no connection is not found again: the statement has reached nobody, and goes to the next.
+                if let Some(lease) = Lease::open(Arc::clone(&self.0), worker).await {
+                    return Ok(lease);
+                }
+            }
+        };
+        tokio::time::timeout(limit, lease).await.unwrap_or_else(|_| Err(PoolError::QueueTimeout { waited: began.elapsed() }))
     }
 
     /// Workers that are attached and in use, for tests and for the log.
@@ -239,7 +266,7 @@ impl Inner {
                 Found::Place => {
                     let start = self.tasks.spawn(Arc::clone(self).start_worker(key.clone()));
                     // The start goes on if this caller leaves; its worker then serves the next one.
-                    start.await.map_err(|e| PoolError::Start { reason: e.to_string() })??;
+                    start.await.map_err(|e| PoolError::Start { reason: e.to_string(), ended: false })??;
                 }
                 Found::Nothing => tokio::select! {
                     () = changed => {}
@@ -251,8 +278,9 @@ impl Inner {
 
     fn find(&self, key: &WorkerKey) -> Found {
         let mut state = self.state();
-        let least_loaded = state.workers.iter().filter(|w| w.key == *key).min_by_key(|w| w.running()).cloned();
-        if let Some(worker) = least_loaded
+        let of_key = state.workers.iter().filter(|w| w.key == *key);
+        let least_loaded = of_key.filter_map(|w| Some((w.load()?, w))).min_by_key(|(load, _)| *load);
+        if let Some(worker) = least_loaded.map(|(_, worker)| Arc::clone(worker))
             && worker.take_slot(self.slots(key.class))
         {
             let grow = worker.running() > 1 && self.take_place(&mut state, key);
@@ -272,7 +300,7 @@ impl Inner {
             let idle = state.workers.iter().filter(|w| w.key != *key && w.running() == 0).min_by_key(|w| w.last_used()).cloned();
             if let Some(worker) = idle {
                 // Its place is free when its process has ended; `forget` wakes the waiters then.
-                worker.retire(Retired::Evicted);
+                worker.retire_unused(Retired::Evicted);
             }
             return false;
         }
@@ -296,7 +324,12 @@ impl Inner {
         if let Some(count) = state.starting.get_mut(&key) {
             *count -= 1;
         }
-        let result = started.map(|worker| state.workers.push(worker));
+        let result = started.map(|worker| {
+            if self.stop.is_cancelled() {
+                worker.retire(Retired::Drained);
+            }
+            state.workers.push(worker);
+        });
         drop(state);
         self.changed.notify_waiters();
         self.replenish();
@@ -304,8 +337,22 @@ impl Inner {
     }
 
     async fn attached(self: &Arc<Self>, key: &WorkerKey) -> Result<Arc<Worker>, PoolError> {
+        let mut attempts = START_ATTEMPTS;
+        loop {
+            let spare = self.state().spares.pop();
+            // A spare may have ended long ago, which says nothing of a new one.
+            attempts -= u32::from(spare.is_none());
+            match self.attach_one(key, spare).await {
+                Err(PoolError::Start { reason, ended: true }) if attempts > 0 => {
+                    tracing::warn!(reason, "a worker is started again");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attach_one(self: &Arc<Self>, key: &WorkerKey, spare: Option<Fresh>) -> Result<Arc<Worker>, PoolError> {
         let began = Instant::now();
-        let spare = self.state().spares.pop();
         let mut fresh = match spare {
             Some(fresh) => fresh,
             None => self.fresh().await?,
@@ -340,7 +387,7 @@ impl Inner {
             mode: Mode::Governed.into(),
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
         };
-        process::start(&environment.worker_exe, &environment.run_root, self.next_number(), init, self.config.start_timeout).await
+        process::start(&environment.worker_exe, &self.run_root, self.next_number(), init, self.config.start_timeout).await
     }
 
     /// Every worker gets the same share, so that the sum stays within the budget whatever runs.
@@ -355,6 +402,8 @@ impl Inner {
     /// Starts spares in the background until there are as many as configured.
     fn replenish(self: &Arc<Self>) {
         let mut state = self.state();
+        // Dropped below, when the lock is free again: their directories go with them.
+        let _ended: Vec<Fresh> = state.spares.extract_if(.., |spare| !spare.is_alive()).collect();
         while !self.stop.is_cancelled()
             && state.spares.len() + state.spares_starting < self.config.spares
             && state.processes() < self.config.max_workers
@@ -363,17 +412,25 @@ impl Inner {
             let pool = Arc::clone(self);
             self.tasks.spawn(async move {
                 let fresh = pool.fresh().await;
-                let mut state = pool.state();
-                state.spares_starting -= 1;
-                match fresh {
-                    Ok(_) if pool.stop.is_cancelled() => {}
-                    Ok(fresh) => state.spares.push(fresh),
-                    Err(error) => tracing::error!(%error, "a spare worker did not start"),
-                }
-                drop(state);
+                let late = pool.spare_started(fresh);
                 pool.changed.notify_waiters();
+                if let Some(late) = late {
+                    late.end().await;
+                }
             });
         }
+    }
+
+    /// Keeps a spare; gives it back when it comes too late.
+    fn spare_started(&self, started: Result<Fresh, PoolError>) -> Option<Fresh> {
+        let mut state = self.state();
+        state.spares_starting -= 1;
+        match started {
+            Ok(fresh) if self.stop.is_cancelled() => return Some(fresh),
+            Ok(fresh) => state.spares.push(fresh),
+            Err(error) => tracing::error!(%error, "a spare worker did not start"),
+        }
+        None
     }
 
     /// Takes a worker whose process has ended off the list.
@@ -383,16 +440,15 @@ impl Inner {
         self.replenish();
     }
 
-    fn drain(&self) {
+    async fn drain(&self) {
         let (workers, spares) = {
             let mut state = self.state();
             (state.workers.clone(), std::mem::take(&mut state.spares))
         };
-        // Dropping a spare kills its process and removes its directory.
-        drop(spares);
         for worker in workers {
             worker.retire(Retired::Drained);
         }
         self.changed.notify_waiters();
+        futures::future::join_all(spares.into_iter().map(Fresh::end)).await;
     }
 }

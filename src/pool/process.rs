@@ -6,8 +6,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
@@ -16,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::error::PoolError;
+use super::run_dir::{RunDir, RunRoot};
 use crate::wire::proto::{Attach, Control, Event, Init, control, event};
 use crate::wire::{MAX_CONTROL_BYTES, encode_control};
 
@@ -30,36 +32,22 @@ pub struct Fresh {
     pub run_dir: RunDir,
 }
 
+impl Fresh {
+    /// Whether the process still runs.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends the process and waits until it is gone.
+    pub async fn end(mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill().await;
+    }
+}
+
 /// The gateway's end of a control socket.
 #[derive(Debug)]
 pub struct ControlSocket(UnixStream);
-
-/// A worker's own directory.
-#[derive(Debug)]
-pub struct RunDir(PathBuf);
-
-impl RunDir {
-    fn create(root: &Path, worker: u64) -> io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        // The process id keeps two gateways with one run_dir apart.
-        let path = root.join(format!("polynya-{}-{worker}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).recursive(false).create(&path)?;
-        Ok(Self(path))
-    }
-
-    /// Where the worker listens for data connections.
-    pub fn socket(&self) -> PathBuf {
-        self.0.join("worker.sock")
-    }
-}
-
-impl Drop for RunDir {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "a worker's directory could not be removed");
-        }
-    }
-}
 
 impl ControlSocket {
     /// Sends one message.
@@ -132,10 +120,10 @@ fn decode(bytes: &[u8]) -> io::Result<event::Message> {
 }
 
 /// Starts one worker and waits until its extensions are loaded.
-pub async fn start(exe: &Path, run_root: &Path, worker: u64, mut init: Init, limit: Duration) -> Result<Fresh, PoolError> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| PoolError::Start { reason: format!("{what}: {error}") };
-    let run_dir = RunDir::create(run_root, worker).map_err(|e| failed(&format!("no directory in {}", run_root.display()), &e))?;
-    init.run_dir = run_dir.0.to_string_lossy().into_owned();
+pub async fn start(exe: &Path, run_root: &Arc<RunRoot>, worker: u64, mut init: Init, limit: Duration) -> Result<Fresh, PoolError> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| PoolError::Start { reason: format!("{what}: {error}"), ended: false };
+    let run_dir = run_root.worker(worker).map_err(|e| failed("no directory in pool.run_dir", &e))?;
+    init.run_dir = run_dir.path().to_string_lossy().into_owned();
 
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|e| failed("no socket pair", &e))?;
     ours.set_nonblocking(true).map_err(|e| failed("control socket", &e))?;
@@ -153,7 +141,7 @@ fn command(exe: &Path, control: std::os::unix::net::UnixStream, run_dir: &RunDir
         .arg("worker")
         .env_clear()
         // DuckDB makes a relative directory while it creates a table.
-        .current_dir(&run_dir.0)
+        .current_dir(run_dir.path())
         .stdin(Stdio::from(OwnedFd::from(control)))
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
@@ -177,9 +165,13 @@ async fn exchange(fresh: &mut Fresh, message: control::Message, limit: Duration)
     });
     match answer.await {
         Ok(Ok(event::Message::Ready(_) | event::Message::Attached(_))) => Ok(()),
-        Ok(Ok(event::Message::Failed(failure))) => Err(PoolError::Start { reason: failure.message }),
+        Ok(Ok(event::Message::Failed(failure))) => Err(PoolError::Start { reason: failure.message, ended: false }),
         Ok(Ok(event::Message::Ended(_))) => Err(PoolError::Protocol("Ended before any statement")),
-        Ok(Err(error)) => Err(PoolError::Start { reason: format!("it ended while starting ({error}); its own message is in the log") }),
-        Err(_) => Err(PoolError::Start { reason: format!("not ready after {} s (pool.start_timeout)", limit.as_secs()) }),
+        Ok(Err(error)) => {
+            Err(PoolError::Start { reason: format!("it ended while starting ({error}); its own message is in the log"), ended: true })
+        }
+        Err(_) => {
+            Err(PoolError::Start { reason: format!("not ready after {} s (pool.start_timeout)", limit.as_secs()), ended: false })
+        }
     }
 }

@@ -18,6 +18,9 @@ use crate::wire::proto::{Cancel, control, event};
 /// How often the watching task looks for overdue cancellations and idleness.
 const TICK: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// A lease that is awake ends its statement in time itself, and tells its client so.
+const EXPIRY_SLACK: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Why a worker is not used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retired {
@@ -38,12 +41,16 @@ pub enum Retired {
 /// A statement that a worker has been given.
 #[derive(Clone, Copy, Debug)]
 enum Statement {
-    /// A lease waits for its end.
-    Held,
+    /// A lease waits for its end, but no longer than this.
+    Held { expires: Instant },
     /// It has ended, and the lease does not know yet.
     Ended,
     /// Nobody waits for it; the worker is killed if it has not ended by then.
     Abandoned { kill_at: Instant },
+    /// Its time is over and its lease sleeps: a client holds the stream and does not read. Cancelled, and killed as above.
+    Expired { kill_at: Instant },
+    /// It has ended after that, and the slot was taken from the sleeping lease.
+    Released,
 }
 
 #[derive(Debug)]
@@ -51,8 +58,21 @@ struct State {
     running: usize,
     statements: HashMap<u64, Statement>,
     connections: Vec<(Requests, Replies)>,
+    /// A data connection broke: the process has ended, and the control socket will say so; or else a thread of it has failed.
+    doubted: bool,
     retired: Option<Retired>,
     last_used: Instant,
+}
+
+impl State {
+    fn is_usable(&self) -> bool {
+        self.retired.is_none() && !self.doubted
+    }
+
+    /// Whether some cancelled statement has not ended yet: the worker may hang.
+    fn is_cancelling(&self) -> bool {
+        self.statements.values().any(|s| matches!(s, Statement::Abandoned { .. } | Statement::Expired { .. }))
+    }
 }
 
 /// A worker that takes statements.
@@ -94,6 +114,7 @@ impl Worker {
                 running: 0,
                 statements: HashMap::new(),
                 connections: Vec::new(),
+                doubted: false,
                 retired: None,
                 last_used: Instant::now(),
             }),
@@ -111,15 +132,21 @@ impl Worker {
         self.state().running
     }
 
+    /// What to compare workers by, the least first; none for one that takes no statements any more.
+    pub fn load(&self) -> Option<(bool, usize)> {
+        let state = self.state();
+        state.is_usable().then(|| (state.is_cancelling(), state.running))
+    }
+
     /// When a slot was last taken or given back.
     pub fn last_used(&self) -> Instant {
         self.state().last_used
     }
 
-    /// Takes a slot, unless the worker is retired or full.
+    /// Takes a slot, unless the worker is out of use or full.
     pub fn take_slot(&self, limit: usize) -> bool {
         let mut state = self.state();
-        if state.retired.is_some() || state.running >= limit {
+        if !state.is_usable() || state.running >= limit {
             return false;
         }
         state.running += 1;
@@ -132,21 +159,28 @@ impl Worker {
         self.state().connections.pop()
     }
 
-    /// Notes that a statement was sent.
-    pub fn began(&self, statement: u64) {
-        self.state().statements.insert(statement, Statement::Held);
+    /// Notes that a statement was sent, and when it must have ended.
+    pub fn began(&self, statement: u64, expires: Instant) {
+        self.state().statements.insert(statement, Statement::Held { expires });
     }
 
-    /// The statement's last frame was read.
-    pub fn forget_statement(&self, statement: u64) {
-        self.state().statements.remove(&statement);
+    /// The statement's last frame was read. `false` when its slot was taken from the lease already.
+    pub fn forget_statement(&self, statement: u64) -> bool {
+        !matches!(self.state().statements.remove(&statement), Some(Statement::Released))
+    }
+
+    /// A data connection broke: no new statement comes here, and the process ends with the last one at the latest.
+    pub fn doubt(&self) {
+        let mut state = self.state();
+        state.doubted = true;
+        state.connections.clear();
     }
 
     /// The lease is over: its slot and its connection are free.
     pub fn give_back(&self, connection: Option<(Requests, Replies)>) {
         {
             let mut state = self.state();
-            if state.retired.is_none() {
+            if state.is_usable() {
                 state.connections.extend(connection);
             }
         }
@@ -155,29 +189,57 @@ impl Worker {
 
     /// Nobody reads the statement any more: cancels it, and gives the slot back when the worker says that it has ended.
     pub fn abandon(&self, statement: u64, grace: std::time::Duration) {
-        let ended = {
-            let mut state = self.state();
-            let ended = matches!(state.statements.get(&statement), Some(Statement::Ended) | None);
-            if ended {
-                state.statements.remove(&statement);
-            } else {
-                state.statements.insert(statement, Statement::Abandoned { kill_at: Instant::now() + grace });
+        let kill_at = Instant::now() + grace;
+        let mut state = self.state();
+        let cancelled_anew = match state.statements.remove(&statement) {
+            Some(Statement::Held { .. } | Statement::Abandoned { .. }) => {
+                state.statements.insert(statement, Statement::Abandoned { kill_at });
+                true
             }
-            ended
+            Some(Statement::Expired { kill_at }) => {
+                state.statements.insert(statement, Statement::Abandoned { kill_at });
+                return;
+            }
+            Some(Statement::Released) => return,
+            Some(Statement::Ended) | None => false,
         };
-        if ended {
-            self.release();
-        } else {
-            // A closed channel means that the worker is gone, and the statement with it.
-            let _ = self.commands.send(control::Message::Cancel(Cancel { statement_id: statement }));
+        drop(state);
+        if cancelled_anew { self.cancel(statement) } else { self.release() }
+    }
+
+    fn cancel(&self, statement: u64) {
+        // A closed channel means that the worker is gone, and the statement with it.
+        let _ = self.commands.send(control::Message::Cancel(Cancel { statement_id: statement }));
+    }
+
+    /// Cancels statements whose time is over although their leases have not said so.
+    fn expire(&self, now: Instant, grace: std::time::Duration) {
+        let mut state = self.state();
+        let mut overdue = Vec::new();
+        for (id, statement) in &mut state.statements {
+            if matches!(statement, Statement::Held { expires } if *expires + EXPIRY_SLACK <= now) {
+                *statement = Statement::Expired { kill_at: now + grace };
+                overdue.push(*id);
+            }
         }
+        drop(state);
+        overdue.into_iter().for_each(|id| self.cancel(id));
     }
 
     /// Takes the worker out of use and ends its process.
     pub fn retire(&self, why: Retired) {
+        self.retire_if(why, |_| true);
+    }
+
+    /// The same, unless a statement has taken a slot meanwhile.
+    pub fn retire_unused(&self, why: Retired) {
+        self.retire_if(why, |state| state.running == 0);
+    }
+
+    fn retire_if(&self, why: Retired, condition: impl FnOnce(&State) -> bool) {
         {
             let mut state = self.state();
-            if state.retired.is_some() {
+            if state.retired.is_some() || !condition(&state) {
                 return;
             }
             state.retired = Some(why);
@@ -203,33 +265,37 @@ impl Worker {
 
     /// The worker says that a statement has ended.
     fn ended(&self, statement: u64) {
-        let abandoned = {
+        let frees_slot = {
             let mut state = self.state();
-            match state.statements.get_mut(&statement) {
-                Some(held @ Statement::Held) => {
-                    *held = Statement::Ended;
+            match state.statements.remove(&statement) {
+                Some(Statement::Held { .. } | Statement::Ended) => {
+                    state.statements.insert(statement, Statement::Ended);
                     false
                 }
-                Some(Statement::Abandoned { .. }) => {
-                    state.statements.remove(&statement);
+                Some(Statement::Expired { .. }) => {
+                    state.statements.insert(statement, Statement::Released);
                     true
                 }
-                Some(Statement::Ended) | None => false,
+                Some(Statement::Abandoned { .. }) => true,
+                Some(Statement::Released) => {
+                    state.statements.insert(statement, Statement::Released);
+                    false
+                }
+                None => false,
             }
         };
-        if abandoned {
+        if frees_slot {
             self.release();
         }
     }
 
     /// Whether a cancelled statement goes on beyond its grace.
     fn is_stuck(&self, now: Instant) -> bool {
-        self.state().statements.values().any(|s| matches!(s, Statement::Abandoned { kill_at } if *kill_at <= now))
-    }
-
-    fn is_idle_since(&self, limit: std::time::Duration) -> bool {
-        let state = self.state();
-        state.running == 0 && state.last_used.elapsed() >= limit
+        let overdue = |s: &Statement| match s {
+            Statement::Abandoned { kill_at } | Statement::Expired { kill_at } => *kill_at <= now,
+            _ => false,
+        };
+        self.state().statements.values().any(overdue)
     }
 }
 
@@ -261,11 +327,13 @@ async fn watch(worker: Arc<Worker>, fresh: Fresh, mut queue: mpsc::UnboundedRece
 
 fn look_after(worker: &Worker) {
     let Some(pool) = worker.pool.upgrade() else { return worker.retire(Retired::Drained) };
-    if worker.is_stuck(Instant::now()) {
-        worker.retire(Retired::Stuck);
-    } else if worker.is_idle_since(pool.config.idle_timeout) {
-        worker.retire(Retired::Idle);
+    let now = Instant::now();
+    worker.expire(now, pool.config.cancel_grace);
+    if worker.is_stuck(now) {
+        return worker.retire(Retired::Stuck);
     }
+    worker.retire_if(Retired::Died, |state| state.doubted && state.running == 0);
+    worker.retire_if(Retired::Idle, |state| state.running == 0 && state.last_used.elapsed() >= pool.config.idle_timeout);
 }
 
 async fn finish(worker: &Worker, why: Option<Retired>, child: &mut tokio::process::Child, events: Events, commands: Commands) {

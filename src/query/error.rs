@@ -13,6 +13,9 @@ pub enum QueryError {
     /// No worker, a lost one, or the statement's own failure.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// The worker was lost that ran the statement, and then the one that ran it again.
+    #[error("the statement was run twice, and each time its worker process was lost: {0}")]
+    LostTwice(PoolError),
     /// The worker was lost while a write was under way.
     #[error(
         "the worker was lost while the write ran: it may or may not have been committed. Look at the table before running it again"
@@ -58,7 +61,7 @@ impl Explain for QueryError {
     fn kind(&self) -> Kind {
         match self {
             Self::Pool(error) => error.kind(),
-            Self::WriteUnknown(_) => Kind::Unavailable,
+            Self::LostTwice(_) | Self::WriteUnknown(_) => Kind::Unavailable,
             Self::Catalog(error) => error.kind(),
             Self::Deadline(_) => Kind::DeadlineExceeded,
             Self::NoCatalog { .. } | Self::NoSchema { .. } => Kind::NotFound,

@@ -2,6 +2,7 @@
 //! meanwhile, which may refuse at any time. Refuses to decode the batches; the worker does.
 
 use futures::{Stream, StreamExt};
+use tokio::time::Instant;
 
 use super::log::StatementLog;
 use super::{Caller, Engine, Frame, IngestMode, Limits, QueryError};
@@ -28,7 +29,8 @@ impl Engine {
     ) -> Result<u64, QueryError> {
         let mut log = StatementLog::begin(self.config(), caller, "ingest", &table.to_string());
         log.classed("BLIND_INSERT");
-        let ingested = self.within(limits, self.ingest_on_worker(caller, table, mode, frames, &mut log)).await;
+        let deadline = self.deadline(limits);
+        let ingested = self.within(deadline, self.ingest_on_worker(caller, table, mode, frames, deadline, &mut log)).await;
         match ingested {
             Ok(rows) => {
                 log.end(i64::try_from(rows).ok());
@@ -47,6 +49,7 @@ impl Engine {
         table: TableRef,
         mode: IngestMode,
         frames: impl Stream<Item = Result<Frame, QueryError>> + Send + Unpin + 'static,
+        deadline: Instant,
         log: &mut StatementLog,
     ) -> Result<u64, QueryError> {
         let schema = table.namespace.to_string();
@@ -58,7 +61,7 @@ impl Engine {
         }
         let mut lease = self.lease(caller, WorkerClass::Exclusive, log).await?;
         let terms = LeaseTerms { whole_metadata: true, writes: true, blind_insert: true };
-        lease.ask(request(&table, mode), terms).await?;
+        lease.ask(request(&table, mode), terms, deadline.into_std()).await?;
         match lease.next().await? {
             Reply::Judged(judged) if !judged.handed_back => {}
             _ => return Err(PoolError::Protocol("an ingest was not let in").into()),

@@ -6,14 +6,14 @@
 //!                         └─ session ─▶ Done with the change, which is checked here; nothing ran
 //! ```
 //!
-//! A read whose worker is lost before its first row is asked once more; a write never is.
+//! A read whose worker is lost before its first row is asked once more, and so is a Describe; a write never is.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::log::{DESCRIBE, StatementLog};
@@ -26,12 +26,18 @@ use crate::wire::proto::{self, Class, Describe, Described, Done, Judged, Request
 
 /// How a statement began to answer.
 enum Opening {
-    /// It has a result; its schema is here and the lease goes on.
-    Rows { lease: Lease, schema: RawFrame },
+    /// It has a result with this schema, whose first batch or end is here.
+    Rows { schema: RawFrame, first: First },
     /// It is over.
     Over(Done),
     /// It changes the session, and nothing ran.
     Session(proto::SessionChange),
+}
+
+/// Until this has come, a read can be asked again unseen.
+enum First {
+    Batch(RawFrame, Lease),
+    End(Done),
 }
 
 impl Engine {
@@ -41,7 +47,8 @@ impl Engine {
     /// When it is refused, does not bind, or names what is not there.
     pub async fn describe(&self, caller: &Caller, sql: &str, limits: Limits) -> Result<Description, QueryError> {
         let mut log = StatementLog::begin(self.config(), caller, DESCRIBE, sql);
-        let described = self.within(limits, self.describe_on_worker(caller, sql, &mut log)).await;
+        let deadline = self.deadline(limits);
+        let described = self.within(deadline, self.describe_on_worker(caller, sql, deadline, &mut log)).await;
         match described.and_then(|described| description(&described)) {
             Ok(description) => {
                 log.end(None);
@@ -63,9 +70,9 @@ impl Engine {
     pub async fn execute(&self, caller: &Caller, sql: &str, parameters: Bytes, limits: Limits) -> Result<Execution, QueryError> {
         let mut log = StatementLog::begin(self.config(), caller, "execute", sql);
         let deadline = self.deadline(limits);
-        let opening = self.within(limits, self.open(caller, sql, parameters, &mut log)).await;
+        let opening = self.within(deadline, self.open(caller, sql, parameters, deadline, &mut log)).await;
         match opening {
-            Ok(Opening::Rows { lease, schema }) => Ok(Execution::Rows(rows(lease, schema, log, deadline))),
+            Ok(Opening::Rows { schema, first }) => Ok(Execution::Rows(rows(schema, first, log, deadline))),
             Ok(Opening::Over(done)) => {
                 log.end(Some(done.affected).filter(|n| *n >= 0));
                 Ok(Execution::Done { affected: u64::try_from(done.affected).ok(), session: None })
@@ -83,16 +90,37 @@ impl Engine {
     }
 
     /// Bounds a step by the statement's deadline; a lease inside it is dropped, which cancels the statement.
-    pub(super) async fn within<T>(&self, limits: Limits, step: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
-        let deadline = self.deadline(limits);
+    pub(super) async fn within<T>(&self, deadline: Instant, step: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
         let allowed = deadline - Instant::now();
         tokio::time::timeout_at(deadline, step).await.unwrap_or(Err(QueryError::Deadline(allowed)))
     }
 
-    async fn describe_on_worker(&self, caller: &Caller, sql: &str, log: &mut StatementLog) -> Result<Described, QueryError> {
+    async fn describe_on_worker(
+        &self,
+        caller: &Caller,
+        sql: &str,
+        deadline: Instant,
+        log: &mut StatementLog,
+    ) -> Result<Described, QueryError> {
+        let mut losses = Losses::default();
+        loop {
+            let request = asked(caller, sql, &[], request::Action::Describe(Describe {}));
+            match self.described(caller, request, deadline, log).await {
+                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => losses.bear(lost)?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn described(
+        &self,
+        caller: &Caller,
+        request: Request,
+        deadline: Instant,
+        log: &mut StatementLog,
+    ) -> Result<Described, QueryError> {
         let mut lease = self.lease(caller, WorkerClass::Reader, log).await?;
-        let action = request::Action::Describe(Describe {});
-        lease.ask(asked(caller, sql, &[], action), LeaseTerms::default()).await?;
+        lease.ask(request, LeaseTerms::default(), deadline.into_std()).await?;
         loop {
             match lease.next().await? {
                 Reply::Judged(judged) => self.after_judged(caller, &mut lease, &judged, log).await?,
@@ -102,50 +130,49 @@ impl Engine {
         }
     }
 
-    async fn open(&self, caller: &Caller, sql: &str, parameters: Bytes, log: &mut StatementLog) -> Result<Opening, QueryError> {
-        let run = || request::Action::Run(Run { parameters: parameters.clone() });
-        let mut lost_once = false;
-        let judged = loop {
-            let request = asked(caller, sql, &[Class::Read], run());
-            let lease = self.lease(caller, WorkerClass::Reader, log).await?;
-            match self.first_answer(caller, lease, request, LeaseTerms::default(), log).await {
+    async fn open(
+        &self,
+        caller: &Caller,
+        sql: &str,
+        parameters: Bytes,
+        deadline: Instant,
+        log: &mut StatementLog,
+    ) -> Result<Opening, QueryError> {
+        let mut losses = Losses::default();
+        // What a reader may run; after it has handed the statement back, the class that it gave.
+        let mut class = Class::Read;
+        loop {
+            let run = request::Action::Run(Run { parameters: parameters.clone() });
+            let request = asked(caller, sql, &[class], run);
+            match self.first_answer(caller, request, class, deadline, log).await {
                 Ok(Answer::Opening(opening)) => return Ok(opening),
-                Ok(Answer::HandedBack(judged)) => break judged,
-                Err(QueryError::Pool(PoolError::Lost { .. })) if !lost_once => lost_once = true,
+                Ok(Answer::HandedBack(judged)) if class == Class::Read => class = judged.class(),
+                Ok(Answer::HandedBack(_)) => return Err(PoolError::Protocol("a statement was classed in two ways").into()),
+                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) if writes(class) => return Err(QueryError::WriteUnknown(lost)),
+                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => losses.bear(lost)?,
                 Err(error) => return Err(error),
             }
-        };
-        self.open_exclusive(caller, asked(caller, sql, &[judged.class()], run()), judged.class(), log).await
+        }
     }
 
-    async fn open_exclusive(
+    /// Asks a worker that fits the class, and follows the statement to its first row or its end.
+    async fn first_answer(
         &self,
         caller: &Caller,
         request: Request,
         class: Class,
-        log: &mut StatementLog,
-    ) -> Result<Opening, QueryError> {
-        let writes = class != Class::TimeTravel;
-        let terms = LeaseTerms { whole_metadata: true, writes, blind_insert: class == Class::BlindInsert };
-        let lease = self.lease(caller, WorkerClass::Exclusive, log).await?;
-        match self.first_answer(caller, lease, request, terms, log).await {
-            Ok(Answer::Opening(opening)) => Ok(opening),
-            Ok(Answer::HandedBack(_)) => Err(PoolError::Protocol("a statement was classed in two ways").into()),
-            Err(QueryError::Pool(lost @ PoolError::Lost { .. })) if writes => Err(QueryError::WriteUnknown(lost)),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Asks, and follows the statement to its first row or its end.
-    async fn first_answer(
-        &self,
-        caller: &Caller,
-        mut lease: Lease,
-        request: Request,
-        terms: LeaseTerms,
+        deadline: Instant,
         log: &mut StatementLog,
     ) -> Result<Answer, QueryError> {
-        lease.ask(request, terms).await?;
+        let (worker, terms) = match class {
+            Class::Read => (WorkerClass::Reader, LeaseTerms::default()),
+            _ => {
+                let blind_insert = class == Class::BlindInsert;
+                (WorkerClass::Exclusive, LeaseTerms { whole_metadata: true, writes: writes(class), blind_insert })
+            }
+        };
+        let mut lease = self.lease(caller, worker, log).await?;
+        lease.ask(request, terms, deadline.into_std()).await?;
         loop {
             match lease.next().await? {
                 Reply::Judged(judged) if judged.handed_back => {
@@ -153,7 +180,7 @@ impl Engine {
                     return Ok(Answer::HandedBack(judged));
                 }
                 Reply::Judged(judged) => self.after_judged(caller, &mut lease, &judged, log).await?,
-                Reply::Schema(schema) => return Ok(Answer::Opening(Opening::Rows { lease, schema })),
+                Reply::Schema(schema) => return Ok(Answer::Opening(first_row(lease, schema).await?)),
                 Reply::Done(Done { session: Some(change), .. }) => {
                     drop(lease);
                     return Ok(Answer::Opening(self.checked_change(caller, change).await?));
@@ -208,6 +235,36 @@ enum Answer {
     HandedBack(Judged),
 }
 
+/// The workers that one statement has lost.
+#[derive(Default)]
+struct Losses {
+    first: bool,
+}
+
+impl Losses {
+    /// The first one is borne; the second is the statement's end.
+    fn bear(&mut self, lost: PoolError) -> Result<(), QueryError> {
+        if std::mem::replace(&mut self.first, true) {
+            return Err(QueryError::LostTwice(lost));
+        }
+        tracing::info!(error = %lost, "a worker was lost before the first row: the statement is asked once more");
+        Ok(())
+    }
+}
+
+fn writes(class: Class) -> bool {
+    !matches!(class, Class::Read | Class::TimeTravel | Class::Session)
+}
+
+async fn first_row(mut lease: Lease, schema: RawFrame) -> Result<Opening, QueryError> {
+    let first = match lease.next().await? {
+        Reply::Batch(batch) => First::Batch(batch, lease),
+        Reply::Done(done) => First::End(done),
+        _ => return Err(PoolError::Protocol("an answer in the middle of a result").into()),
+    };
+    Ok(Opening::Rows { schema, first })
+}
+
 fn asked(caller: &Caller, sql: &str, allowed: &[Class], action: request::Action) -> Request {
     Request {
         statement_id: 0,
@@ -220,39 +277,60 @@ fn asked(caller: &Caller, sql: &str, allowed: &[Class], action: request::Action)
     }
 }
 
-/// The rest of a result. The lease lives in it, so that dropping the stream cancels the statement.
-fn rows(lease: Lease, schema: RawFrame, log: StatementLog, deadline: Instant) -> Frames {
-    struct Rest {
-        lease: Lease,
-        log: StatementLog,
-        began: Instant,
-        deadline: Instant,
-        first: Option<RawFrame>,
-    }
-    let began = Instant::now();
-    let rest = Rest { lease, log, began, deadline, first: Some(schema) };
-    Box::pin(stream::unfold(Some(rest), async move |rest| {
-        let mut rest = rest?;
-        if let Some(schema) = rest.first.take() {
-            return Some((Ok(Frame::from(schema)), Some(rest)));
+/// A result. The lease lives in it, so that dropping the stream cancels the statement.
+fn rows(schema: RawFrame, first: First, mut log: StatementLog, deadline: Instant) -> Frames {
+    let head = |frame: RawFrame| stream::iter([Ok(Frame::from(frame))]);
+    match first {
+        First::Batch(batch, lease) => {
+            log.sent(batch.message.len());
+            let rest = Rest { lease, log, began: Instant::now(), deadline };
+            Box::pin(head(schema).chain(head(batch)).chain(stream::unfold(Some(rest), Rest::next)))
         }
-        let next = tokio::time::timeout_at(rest.deadline, rest.lease.next()).await;
-        let error = match next {
-            Ok(Ok(Reply::Batch(batch))) => {
+        First::End(done) => {
+            log.end(i64::try_from(done.rows).ok());
+            Box::pin(head(schema))
+        }
+    }
+}
+
+/// A result behind its first batch.
+struct Rest {
+    lease: Lease,
+    log: StatementLog,
+    began: Instant,
+    deadline: Instant,
+}
+
+impl Rest {
+    async fn next(rest: Option<Self>) -> Option<(Result<Frame, QueryError>, Option<Self>)> {
+        let mut rest = rest?;
+        let error = match rest.reply().await {
+            Ok(Reply::Batch(batch)) => {
                 rest.log.sent(batch.message.len());
                 return Some((Ok(Frame::from(batch)), Some(rest)));
             }
-            Ok(Ok(Reply::Done(done))) => {
+            Ok(Reply::Done(done)) => {
                 rest.log.end(i64::try_from(done.rows).ok());
                 return None;
             }
-            Ok(Ok(_)) => QueryError::Pool(PoolError::Protocol("an answer in the middle of a result")),
-            Ok(Err(error)) => QueryError::Pool(error),
-            Err(_) => QueryError::Deadline(rest.deadline - rest.began),
+            Ok(_) => PoolError::Protocol("an answer in the middle of a result").into(),
+            Err(error) => error,
         };
         rest.log.fail(&error);
         Some((Err(error), None))
-    }))
+    }
+
+    async fn reply(&mut self) -> Result<Reply, QueryError> {
+        let over = || QueryError::Deadline(self.deadline - self.began);
+        // Looked at first: a time-out takes what is there already, and a client that reads slowly would never meet it.
+        if Instant::now() >= self.deadline {
+            return Err(over());
+        }
+        match tokio::time::timeout_at(self.deadline, self.lease.next()).await {
+            Ok(reply) => Ok(reply?),
+            Err(_) => Err(over()),
+        }
+    }
 }
 
 fn description(described: &Described) -> Result<Description, QueryError> {

@@ -144,6 +144,55 @@ pub fn kill(pid: u32) {
     let _ = rustix::process::kill_process(self::pid(pid), rustix::process::Signal::KILL);
 }
 
+/// A process that lives and does nothing until this is dropped.
+pub struct Stopped(u32);
+
+/// SIGSTOP.
+pub fn stop(pid: u32) -> Stopped {
+    let _ = rustix::process::kill_process(self::pid(pid), rustix::process::Signal::STOP);
+    Stopped(pid)
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(pid(self.0), rustix::process::Signal::CONT);
+    }
+}
+
+/// Waits until something is so, and fails when it is not in time.
+#[track_caller]
+pub fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !reached() {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// CPU time of a process in clock ticks.
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    fields.get(11).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0) + fields.get(12).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0)
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    pub files: usize,
+    pub threads: usize,
+    pub resident_mb: u64,
+}
+
+/// What a process holds now.
+pub fn held(pid: u32) -> Held {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).expect("a process").count();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    let kb: u64 = resident.trim().trim_end_matches(" kB").parse().expect("kilobytes");
+    Held { files: count("fd"), threads: count("task"), resident_mb: kb / 1024 }
+}
+
 /// The children of a process.
 pub fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -174,7 +223,8 @@ pub async fn query(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> R
     Ok(batches)
 }
 
-fn status(error: FlightError) -> tonic::Status {
+/// The status inside an error of the Flight client.
+pub fn status(error: FlightError) -> tonic::Status {
     match error {
         FlightError::Tonic(status) => *status,
         other => tonic::Status::unknown(other.to_string()),

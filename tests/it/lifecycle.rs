@@ -5,25 +5,10 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use tonic::Code;
 
-use crate::harness::{Gateway, kill};
+use crate::harness::{Gateway, cpu_ticks, kill, until};
 
 /// A statement that runs for minutes if nobody ends it.
 const ENDLESS: &str = "SELECT count(*) FROM range(100000000000) t(i) WHERE (i * i) % 7 = 3";
-
-fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !reached() {
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// CPU time of a process in clock ticks.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    fields.get(11).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0) + fields.get(12).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0)
-}
 
 fn are_quiet(pids: &[u32]) -> bool {
     let before: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum();

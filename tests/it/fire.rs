@@ -1,0 +1,331 @@
+//! The pool under fire: workers are killed and stopped while clients read, and clients come, go and forget what they opened.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use futures::future::join_all;
+use futures::{Stream, StreamExt, TryStreamExt};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::harness::{Gateway, Held, held, kill, query, status, stop, until};
+
+/// Rows of the table that is read; each value is there once.
+const ROWS: i64 = 300_000;
+
+const SUM: i64 = ROWS * (ROWS - 1) / 2;
+
+/// A statement that runs for minutes if nobody ends it.
+const ENDLESS: &str = "SELECT count(*) FROM range(100000000000) t(i) WHERE (i * i) % 7 = 3";
+
+/// A result that never ends.
+const ENDLESS_ROWS: &str = "SELECT * FROM range(100000000000)";
+
+async fn with_table(set: &[&str]) -> Gateway {
+    let gateway = Gateway::with(set);
+    gateway.run("CREATE SCHEMA lake.gold").await;
+    gateway.run(&format!("CREATE TABLE lake.gold.t AS SELECT i AS v FROM range({ROWS}) r(i)")).await;
+    gateway
+}
+
+type Client = FlightSqlServiceClient<Channel>;
+
+/// An opened result.
+async fn open(client: &mut Client, sql: &str) -> Result<impl Stream<Item = Result<RecordBatch, Status>> + use<>, Status> {
+    let info = client.execute(sql.to_owned(), None).await.map_err(status)?;
+    let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
+    Ok(client.do_get(ticket).await.map_err(status)?.map_err(|e: FlightError| status(e)))
+}
+
+/// Rows and sum of one column, as far as they came, and how it ended.
+async fn read(client: &mut Client, sql: &str) -> (i64, i64, Result<(), Status>) {
+    let (mut rows, mut sum) = (0, 0);
+    let mut stream = match open(client, sql).await {
+        Ok(stream) => Box::pin(stream),
+        Err(status) => return (0, 0, Err(status)),
+    };
+    while let Some(batch) = stream.next().await {
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(status) => return (rows, sum, Err(status)),
+        };
+        let values: &Int64Array = batch.column(0).as_any().downcast_ref().expect("BIGINT");
+        rows += i64::try_from(values.len()).expect("a number of rows");
+        sum += values.values().iter().sum::<i64>();
+    }
+    (rows, sum, Ok(()))
+}
+
+#[derive(Default)]
+struct Tally {
+    good: AtomicUsize,
+    cut: AtomicUsize,
+    lost_twice: AtomicUsize,
+}
+
+impl Tally {
+    /// One read of the whole table or of its sum: right, or lost in a way that is allowed.
+    async fn read(&self, client: &mut Client, whole: bool) {
+        let sql = if whole { "SELECT v FROM lake.gold.t" } else { "SELECT sum(v)::BIGINT FROM lake.gold.t" };
+        match read(client, sql).await {
+            (rows, sum, Ok(())) => {
+                assert_eq!((rows, sum), (if whole { ROWS } else { 1 }, SUM), "{sql}");
+                self.good.fetch_add(1, Ordering::Relaxed);
+            }
+            (rows, _, Err(status)) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status}");
+                if rows > 0 {
+                    self.cut.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    assert!(status.message().contains("run twice"), "lost once before the first row: {status}");
+                    self.lost_twice.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// Clients that read until the flag is set.
+async fn readers(gateway: &Gateway, number: usize, over: &AtomicBool, tally: &Tally) {
+    join_all((0..number).map(async |n| {
+        let mut client = gateway.client().await;
+        let mut whole = n % 2 == 0;
+        while !over.load(Ordering::Relaxed) {
+            tally.read(&mut client, whole).await;
+            whole = !whole;
+        }
+    }))
+    .await;
+}
+
+/// Sets the flag after a time.
+async fn after(time: Duration, over: &AtomicBool) {
+    tokio::time::sleep(time).await;
+    over.store(true, Ordering::Relaxed);
+}
+
+/// What the gateway holds when it is idle for so long that only its spare is left.
+async fn at_rest(gateway: &Gateway) -> Held {
+    tokio::task::block_in_place(|| until("only the spare is left", Duration::from_secs(20), || gateway.workers().len() == 1));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    held(gateway.pid())
+}
+
+/// Nothing is left over of what happened between two rests.
+#[track_caller]
+fn no_more_than(before: Held, after: Held) {
+    eprintln!("before {before:?}, after {after:?}");
+    assert!(after.files <= before.files + 8, "{before:?} {after:?}");
+    // Threads for blocking calls stay for some seconds after their last use.
+    assert!(after.threads <= before.threads + 8, "{before:?} {after:?}");
+    assert!(after.resident_mb <= before.resident_mb + 48, "{before:?} {after:?}");
+}
+
+const AT_REST_SOON: &str = "pool.idle_timeout=1s";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_workers_cost_nothing_but_results_under_way() {
+    let gateway = Arc::new(with_table(&[AT_REST_SOON]).await);
+    let (tally, over) = (Tally::default(), AtomicBool::new(false));
+    tokio::join!(readers(&gateway, 16, &over, &tally), after(Duration::from_secs(1), &over));
+    assert_eq!((tally.cut.into_inner(), tally.lost_twice.into_inner()), (0, 0), "nobody was killed yet");
+    let before = at_rest(&gateway).await;
+
+    let (tally, over) = (Tally::default(), AtomicBool::new(false));
+    let killer = async {
+        for n in 0..20 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let workers = gateway.workers();
+            if let Some(&pid) = workers.get((n * 7) % workers.len().max(1)) {
+                kill(pid);
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(readers(&gateway, 16, &over, &tally), killer);
+    let asked_again = gateway.log().matches("asked once more").count();
+    eprintln!("good {:?}, cut {:?}, lost twice {:?}, asked again {asked_again}", tally.good, tally.cut, tally.lost_twice);
+    assert!(tally.good.into_inner() > 50, "hardly anything got through");
+    assert!(asked_again > 0, "no worker was lost before a first row");
+    no_more_than(before, at_rest(&gateway).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_worker_is_killed_and_the_others_go_on() {
+    let gateway = with_table(&["pool.spares=0", "query.statement_timeout=6s", "pool.cancel_grace=1s"]).await;
+    let (tally, over) = (Tally::default(), AtomicBool::new(false));
+    let both_readers = async {
+        // And the exclusive worker of the set-up.
+        while gateway.workers().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        after(Duration::from_secs(1), &over).await;
+    };
+    tokio::join!(readers(&gateway, 4, &over, &tally), both_readers);
+    let workers = gateway.workers();
+
+    let mut clients = join_all((0..12).map(|_| gateway.client())).await;
+    let mut streams = clients.split_off(10);
+    let mut small = clients.split_off(4);
+    let began = Instant::now();
+    let endless = join_all(clients.iter_mut().map(async |client| {
+        let status = query(client, ENDLESS).await.expect_err("a deadline");
+        (status, began.elapsed())
+    }));
+    let stopped = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (one, two) = streams.split_at_mut(1);
+        let mut one = Box::pin(open(&mut one[0], ENDLESS_ROWS).await.expect("a stream"));
+        let mut two = Box::pin(open(&mut two[0], ENDLESS_ROWS).await.expect("a stream"));
+        one.next().await.expect("a batch").expect("a good batch");
+        two.next().await.expect("a batch").expect("a good batch");
+        let _stopped = stop(busy_reader(&workers));
+        let ends = async { tokio::join!(end_of(&mut one), end_of(&mut two)) };
+        let reads = join_all(small.iter_mut().map(async |client| {
+            let began = Instant::now();
+            let (rows, sum, ended) = read(client, "SELECT sum(v)::BIGINT FROM lake.gold.t").await;
+            ended.expect("asked again when the stopped worker was killed");
+            assert_eq!((rows, sum), (1, SUM));
+            began.elapsed()
+        }));
+        tokio::join!(ends, reads)
+    };
+    let (endless, (ends, reads)) = tokio::join!(endless, stopped);
+    for (status, time) in endless {
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        assert!((5_900..8_500).contains(&time.as_millis()), "{time:?}");
+    }
+    // The stopped worker's stream was cut when it was killed, and the other one's went on to its own deadline.
+    let mut ends = [ends.0.code(), ends.1.code()];
+    ends.sort_by_key(|code| *code as i32);
+    assert_eq!(ends, [Code::DeadlineExceeded, Code::Unavailable]);
+    eprintln!("small reads: {reads:?}");
+    assert!(reads.iter().any(|time| *time < Duration::from_millis(2_500)), "the other worker did not go on: {reads:?}");
+    assert!(reads.iter().any(|time| *time > Duration::from_millis(2_500)), "no read met the stopped worker: {reads:?}");
+    assert!(gateway.log().contains("Stuck"), "{}", gateway.log());
+}
+
+/// Of the workers, a reader that has used the processor: the exclusive one is asleep by now.
+fn busy_reader(workers: &[u32]) -> u32 {
+    let ticks = |pid: &u32| crate::harness::cpu_ticks(*pid);
+    let before: Vec<u64> = workers.iter().map(ticks).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let busiest = workers.iter().zip(before).max_by_key(|(pid, before)| ticks(pid) - before);
+    *busiest.expect("a worker").0
+}
+
+async fn end_of(stream: &mut (impl Stream<Item = Result<RecordBatch, Status>> + Unpin)) -> Status {
+    loop {
+        match stream.next().await {
+            Some(Ok(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Some(Err(status)) => return status,
+            None => panic!("the end of an endless result"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_and_reads_do_not_disturb_each_other() {
+    let gateway = with_table(&[]).await;
+    for n in 0..10 {
+        gateway.run(&format!("CREATE TABLE lake.gold.t{n} (a INTEGER)")).await;
+    }
+    let (tally, over, listed) = (Tally::default(), AtomicBool::new(false), AtomicUsize::new(0));
+    let listers = join_all((0..16).map(async |_| {
+        let mut client = gateway.client().await;
+        while !over.load(Ordering::Relaxed) {
+            let batches = query(&mut client, "SELECT * FROM information_schema.tables").await.expect("a listing");
+            assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 11);
+            listed.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    tokio::join!(readers(&gateway, 16, &over, &tally), listers, after(Duration::from_secs(10), &over));
+    eprintln!("{:?} reads, {listed:?} listings", tally.good);
+    assert_eq!((tally.cut.into_inner(), tally.lost_twice.into_inner()), (0, 0));
+    assert!(tally.good.into_inner() > 20 && listed.into_inner() > 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_queries_on_one_channel_leave_nothing() {
+    let gateway = with_table(&[AT_REST_SOON, "telemetry.level=warn"]).await;
+    let mut client = gateway.client().await;
+    for _ in 0..50 {
+        query(&mut client, "SELECT 1").await.expect("a row");
+    }
+    let before = at_rest(&gateway).await;
+    for n in 0..1_000 {
+        let batches = query(&mut client, &format!("SELECT {n}::BIGINT")).await.expect("a row");
+        let values: &Int64Array = batches[0].column(0).as_any().downcast_ref().expect("BIGINT");
+        assert_eq!(values.values(), &[n]);
+    }
+    let workers = gateway.workers();
+    assert_eq!(workers.len(), 2, "one client needs one reader, beside the spare");
+    no_more_than(before, at_rest(&gateway).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn abandoned_streams_leave_nothing() {
+    let gateway = with_table(&[AT_REST_SOON]).await;
+    let client = gateway.client().await;
+    let abandon = async || {
+        let mut stream = Box::pin(open(&mut client.clone(), ENDLESS_ROWS).await.expect("a stream"));
+        stream.next().await.expect("a batch").expect("a good batch");
+    };
+    join_all((0..10).map(|_| abandon())).await;
+    let before = at_rest(&gateway).await;
+    for _ in 0..20 {
+        join_all((0..10).map(|_| abandon())).await;
+    }
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    assert!(!gateway.log().contains("worker lost"), "a cancelled statement cost a worker");
+    no_more_than(before, at_rest(&gateway).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_nobody_reads_give_their_slots_back() {
+    let slots = ["pool.max_statements=2", "pool.readers_per_key=1", "pool.spares=0", "query.statement_timeout=2s"];
+    let gateway = Gateway::with(&slots);
+    let mut client = gateway.client().await;
+    let mut sleeping = Vec::new();
+    for _ in 0..2 {
+        sleeping.push(Box::pin(open(&mut client, ENDLESS_ROWS).await.expect("a stream")));
+    }
+    let began = Instant::now();
+    // Waits until the two have had their time, which is a little longer than its own.
+    while let Err(status) = gateway.query("SELECT 1").await {
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        assert!(began.elapsed() < Duration::from_secs(6), "the slots stay taken");
+    }
+    // Who reads on after that is told why it ends.
+    for stream in &mut sleeping {
+        assert_eq!(end_of(stream).await.code(), Code::DeadlineExceeded);
+    }
+    drop(sleeping);
+    let (one, two) = tokio::join!(gateway.query("SELECT 1"), gateway.query("SELECT 1"));
+    one.and(two).expect("both slots are free, once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_leave_nothing() {
+    // Fewer places for sessions than connections: each gives its own back.
+    let gateway = with_table(&[AT_REST_SOON, "session.max_sessions=20", "telemetry.level=warn"]).await;
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    let before = at_rest(&gateway).await;
+    for n in 0..50 {
+        join_all((0..10).map(async |_| {
+            let mut client = gateway.client().await;
+            // Some ask for nothing, some leave without the rows that they have asked for.
+            match n % 3 {
+                0 => drop(query(&mut client, "SELECT 1").await.expect("a row")),
+                1 => drop(client.execute("SELECT 1".to_owned(), None).await.expect("a description")),
+                _ => drop(client.prepare("SELECT 1".to_owned(), None).await.expect("a statement")),
+            }
+        }))
+        .await;
+    }
+    no_more_than(before, at_rest(&gateway).await);
+}
