@@ -182,7 +182,6 @@ impl Door {
         let socket = UnixStream::connect(&self.socket).map_err(broken)?;
         let request = Request {
             statement_id: self.last_statement.fetch_add(1, Ordering::Relaxed) + 1,
-        timeout_ms: 0,
             sql: sql.to_owned(),
             default_catalog: "memory".into(),
             default_schema: "main".into(),

@@ -138,6 +138,9 @@ impl Lease {
         match reply {
             Reply::Failed(failure) => {
                 self.free();
+                if failure.fatal {
+                    self.worker.retire(Retired::Fatal);
+                }
                 Err(PoolError::Statement(failure))
             }
             reply => {

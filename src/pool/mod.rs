@@ -194,6 +194,12 @@ impl Pool {
         tokio::time::timeout(limit, lease).await.unwrap_or_else(|_| Err(PoolError::QueueTimeout { waited: began.elapsed() }))
     }
 
+    /// How long a cancelled statement may go on before its worker is killed.
+    #[must_use]
+    pub fn cancel_grace(&self) -> Duration {
+        self.0.config.cancel_grace
+    }
+
     /// Workers that are attached and in use, for tests and for the log.
     #[must_use]
     pub fn workers(&self) -> usize {

@@ -250,15 +250,19 @@ impl Worker {
 
     /// Gives one slot back and wakes who waits for it.
     fn release(&self) {
+        let pool = self.pool.upgrade();
+        // Before the slot is free: the next statement's terms must not be cleared.
+        if self.key.class == WorkerClass::Exclusive
+            && let Some(pool) = &pool
+        {
+            pool.leases.clear(&self.token);
+        }
         {
             let mut state = self.state();
             state.running = state.running.saturating_sub(1);
             state.last_used = Instant::now();
         }
-        if let Some(pool) = self.pool.upgrade() {
-            if self.key.class == WorkerClass::Exclusive {
-                pool.leases.clear(&self.token);
-            }
+        if let Some(pool) = pool {
             pool.changed.notify_waiters();
         }
     }

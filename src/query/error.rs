@@ -17,9 +17,7 @@ pub enum QueryError {
     #[error("the statement was run twice, and each time its worker process was lost: {0}")]
     LostTwice(PoolError),
     /// The worker was lost while a write was under way.
-    #[error(
-        "the worker was lost while the write ran: it may or may not have been committed. Look at the table before running it again"
-    )]
+    #[error("it is not known whether the write was committed: look at the table before running it again")]
     WriteUnknown(#[source] PoolError),
     /// A catalog refused, or could not be reached.
     #[error(transparent)]
@@ -61,7 +59,9 @@ impl Explain for QueryError {
     fn kind(&self) -> Kind {
         match self {
             Self::Pool(error) => error.kind(),
-            Self::LostTwice(_) | Self::WriteUnknown(_) => Kind::Unavailable,
+            Self::LostTwice(_) => Kind::Unavailable,
+            // Not UNAVAILABLE: clients run that again by themselves.
+            Self::WriteUnknown(_) => Kind::FailedPrecondition,
             Self::Catalog(error) => error.kind(),
             Self::Deadline(_) => Kind::DeadlineExceeded,
             Self::NoCatalog { .. } | Self::NoSchema { .. } => Kind::NotFound,

@@ -30,7 +30,8 @@ impl Engine {
         let mut log = StatementLog::begin(self.config(), caller, "ingest", &table.to_string());
         log.classed("BLIND_INSERT");
         let deadline = self.deadline(limits);
-        let ingested = self.within(deadline, self.ingest_on_worker(caller, table, mode, frames, deadline, &mut log)).await;
+        let ingest = self.ingest_on_worker(caller, table, mode, frames, deadline, &mut log);
+        let ingested = self.to_the_last_word(deadline, ingest).await;
         match ingested {
             Ok(rows) => {
                 log.end(i64::try_from(rows).ok());
@@ -94,23 +95,24 @@ async fn stream_to_worker(
     let (reply, input_sent) = {
         let (requests, replies) = lease.halves()?;
         let input = send_all(requests, frames, log);
-        tokio::pin!(input);
+        // One future for the whole wait: a reading given up half-way would lose its bytes.
+        let reply = replies.next();
+        tokio::pin!(input, reply);
         tokio::select! {
             // The worker's word counts first: when it refused, writing to it fails as well.
             biased;
-            reply = replies.next() => (reply, false),
+            reply = &mut reply => (reply, false),
             // A client that broke off drops the lease, which cancels the statement before anything is committed.
             sent = &mut input => match sent {
-                Ok(()) => (replies.next().await, true),
+                Ok(()) => (reply.await, true),
                 Err(InputError::Client(error)) => return Err(error),
-                Err(InputError::Worker(_)) => (replies.next().await, false),
+                Err(InputError::Worker(_)) => (reply.await, false),
             },
         }
     };
     match lease.settle(reply, input_sent) {
         Ok(Reply::Done(done)) => Ok(u64::try_from(done.affected).unwrap_or(0)),
         Ok(_) => Err(PoolError::Protocol("an ingest was answered with rows").into()),
-        Err(lost @ PoolError::Lost { .. }) if input_sent => Err(QueryError::WriteUnknown(lost)),
         Err(error) => Err(error.into()),
     }
 }

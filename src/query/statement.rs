@@ -9,6 +9,7 @@
 //! A read whose worker is lost before its first row is asked once more, and so is a Describe; a write never is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_ipc::convert::try_schema_from_ipc_buffer;
@@ -22,7 +23,10 @@ use crate::names::{CatalogName, Namespace};
 use crate::pool::connection::{RawFrame, Reply};
 use crate::pool::{Lease, PoolError, WorkerClass};
 use crate::relay::lease::LeaseTerms;
-use crate::wire::proto::{self, Class, Describe, Described, Done, Judged, Request, Run, request};
+use crate::wire::proto::{self, Class, Describe, Described, Done, Judged, Request, Run, failure, request};
+
+/// How long a cancelled write's last word may take beyond the grace after which its worker is killed.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How a statement began to answer.
 enum Opening {
@@ -70,7 +74,7 @@ impl Engine {
     pub async fn execute(&self, caller: &Caller, sql: &str, parameters: Bytes, limits: Limits) -> Result<Execution, QueryError> {
         let mut log = StatementLog::begin(self.config(), caller, "execute", sql);
         let deadline = self.deadline(limits);
-        let opening = self.within(deadline, self.open(caller, sql, parameters, deadline, &mut log)).await;
+        let opening = self.open(caller, sql, parameters, deadline, &mut log).await;
         match opening {
             Ok(Opening::Rows { schema, first }) => Ok(Execution::Rows(rows(schema, first, log, deadline))),
             Ok(Opening::Over(done)) => {
@@ -95,6 +99,27 @@ impl Engine {
         tokio::time::timeout_at(deadline, step).await.unwrap_or(Err(QueryError::Deadline(allowed)))
     }
 
+    /// Waits for the last word on a write. At the deadline the pool cancels it on its worker, which then says what came of it; a write
+    /// that was already committed is done, however late. Only where no word comes is the outcome unknown.
+    pub(super) async fn to_the_last_word<T>(
+        &self,
+        deadline: Instant,
+        step: impl Future<Output = Result<T, QueryError>>,
+    ) -> Result<T, QueryError> {
+        let allowed = deadline - Instant::now();
+        let last = deadline + self.pool().cancel_grace() + LAST_WORD;
+        match tokio::time::timeout_at(last, step).await {
+            Ok(Err(QueryError::Pool(PoolError::Statement(failure))))
+                if failure.kind() == failure::Kind::Interrupted && Instant::now() >= deadline =>
+            {
+                Err(QueryError::Deadline(allowed))
+            }
+            Ok(Err(QueryError::Pool(lost @ PoolError::Lost { .. }))) => Err(QueryError::WriteUnknown(lost)),
+            Ok(outcome) => outcome,
+            Err(_) => Err(QueryError::WriteUnknown(PoolError::Lost { reason: "it did not stop at its deadline".to_owned() })),
+        }
+    }
+
     async fn describe_on_worker(
         &self,
         caller: &Caller,
@@ -103,28 +128,36 @@ impl Engine {
         log: &mut StatementLog,
     ) -> Result<Described, QueryError> {
         let mut losses = Losses::default();
+        let mut worker = WorkerClass::Reader;
         loop {
             let request = asked(caller, sql, &[], request::Action::Describe(Describe {}));
-            match self.described(caller, request, deadline, log).await {
+            match self.described(caller, request, worker, deadline, log).await {
+                // Readers have no metadata of the past.
+                Ok(None) => worker = WorkerClass::Exclusive,
+                Ok(Some(described)) => return Ok(described),
                 Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => losses.bear(lost)?,
-                outcome => return outcome,
+                Err(error) => return Err(error),
             }
         }
     }
 
+    /// `None` when the statement needs another class of worker.
     async fn described(
         &self,
         caller: &Caller,
         request: Request,
+        worker: WorkerClass,
         deadline: Instant,
         log: &mut StatementLog,
-    ) -> Result<Described, QueryError> {
-        let mut lease = self.lease(caller, WorkerClass::Reader, log).await?;
-        lease.ask(request, LeaseTerms::default(), deadline.into_std()).await?;
+    ) -> Result<Option<Described>, QueryError> {
+        let mut lease = self.lease(caller, worker, log).await?;
+        let terms = LeaseTerms { whole_metadata: true, ..LeaseTerms::default() };
+        lease.ask(request, terms, deadline.into_std()).await?;
         loop {
             match lease.next().await? {
+                Reply::Judged(judged) if judged.class() == Class::TimeTravel && worker == WorkerClass::Reader => return Ok(None),
                 Reply::Judged(judged) => self.after_judged(caller, &mut lease, &judged, log).await?,
-                Reply::Described(described) => return Ok(described),
+                Reply::Described(described) => return Ok(Some(described)),
                 _ => return Err(PoolError::Protocol("a Describe was answered with rows").into()),
             }
         }
@@ -144,11 +177,12 @@ impl Engine {
         loop {
             let run = request::Action::Run(Run { parameters: parameters.clone() });
             let request = asked(caller, sql, &[class], run);
-            match self.first_answer(caller, request, class, deadline, log).await {
+            let answer = self.first_answer(caller, request, class, deadline, log);
+            let answer = if writes(class) { self.to_the_last_word(deadline, answer).await } else { self.within(deadline, answer).await };
+            match answer {
                 Ok(Answer::Opening(opening)) => return Ok(opening),
                 Ok(Answer::HandedBack(judged)) if class == Class::Read => class = judged.class(),
                 Ok(Answer::HandedBack(_)) => return Err(PoolError::Protocol("a statement was classed in two ways").into()),
-                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) if writes(class) => return Err(QueryError::WriteUnknown(lost)),
                 Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => losses.bear(lost)?,
                 Err(error) => return Err(error),
             }
@@ -268,7 +302,6 @@ async fn first_row(mut lease: Lease, schema: RawFrame) -> Result<Opening, QueryE
 fn asked(caller: &Caller, sql: &str, allowed: &[Class], action: request::Action) -> Request {
     Request {
         statement_id: 0,
-        timeout_ms: 0,
         sql: sql.to_owned(),
         default_catalog: caller.catalog.to_string(),
         default_schema: caller.schema.clone(),

@@ -4,7 +4,6 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
@@ -117,7 +116,7 @@ impl DataConnection {
 
     fn statement(&mut self, header: FrameHeader, payload: &[u8]) -> io::Result<()> {
         let request = expect_message::<Request>(header, payload, FrameKind::Request)?;
-        let running = self.shared.statements.begin(request.statement_id, self.engine.interrupter(), timeout(&request));
+        let running = self.shared.statements.begin(request.statement_id, self.engine.interrupter());
         let cancelled = running.cancel_flag();
         let ending = self.carry_out(&request, &running);
         // The gateway hears on the control socket that the statement has ended before it may send the next one here.
@@ -394,10 +393,6 @@ pub fn check_cancelled(running: &Running) -> Result<(), StatementError> {
 
 fn interrupted() -> StatementError {
     StatementError::new(Kind::Interrupted, "the statement was cancelled")
-}
-
-fn timeout(request: &Request) -> Option<Duration> {
-    (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms))
 }
 
 /// A message of the kind that is due.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -16,9 +16,6 @@ use crate::wire::write_control;
 
 /// Pause between two interrupts of a statement: one that comes before DuckDB starts is lost.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
-
-/// How often the statements' own deadlines are looked at; the gateway's come first, unless it waits for a slow client.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How many cancelled ids are remembered whose request has not arrived: the two sockets are not ordered.
 const REMEMBERED_CANCELS: usize = 256;
@@ -42,7 +39,6 @@ struct Table {
 struct Entry {
     interrupter: Interrupter,
     cancelled: Arc<AtomicBool>,
-    deadline: Option<Instant>,
 }
 
 /// A statement in work. Dropping it takes it out of the table and tells the gateway that it has ended,
@@ -62,11 +58,11 @@ impl Statements {
 
     /// Takes a statement in. It may be cancelled already.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, id: u64, interrupter: Interrupter, timeout: Option<Duration>) -> Running {
+    pub fn begin(self: &Arc<Self>, id: u64, interrupter: Interrupter) -> Running {
         let mut table = self.lock();
         let early = table.early_cancels.contains(&id) || table.closed;
         let cancelled = Arc::new(AtomicBool::new(early));
-        table.running.insert(id, Entry { interrupter, cancelled: Arc::clone(&cancelled), deadline: timeout.map(|timeout| Instant::now() + timeout) });
+        table.running.insert(id, Entry { interrupter, cancelled: Arc::clone(&cancelled) });
         drop(table);
         if early {
             self.changed.notify_all();
@@ -105,10 +101,6 @@ impl Statements {
         let mut table = self.lock();
         loop {
             let mut any = false;
-            let now = Instant::now();
-            for entry in table.running.values().filter(|entry| entry.deadline.is_some_and(|deadline| deadline <= now)) {
-                entry.cancelled.store(true, Ordering::Release);
-            }
             for entry in table.running.values().filter(|entry| entry.cancelled.load(Ordering::Acquire)) {
                 entry.interrupter.interrupt();
                 any = true;
@@ -116,8 +108,12 @@ impl Statements {
             if table.closed && table.running.is_empty() {
                 return;
             }
-            let pause = if any { INTERRUPT_EVERY } else { LOOK_EVERY };
-            table = self.changed.wait_timeout(table, pause).unwrap_or_else(PoisonError::into_inner).0;
+            table = if any {
+                let waited = self.changed.wait_timeout(table, INTERRUPT_EVERY);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.changed.wait(table).unwrap_or_else(PoisonError::into_inner)
+            };
         }
     }
 

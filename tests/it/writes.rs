@@ -50,6 +50,25 @@ async fn a_reader_sees_all_of_a_commit_or_nothing() {
     tokio::join!(write, read);
 }
 
+/// The id of the oldest snapshot in the newest metadata file below a directory with one table.
+fn first_snapshot(dir: &std::path::Path) -> i64 {
+    let mut files = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path if path.to_string_lossy().ends_with(".metadata.json") => files.push(path),
+                _ => {}
+            }
+        }
+    }
+    files.sort();
+    let text = std::fs::read_to_string(files.last().expect("a metadata file")).expect("its text");
+    let metadata: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    metadata["snapshots"].as_array().expect("snapshots").iter().filter_map(|s| s["snapshot-id"].as_i64()).next().expect("a snapshot")
+}
+
 #[tokio::test]
 async fn time_travel_reads_the_snapshot_that_it_names() {
     let gateway = Gateway::start();
@@ -62,4 +81,6 @@ async fn time_travel_reads_the_snapshot_that_it_names() {
     assert_eq!(gateway.value("SELECT count(*) FROM lake.bronze.t").await, "2");
     let sql = format!("SELECT count(*) FROM lake.bronze.t AT (TIMESTAMP => TIMESTAMP '{between}')");
     assert_eq!(gateway.value(&sql).await, "1");
+    let first = first_snapshot(&gateway.dir.path().join("lake"));
+    assert_eq!(gateway.value(&format!("SELECT sum(n)::BIGINT FROM lake.bronze.t AT (VERSION => {first})")).await, "1");
 }

@@ -158,7 +158,6 @@ impl TestConnection {
         self.id = worker.id();
         let request = Request {
             statement_id: self.id,
-        timeout_ms: 0,
             sql: sql.to_owned(),
             default_catalog: "memory".into(),
             default_schema: "main".into(),
