@@ -164,7 +164,8 @@ pub async fn query(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> R
     Ok(batches)
 }
 
-fn status(error: FlightError) -> tonic::Status {
+/// The status that a client's error carries.
+pub fn status(error: FlightError) -> tonic::Status {
     match error {
         FlightError::Tonic(status) => *status,
         other => tonic::Status::unknown(other.to_string()),
