@@ -100,3 +100,28 @@ async fn every_form_of_the_escape_list_is_refused() {
     assert_eq!(std::fs::read_to_string(&canary).expect("the canary"), format!("{SECRET}\n"));
     assert!(!gateway.log().contains(SECRET), "the secret is in the log");
 }
+
+#[tokio::test]
+async fn a_plan_shows_no_path_and_no_address() {
+    let gateway = Gateway::start();
+    gateway.run("CREATE SCHEMA lake.bronze").await;
+    gateway.run("CREATE TABLE lake.bronze.t (a BIGINT, d DATE) PARTITIONED BY (day(d))").await;
+    gateway.run("INSERT INTO lake.bronze.t VALUES (1, '2024-01-01'), (2, '2024-01-02')").await;
+    let folder = gateway.dir.path().file_name().expect("a name").to_string_lossy().into_owned();
+    for sql in [
+        "EXPLAIN SELECT * FROM lake.bronze.t WHERE d = '2024-01-01'",
+        "EXPLAIN (FORMAT json) SELECT * FROM lake.bronze.t AT (TIMESTAMP => now()) JOIN lake.bronze.t AS u USING (a)",
+        "EXPLAIN (FORMAT json) INSERT INTO lake.bronze.t SELECT * FROM lake.bronze.t",
+        "EXPLAIN (FORMAT json) UPDATE lake.bronze.t SET a = 1",
+        "EXPLAIN (FORMAT json) DELETE FROM lake.bronze.t WHERE a = 1",
+        "EXPLAIN (FORMAT json) MERGE INTO lake.bronze.t USING (SELECT 1 AS a) AS s USING (a) WHEN MATCHED THEN DELETE",
+    ] {
+        let rows = gateway.query(sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
+        let plan = arrow::util::pretty::pretty_format_batches(&rows).expect("a table").to_string().to_lowercase();
+        assert!(plan.contains("lake") || plan.contains("scan"), "{plan}");
+        for word in [folder.to_lowercase().as_str(), "127.0.0.1", "http:", "file:", ".parquet", "token", "polynya_"] {
+            assert!(!plan.contains(word), "{sql} shows {word}:\n{plan}");
+        }
+    }
+    assert_eq!(gateway.value("SELECT count(*) FROM lake.bronze.t").await, "2");
+}
