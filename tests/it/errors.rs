@@ -120,3 +120,14 @@ async fn an_error_in_mid_stream_arrives_with_its_message() {
     says(&status, Code::InvalidArgument, &["Could not convert string 'x'"]);
     assert_eq!(gateway.value("SELECT 42").await, "42");
 }
+
+#[tokio::test]
+async fn deep_expressions_run_and_too_deep_ones_are_refused() {
+    let gateway = Gateway::start();
+    assert_eq!(gateway.value(&format!("SELECT ({}0)::BIGINT", "1 + ".repeat(500))).await, "500");
+    assert_eq!(gateway.value(&format!("SELECT length({}'')", "'x' || ".repeat(500))).await, "500");
+    for sql in [format!("SELECT {}1{}", "(".repeat(30_000), ")".repeat(30_000)), format!("SELECT {}true", "NOT ".repeat(30_000))] {
+        assert!(!refused(&gateway, &sql).await.message().is_empty());
+    }
+    assert_eq!(gateway.value("SELECT 42").await, "42");
+}

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a failed step is a failed test")]
 
 mod errors;
+mod escapes;
 mod fire;
 mod flight;
 mod harness;

@@ -47,12 +47,16 @@ fn options(cursor: &mut Cursor<'_>) -> Result<&'static str, Refusal> {
         match cursor.name("text or json")?.to_lowercase().as_str() {
             "text" => Ok(""),
             "json" => Ok("(FORMAT json) "),
-            other => Err(Refusal::Unsupported(format!("EXPLAIN in the format {other} is not supported: there are text and json"))),
+            other => {
+                Err(Refusal::Unsupported(format!("EXPLAIN in the format {other} is not supported: there are text and json")))
+            }
         }
     })?;
     Ok(formats.last().copied().unwrap_or_default())
 }
 
 fn no_analyze() -> Refusal {
-    Refusal::Refused("EXPLAIN ANALYZE is refused: it runs the statement, and shows where the files of its tables lie; use EXPLAIN".to_owned())
+    Refusal::Refused(
+        "EXPLAIN ANALYZE is refused: it runs the statement, and shows where the files of its tables lie; use EXPLAIN".to_owned(),
+    )
 }
