@@ -5,9 +5,7 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["proto/worker.proto"], ["proto"])?;
-    prost_build::Config::new()
-        .bytes(["."])
-        .compile_fds(files)?;
+    prost_build::Config::new().bytes(["."]).compile_fds(files)?;
     println!("cargo:rerun-if-changed=proto");
 
     println!("cargo:rerun-if-env-changed=DUCKDB_LIB_DIR");

@@ -109,7 +109,10 @@ pub fn merged(sources: &Sources, environment: impl Iterator<Item = (String, Stri
     let mut variables: Vec<_> = environment.filter_map(|(k, v)| Some((k.strip_prefix(ENV_PREFIX)?.to_lowercase(), v))).collect();
     variables.sort();
     for (key, value) in variables {
-        overlay(&mut tree, nested(key.split("__"), parse(&value, &format!("environment variable {ENV_PREFIX}{}", key.to_uppercase()))?));
+        overlay(
+            &mut tree,
+            nested(key.split("__"), parse(&value, &format!("environment variable {ENV_PREFIX}{}", key.to_uppercase()))?),
+        );
     }
     for (key, value) in &sources.set {
         overlay(&mut tree, nested(key.split('.'), parse(value, &format!("--set {key}"))?));
@@ -159,7 +162,8 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
 pub fn redacted(tree: &Value) -> Result<String, ConfigError> {
     let mut tree = tree.clone();
     blot(&mut tree);
-    serde_saphyr::to_string(&tree).map_err(|e| ConfigError::Yaml { place: "the effective config".to_owned(), reason: e.to_string() })
+    serde_saphyr::to_string(&tree)
+        .map_err(|e| ConfigError::Yaml { place: "the effective config".to_owned(), reason: e.to_string() })
 }
 
 fn parse(text: &str, place: &str) -> Result<Value, ConfigError> {

@@ -34,7 +34,10 @@ impl fmt::Display for MissingExtensions {
             write!(f, "{comma}{} (without {})", dir.display(), missing.join(", "))?;
         }
         if self.by_variable {
-            write!(f, ". {DIR_VARIABLE} must name a directory with <name>.duckdb_extension files; unset, the usual places are tried")
+            write!(
+                f,
+                ". {DIR_VARIABLE} must name a directory with <name>.duckdb_extension files; unset, the usual places are tried"
+            )
         } else {
             write!(f, ". Run `make setup` to fetch them, or set {DIR_VARIABLE} to a directory that holds them")
         }

@@ -126,7 +126,10 @@ impl Running {
     pub async fn finish(self) {
         self.stop.cancel();
         if tokio::time::timeout(self.drain_timeout, self.edges.wait()).await.is_err() {
-            tracing::warn!(drain_timeout_ms = self.drain_timeout.as_millis(), "drain_timeout passed: statements still running are cut");
+            tracing::warn!(
+                drain_timeout_ms = self.drain_timeout.as_millis(),
+                "drain_timeout passed: statements still running are cut"
+            );
         }
         self.stop_workers.cancel();
         self.stop_relay.cancel();

@@ -27,7 +27,9 @@ pub enum Format {
 
 /// The log filter could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("telemetry.level `{level}` is not a log filter: write a level (`error`, `warn`, `info`, `debug`) or `target=level` pairs")]
+#[error(
+    "telemetry.level `{level}` is not a log filter: write a level (`error`, `warn`, `info`, `debug`) or `target=level` pairs"
+)]
 pub struct FilterError {
     level: String,
     source: tracing_subscriber::filter::ParseError,
@@ -39,7 +41,8 @@ pub struct FilterError {
 /// When the filter cannot be read.
 pub fn start(config: &Config) -> Result<(), FilterError> {
     let filter = EnvFilter::try_new(&config.level).map_err(|source| FilterError { level: config.level.clone(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // Failing to install means that the process has a subscriber already (tests start many gateways in one process).
     let _ = match config.format {
         Format::Text => builder.with_target(false).try_init(),

@@ -90,7 +90,13 @@ pub struct FrameHeader {
 impl FrameHeader {
     /// A header for a payload that is not Arrow data.
     pub fn plain(kind: FrameKind, len: usize) -> io::Result<Self> {
-        Ok(Self { len: u32::try_from(len).map_err(|_| invalid("frame above 4 GB"))?, kind, header_at: 0, header_len: 0, body_at: 0 })
+        Ok(Self {
+            len: u32::try_from(len).map_err(|_| invalid("frame above 4 GB"))?,
+            kind,
+            header_at: 0,
+            header_len: 0,
+            body_at: 0,
+        })
     }
 
     /// The header as it goes over the socket.

@@ -69,7 +69,9 @@ impl Users {
             decoy: decoy(hashes.values().next())?,
             hashes,
             turns: Arc::new(Semaphore::new(config.max_parallel_logins)),
-            queue: Semaphore::new(config.max_parallel_logins.saturating_add(config.max_waiting_logins).min(Semaphore::MAX_PERMITS)),
+            queue: Semaphore::new(
+                config.max_parallel_logins.saturating_add(config.max_waiting_logins).min(Semaphore::MAX_PERMITS),
+            ),
             verified: moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build(),
             salt,
         })
@@ -190,7 +192,9 @@ mod tests {
 
     #[test]
     fn a_hash_that_is_not_argon2_names_its_user() {
-        for (text, part) in [("geheim", "ana"), ("$scrypt$ln=1$AAAAAAAAAAA$AAAAAAAAAAAAAA", "scrypt"), ("$argon2id$v=19$m=64,t=1,p=1", "no hash")] {
+        for (text, part) in
+            [("geheim", "ana"), ("$scrypt$ln=1$AAAAAAAAAAA$AAAAAAAAAAAAAA", "scrypt"), ("$argon2id$v=19$m=64,t=1,p=1", "no hash")]
+        {
             let user = User { name: "ana".to_owned(), password_hash: SecretRef::Text(text.into()) };
             let error = Users::new(&Config { users: vec![user], ..config() }).err().unwrap().to_string();
             assert!(error.contains("`ana`") && error.contains(part), "{error}");

@@ -69,7 +69,9 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// `mode: none` where others than this machine can connect.
-    #[error("auth.mode is none, but {0} can be reached from other machines; listen on 127.0.0.1 or [::1], or set auth.mode: users")]
+    #[error(
+        "auth.mode is none, but {0} can be reached from other machines; listen on 127.0.0.1 or [::1], or set auth.mode: users"
+    )]
     OpenToOthers(SocketAddr),
     /// Passwords would cross a network in clear.
     #[error(

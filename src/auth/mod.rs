@@ -145,15 +145,13 @@ impl Authenticator {
             Door::Users(users) => users,
         };
         match Credentials::parse(header.ok_or(AuthError::Missing)?)? {
-            Credentials::Basic { user, password } => {
-                match users.verify(&user, &password).await {
-                    Ok(()) => Ok(Principal::new(&user)),
-                    Err(error) => {
-                        tracing::warn!(user, %error, "log-in refused");
-                        Err(error)
-                    }
+            Credentials::Basic { user, password } => match users.verify(&user, &password).await {
+                Ok(()) => Ok(Principal::new(&user)),
+                Err(error) => {
+                    tracing::warn!(user, %error, "log-in refused");
+                    Err(error)
                 }
-            }
+            },
             Credentials::Bearer(_) => Err(AuthError::ForeignToken),
         }
     }

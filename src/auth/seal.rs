@@ -138,11 +138,8 @@ impl Sealer {
         let (head, rest) = sealed.split_at(HEAD_LEN);
         let (nonce, body) = rest.split_at(NONCE_LEN);
         let aad = [head, purpose.label()].concat();
-        let plain = self
-            .0
-            .cipher
-            .decrypt(XNonce::from_slice(nonce), Payload { msg: body, aad: &aad })
-            .map_err(|_| SealError::Altered)?;
+        let plain =
+            self.0.cipher.decrypt(XNonce::from_slice(nonce), Payload { msg: body, aad: &aad }).map_err(|_| SealError::Altered)?;
         let expiry = head[HEAD_LEN - 8..].iter().fold(0, |n: u64, byte| n << 8 | u64::from(*byte));
         if expiry < unix_seconds() {
             return Err(SealError::Expired);
@@ -164,9 +161,9 @@ impl Sealer {
         // "PLY1" and the key id are 12 bytes, so exactly 16 characters of base64: the beginning can be told from a foreign token
         // even when the rest is broken.
         let ours = BASE64_URL_SAFE_NO_PAD.encode(MAGIC);
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed).map_err(|_| {
-            if sealed.starts_with(&ours[..5]) { SealError::Altered } else { SealError::Foreign }
-        })?;
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(sealed)
+            .map_err(|_| if sealed.starts_with(&ours[..5]) { SealError::Altered } else { SealError::Foreign })?;
         self.open(purpose, &bytes)
     }
 }

@@ -100,7 +100,10 @@ impl ConnectArgs {
 
     fn ask_password(&self, user: &str) -> Result<SecretString, CliError> {
         if !io::stderr().is_terminal() {
-            return Err(CliError::Usage(format!("no password for user {user}: set the environment variable {}", self.password_env)));
+            return Err(CliError::Usage(format!(
+                "no password for user {user}: set the environment variable {}",
+                self.password_env
+            )));
         }
         let password = rpassword::prompt_password(format!("Password for {user} at {}: ", self.uri));
         password.map(SecretString::from).map_err(CliError::io("ask for the password"))
@@ -167,7 +170,8 @@ impl FromStr for GatewayUri {
             _ if !text.contains("://") => return Err(BadUri::Form),
             other => return Err(BadUri::Scheme(other.to_owned())),
         };
-        let has_extra = !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some();
+        let has_extra =
+            !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some();
         if has_extra || !matches!(url.path(), "" | "/") {
             return Err(BadUri::Extra);
         }

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use arrow::error::ArrowError;
 
 use super::client::ClientError;
+use super::local::LocalError;
 use crate::config::ConfigError;
 use crate::gateway::GatewayError;
 use crate::telemetry::FilterError;
-use super::local::LocalError;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -15,15 +15,20 @@ use super::ticket::unpack;
 use super::{Edge, FlightError};
 use crate::session::Defaults;
 
-const NO_TRANSACTIONS: &str =
-    "transactions are not supported: every statement commits by itself; connect with autocommit on";
+const NO_TRANSACTIONS: &str = "transactions are not supported: every statement commits by itself; connect with autocommit on";
 const NO_SUBSTRAIT: &str = "Substrait plans are not supported; send SQL";
 
 /// The actions that are answered, with what they do.
 const ACTIONS: [(&str, &str); 6] = [
-    ("CreatePreparedStatement", "Describes a statement and keeps it; ActionCreatePreparedStatementRequest in, ActionCreatePreparedStatementResult out."),
+    (
+        "CreatePreparedStatement",
+        "Describes a statement and keeps it; ActionCreatePreparedStatementRequest in, ActionCreatePreparedStatementResult out.",
+    ),
     ("ClosePreparedStatement", "Drops a prepared statement; ActionClosePreparedStatementRequest in."),
-    ("SetSessionOptions", "Sets `catalog` and `schema`, where names are looked up; SetSessionOptionsRequest in, SetSessionOptionsResult out."),
+    (
+        "SetSessionOptions",
+        "Sets `catalog` and `schema`, where names are looked up; SetSessionOptionsRequest in, SetSessionOptionsResult out.",
+    ),
     ("GetSessionOptions", "Answers `catalog` and `schema`; GetSessionOptionsRequest in, GetSessionOptionsResult out."),
     ("CloseSession", "Ends the session and its token; CloseSessionRequest in, CloseSessionResult out."),
     ("CancelFlightInfo", "Always answers that nothing can be cancelled by name; end the call that runs the statement instead."),
@@ -134,7 +139,9 @@ impl Edge {
                 let result = CancelFlightInfoResult { status: CancelStatus::NotCancellable as i32 };
                 Ok(vec![result.encode_to_vec().into()])
             }
-            "CancelQuery" => Err(FlightError::Unimplemented("CancelQuery is not supported; end the call that runs the statement")),
+            "CancelQuery" => {
+                Err(FlightError::Unimplemented("CancelQuery is not supported; end the call that runs the statement"))
+            }
             "RenewFlightEndpoint" => {
                 Err(FlightError::Unimplemented("tickets cannot be renewed; call GetFlightInfo again for a new one"))
             }
@@ -168,7 +175,8 @@ impl Edge {
         }
         if let Some(value) = options.session_options.get("schema") {
             let initial = &self.sessions.defaults().schema;
-            let wanted = chosen(value, initial).map(|name| Defaults { catalog: defaults.catalog.clone(), schema: name.to_owned() });
+            let wanted =
+                chosen(value, initial).map(|name| Defaults { catalog: defaults.catalog.clone(), schema: name.to_owned() });
             match wanted {
                 Some(wanted) if self.can_use(call, &wanted).await? => defaults = wanted,
                 _ => fail("schema", ErrorValue::InvalidValue),

@@ -57,7 +57,10 @@ impl Collector {
         }
         let body = usize::try_from(message.bodyLength()).map_err(|_| bad("a negative length"))?;
         // Some writers leave the padding of the last buffer out.
-        let padding = body.checked_sub(data.data_body.len()).filter(|padding| *padding < 64).ok_or_else(|| bad("a body of another length than its header says"))?;
+        let padding = body
+            .checked_sub(data.data_body.len())
+            .filter(|padding| *padding < 64)
+            .ok_or_else(|| bad("a body of another length than its header says"))?;
         let header = data.data_header.len().next_multiple_of(8);
         if self.stream.len() + 8 + header + body > self.limit {
             return Err(FlightError::LargeParameters { limit: self.limit });
@@ -137,7 +140,9 @@ fn ingest_mode(command: &CommandStatementIngest) -> Result<IngestMode, FlightErr
         (NotExist::Create, Exists::Fail) => Ok(IngestMode::Create),
         (NotExist::Create, Exists::Append) => Ok(IngestMode::CreateOrAppend),
         (NotExist::Fail, Exists::Append) => Ok(IngestMode::Append),
-        (NotExist::Fail, Exists::Fail) => Err(FlightError::Invalid("the ingest would fail whether the table exists or not".to_owned())),
+        (NotExist::Fail, Exists::Fail) => {
+            Err(FlightError::Invalid("the ingest would fail whether the table exists or not".to_owned()))
+        }
         (NotExist::Unspecified, _) | (_, Exists::Unspecified) => Err(FlightError::Invalid(
             "the ingest leaves unspecified what to do when the table exists or does not exist".to_owned(),
         )),
@@ -163,8 +168,8 @@ mod tests {
     use arrow::array::{Array, DictionaryArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray};
     use arrow::datatypes::{Int32Type, Schema};
     use arrow::ipc::reader::StreamReader;
-    use arrow_flight::sql::TableDefinitionOptions;
     use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
+    use arrow_flight::sql::TableDefinitionOptions;
     use arrow_flight::utils::batches_to_flight_data;
     use futures::TryStreamExt;
 
@@ -240,7 +245,8 @@ mod tests {
         assert!(matches!(mode(NotExist::Unspecified, Exists::Append), Err(FlightError::Invalid(_))));
         let temporary = CommandStatementIngest { temporary: true, ..command(NotExist::Create, Exists::Append) };
         assert!(matches!(ingest_mode(&temporary), Err(FlightError::Unimplemented(_))));
-        let empty_transaction = CommandStatementIngest { transaction_id: Some(Bytes::new()), ..command(NotExist::Create, Exists::Append) };
+        let empty_transaction =
+            CommandStatementIngest { transaction_id: Some(Bytes::new()), ..command(NotExist::Create, Exists::Append) };
         assert!(ingest_mode(&empty_transaction).is_ok());
     }
 }

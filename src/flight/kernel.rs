@@ -8,9 +8,7 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::names::{CatalogName, TableRef};
-use crate::query::{
-    Caller, Description, Engine, Execution, Frame, IngestMode, Limits, ListedTable, QueryError, TableFilter,
-};
+use crate::query::{Caller, Description, Engine, Execution, Frame, IngestMode, Limits, ListedTable, QueryError, TableFilter};
 
 /// The frames that a client sends up, schema first; `message` of each is empty.
 pub(super) type ClientFrames = Pin<Box<dyn Stream<Item = Result<Frame, QueryError>> + Send>>;

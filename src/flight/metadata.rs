@@ -100,9 +100,9 @@ impl CatalogCommand {
             Command::CommandGetTables(command) => Self::Tables(command),
             Command::CommandGetTableTypes(_) => Self::TableTypes,
             Command::CommandGetPrimaryKeys(_) => Self::PrimaryKeys,
-            Command::CommandGetExportedKeys(_)
-            | Command::CommandGetImportedKeys(_)
-            | Command::CommandGetCrossReference(_) => Self::ForeignKeys,
+            Command::CommandGetExportedKeys(_) | Command::CommandGetImportedKeys(_) | Command::CommandGetCrossReference(_) => {
+                Self::ForeignKeys
+            }
             Command::CommandGetSqlInfo(command) => Self::SqlInfo(command),
             Command::CommandGetXdbcTypeInfo(command) => Self::XdbcTypes(command),
             other => return Err(unfit(rpc, &other)),

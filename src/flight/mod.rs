@@ -129,7 +129,9 @@ enum FlightError {
     Upload(String),
     #[error("the statement has {bytes} bytes, more than {limit} (flight.max_statement_bytes)")]
     LongStatement { bytes: usize, limit: usize },
-    #[error("the parameters have more than {limit} bytes (flight.max_parameter_bytes); bind fewer rows at once, or use an ingest")]
+    #[error(
+        "the parameters have more than {limit} bytes (flight.max_parameter_bytes); bind fewer rows at once, or use an ingest"
+    )]
     LargeParameters { limit: usize },
     #[error("at least one row of parameters must be bound")]
     NoRows,
@@ -334,7 +336,8 @@ impl Edge {
         let first = messages.message().await.map_err(|status| FlightError::Upload(status.message().to_owned()))?;
         let first = first.ok_or_else(|| FlightError::Invalid("DoPut without a message".to_owned()))?;
         let descriptor = first.flight_descriptor.as_ref();
-        let descriptor = descriptor.ok_or_else(|| FlightError::Invalid("DoPut whose first message has no descriptor".to_owned()))?;
+        let descriptor =
+            descriptor.ok_or_else(|| FlightError::Invalid("DoPut whose first message has no descriptor".to_owned()))?;
         let record_count = match command(described(descriptor)?)? {
             Command::CommandStatementUpdate(command) => self.statement_update(call, command).await?,
             Command::CommandPreparedStatementUpdate(command) => {

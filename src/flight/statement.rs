@@ -101,7 +101,9 @@ impl Edge {
         let caller = call.caller_at(statement.defaults);
         match self.kernel.execute(&caller, &statement.sql, statement.parameters, call.limits).await? {
             Execution::Rows(frames) => Ok(messages(frames, Arc::clone(&call.session))),
-            Execution::Done { .. } => Err(FlightError::Defect("a statement was described with rows and returned none".to_owned())),
+            Execution::Done { .. } => {
+                Err(FlightError::Defect("a statement was described with rows and returned none".to_owned()))
+            }
         }
     }
 

@@ -47,8 +47,10 @@ pub(super) fn sql_name(data_type: &DataType) -> String {
         }
         DataType::FixedSizeList(item, len) => format!("{}[{len}]", sql_name(item.data_type())),
         DataType::Struct(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|field| format!("\"{}\" {}", field.name().replace('"', "\"\""), sql_name(field.data_type()))).collect();
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|field| format!("\"{}\" {}", field.name().replace('"', "\"\""), sql_name(field.data_type())))
+                .collect();
             format!("STRUCT({})", fields.join(", "))
         }
         DataType::Map(entries, _) => match entries.data_type() {
@@ -248,11 +250,8 @@ mod tests {
             Field::new("s", DataType::Utf8, true),
             Field::new("t", DataType::Timestamp(TimeUnit::Microsecond, None), true),
         ];
-        let table = TableRef {
-            catalog: "lake".into(),
-            namespace: crate::names::Namespace::from_schema("gold"),
-            table: "t".to_owned(),
-        };
+        let table =
+            TableRef { catalog: "lake".into(), namespace: crate::names::Namespace::from_schema("gold"), table: "t".to_owned() };
         let schema = with_metadata(&Schema::new(fields), Some(&table));
         let get = |field: usize, key: &str| schema.field(field).metadata().get(&format!("{KEY}{key}")).cloned();
         assert_eq!(get(0, "TYPE_NAME").unwrap(), "DECIMAL(18,2)");
@@ -270,7 +269,8 @@ mod tests {
     #[test]
     fn names_of_nested_types_are_sql() {
         let item = Arc::new(Field::new("item", DataType::Decimal128(4, 1), true));
-        let pair = DataType::Struct(vec![Field::new("k", DataType::Utf8, false), Field::new("v", DataType::List(item), true)].into());
+        let pair =
+            DataType::Struct(vec![Field::new("k", DataType::Utf8, false), Field::new("v", DataType::List(item), true)].into());
         let map = DataType::Map(Arc::new(Field::new("entries", pair.clone(), false)), false);
         assert_eq!(sql_name(&map), "MAP(VARCHAR, DECIMAL(4,1)[])");
         assert_eq!(sql_name(&pair), "STRUCT(\"k\" VARCHAR, \"v\" DECIMAL(4,1)[])");

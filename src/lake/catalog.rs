@@ -190,8 +190,7 @@ impl Catalog {
                 .execute(&mut *transaction)
                 .await?;
         }
-        let overwrite =
-            "(catalog_name, namespace, property_key) DO UPDATE SET property_value = excluded.property_value";
+        let overwrite = "(catalog_name, namespace, property_key) DO UPDATE SET property_value = excluded.property_value";
         for (key, value) in updates.iter().filter(|(key, _)| *key != EXISTS) {
             put_property(&mut transaction, namespace, key, value, overwrite).await?;
         }
@@ -521,13 +520,8 @@ async fn put_property(
         "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
          VALUES (?, ?, ?, ?) ON CONFLICT {on_conflict}"
     );
-    let done = sqlx::query(&statement)
-        .bind(SELF)
-        .bind(namespace.to_string())
-        .bind(key)
-        .bind(value)
-        .execute(&mut **transaction)
-        .await?;
+    let done =
+        sqlx::query(&statement).bind(SELF).bind(namespace.to_string()).bind(key).bind(value).execute(&mut **transaction).await?;
     Ok(done.rows_affected())
 }
 

@@ -19,9 +19,7 @@ pub(super) struct Warehouse {
 impl Warehouse {
     /// Makes the directory if need be.
     pub(super) fn open(root: &Path) -> Result<Self, LakeError> {
-        let failed = |action: &'static str| {
-            move |source| LakeError::Io { action, path: root.display().to_string(), source }
-        };
+        let failed = |action: &'static str| move |source| LakeError::Io { action, path: root.display().to_string(), source };
         std::fs::create_dir_all(root).map_err(failed("create"))?;
         let root = root.canonicalize().map_err(failed("read"))?;
         let Some(text) = root.to_str() else {
@@ -65,8 +63,11 @@ impl Warehouse {
         let table = self.path_of(location)?;
         for part in ["metadata", "data"] {
             let path = table.join(part);
-            std::fs::create_dir_all(&path)
-                .map_err(|source| LakeError::Io { action: "create", path: path.display().to_string(), source })?;
+            std::fs::create_dir_all(&path).map_err(|source| LakeError::Io {
+                action: "create",
+                path: path.display().to_string(),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -74,9 +75,7 @@ impl Warehouse {
     /// Reads a file of the catalog.
     pub(super) async fn read(&self, location: &str) -> Result<Vec<u8>, LakeError> {
         let path = self.path_of(location)?;
-        tokio::fs::read(&path)
-            .await
-            .map_err(|source| LakeError::Io { action: "read", path: path.display().to_string(), source })
+        tokio::fs::read(&path).await.map_err(|source| LakeError::Io { action: "read", path: path.display().to_string(), source })
     }
 
     /// Writes a file so that after a crash it is either whole or not there.

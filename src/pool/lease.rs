@@ -90,7 +90,9 @@ impl Lease {
     /// # Errors
     /// When the worker is gone; a statement's own failure comes as [`PoolError::Statement`].
     pub async fn next(&mut self) -> Result<Reply, PoolError> {
-        let Some((_, replies)) = self.connection.as_mut() else { return Err(PoolError::Protocol("a lease without a connection")) };
+        let Some((_, replies)) = self.connection.as_mut() else {
+            return Err(PoolError::Protocol("a lease without a connection"));
+        };
         let reply = replies.next().await;
         match self.checked(reply)? {
             Reply::Failed(failure) => {

@@ -120,8 +120,15 @@ fn decode(bytes: &[u8]) -> io::Result<event::Message> {
 }
 
 /// Starts one worker and waits until its extensions are loaded.
-pub async fn start(exe: &Path, run_root: &Arc<RunRoot>, worker: u64, mut init: Init, limit: Duration) -> Result<Fresh, PoolError> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| PoolError::Start { reason: format!("{what}: {error}"), ended: false };
+pub async fn start(
+    exe: &Path,
+    run_root: &Arc<RunRoot>,
+    worker: u64,
+    mut init: Init,
+    limit: Duration,
+) -> Result<Fresh, PoolError> {
+    let failed =
+        |what: &str, error: &dyn std::fmt::Display| PoolError::Start { reason: format!("{what}: {error}"), ended: false };
     let run_dir = run_root.worker(worker).map_err(|e| failed("no directory in pool.run_dir", &e))?;
     init.run_dir = run_dir.path().to_string_lossy().into_owned();
 
@@ -167,9 +174,10 @@ async fn exchange(fresh: &mut Fresh, message: control::Message, limit: Duration)
         Ok(Ok(event::Message::Ready(_) | event::Message::Attached(_))) => Ok(()),
         Ok(Ok(event::Message::Failed(failure))) => Err(PoolError::Start { reason: failure.message, ended: false }),
         Ok(Ok(event::Message::Ended(_))) => Err(PoolError::Protocol("Ended before any statement")),
-        Ok(Err(error)) => {
-            Err(PoolError::Start { reason: format!("it ended while starting ({error}); its own message is in the log"), ended: true })
-        }
+        Ok(Err(error)) => Err(PoolError::Start {
+            reason: format!("it ended while starting ({error}); its own message is in the log"),
+            ended: true,
+        }),
         Err(_) => {
             Err(PoolError::Start { reason: format!("not ready after {} s (pool.start_timeout)", limit.as_secs()), ended: false })
         }

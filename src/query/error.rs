@@ -42,7 +42,9 @@ pub enum QueryError {
         schema: String,
     },
     /// A listing names more tables than allowed.
-    #[error("the listing has more than {limit} tables (query.listing_tables): ask for one schema, or for a narrower name pattern")]
+    #[error(
+        "the listing has more than {limit} tables (query.listing_tables): ask for one schema, or for a narrower name pattern"
+    )]
     ListingTooLarge {
         /// The configured ceiling.
         limit: usize,

@@ -70,7 +70,11 @@ impl Engine {
             names.retain(|name| filter.table.as_deref().is_none_or(|pattern| is_like(name, pattern)));
             names.sort();
             let namespace = &namespace;
-            tables.extend(names.into_iter().map(|table| TableRef { catalog: catalog.clone(), namespace: namespace.clone(), table }));
+            tables.extend(names.into_iter().map(|table| TableRef {
+                catalog: catalog.clone(),
+                namespace: namespace.clone(),
+                table,
+            }));
             if tables.len() > self.config().listing_tables {
                 return Err(QueryError::ListingTooLarge { limit: self.config().listing_tables });
             }
@@ -79,7 +83,10 @@ impl Engine {
             return Ok(tables.into_iter().map(|table| ListedTable { table, columns: None }).collect());
         }
         let with_columns = self.with_columns(caller, tables).await?;
-        Ok(with_columns.into_iter().map(|(table, columns)| ListedTable { table, columns: columns.as_deref().map(schema_of) }).collect())
+        Ok(with_columns
+            .into_iter()
+            .map(|(table, columns)| ListedTable { table, columns: columns.as_deref().map(schema_of) })
+            .collect())
     }
 
     async fn with_columns(

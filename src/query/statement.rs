@@ -94,7 +94,11 @@ impl Engine {
     }
 
     /// Bounds a step by the statement's deadline; a lease inside it is dropped, which cancels the statement.
-    pub(super) async fn within<T>(&self, deadline: Instant, step: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+    pub(super) async fn within<T>(
+        &self,
+        deadline: Instant,
+        step: impl Future<Output = Result<T, QueryError>>,
+    ) -> Result<T, QueryError> {
         let allowed = deadline - Instant::now();
         tokio::time::timeout_at(deadline, step).await.unwrap_or(Err(QueryError::Deadline(allowed)))
     }
@@ -178,7 +182,8 @@ impl Engine {
             let run = request::Action::Run(Run { parameters: parameters.clone() });
             let request = asked(caller, sql, &[class], run);
             let answer = self.first_answer(caller, request, class, deadline, log);
-            let answer = if writes(class) { self.to_the_last_word(deadline, answer).await } else { self.within(deadline, answer).await };
+            let answer =
+                if writes(class) { self.to_the_last_word(deadline, answer).await } else { self.within(deadline, answer).await };
             match answer {
                 Ok(Answer::Opening(opening)) => return Ok(opening),
                 Ok(Answer::HandedBack(judged)) if class == Class::Read => class = judged.class(),
@@ -368,7 +373,8 @@ impl Rest {
 
 fn description(described: &Described) -> Result<Description, QueryError> {
     let columns = if described.result_schema.is_empty() { None } else { Some(schema(&described.result_schema)?) };
-    let parameters = if described.parameter_schema.is_empty() { Arc::new(Schema::empty()) } else { schema(&described.parameter_schema)? };
+    let parameters =
+        if described.parameter_schema.is_empty() { Arc::new(Schema::empty()) } else { schema(&described.parameter_schema)? };
     Ok(Description { parameters, columns, provisional: described.provisional })
 }
 

@@ -158,7 +158,9 @@ impl TableCache {
         }
         flights.under_way.remove(key);
         let worth_keeping = match &entry.outcome {
-            Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => true,
+            Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
+                true
+            }
             Err(_) => false,
         };
         if !worth_keeping {
@@ -178,9 +180,8 @@ impl TableCache {
     /// Takes tables off the list of holders that the cache has dropped for want of room.
     fn sweep(&self, flights: &mut Flights) {
         flights.holders.retain(|table, credentials| {
-            credentials.retain(|credential| {
-                self.entries.contains_key(&Key { credential: credential.clone(), table: table.clone() })
-            });
+            credentials
+                .retain(|credential| self.entries.contains_key(&Key { credential: credential.clone(), table: table.clone() }));
             !credentials.is_empty()
         });
     }
@@ -190,12 +191,7 @@ impl TableCache {
     }
 }
 
-async fn fetch(
-    table: &TableRef,
-    known: Option<Arc<Table>>,
-    upstream: &dyn Upstream,
-    confinement: Arc<Confinement>,
-) -> Outcome {
+async fn fetch(table: &TableRef, known: Option<Arc<Table>>, upstream: &dyn Upstream, confinement: Arc<Confinement>) -> Outcome {
     let etag = known.as_ref().and_then(|known| known.etag.clone());
     match (upstream.load_table(table, etag.as_deref()).await?, known) {
         (Answer::Fresh { body, etag }, _) => Ok(Arc::new(Table::read(table.clone(), body, etag, confinement).await?)),

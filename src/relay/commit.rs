@@ -185,18 +185,16 @@ async fn load_head(served: &Served, table: &TableRef) -> Result<Head, CatalogErr
         looks += 1;
         match served.upstream.load_table(table, None).await {
             Ok(Answer::Fresh { body, .. }) => {
-                return serde_json::from_slice(&body).map_err(|error| CatalogError::BadAnswer {
-                    catalog: table.catalog.clone(),
-                    reason: error.to_string(),
-                });
+                return serde_json::from_slice(&body)
+                    .map_err(|error| CatalogError::BadAnswer { catalog: table.catalog.clone(), reason: error.to_string() });
             }
             Ok(Answer::NotModified) => {
                 let reason = "it says that nothing has changed without having been asked".to_owned();
                 return Err(CatalogError::BadAnswer { catalog: table.catalog.clone(), reason });
             }
-            Err(
-                CatalogError::Unreachable { .. } | CatalogError::Timeout { .. } | CatalogError::BadAnswer { .. },
-            ) if looks < LOOKS => {
+            Err(CatalogError::Unreachable { .. } | CatalogError::Timeout { .. } | CatalogError::BadAnswer { .. })
+                if looks < LOOKS =>
+            {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }

@@ -3,8 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 /// What a catalog without configured locations may use: object stores, never local files.
-const OBJECT_STORES: [&str; 9] =
-    ["s3://", "s3a://", "s3n://", "gs://", "gcs://", "r2://", "abfss://", "abfs://", "azure://"];
+const OBJECT_STORES: [&str; 9] = ["s3://", "s3a://", "s3n://", "gs://", "gcs://", "r2://", "abfss://", "abfs://", "azure://"];
 
 /// How often a location may be percent-encoded over itself before it is refused.
 const MAX_ENCODINGS: usize = 4;
@@ -53,9 +52,9 @@ impl Confinement {
     fn holds(&self, location: &str) -> bool {
         normal(location).is_some_and(|location| {
             self.normal.iter().any(|prefix| {
-                location.strip_prefix(prefix.as_str()).is_some_and(|rest| {
-                    prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/')
-                })
+                location
+                    .strip_prefix(prefix.as_str())
+                    .is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
             })
         })
     }

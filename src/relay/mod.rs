@@ -11,9 +11,9 @@ pub mod error;
 pub mod lease;
 mod server;
 mod table;
-mod upstream;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -248,8 +248,7 @@ async fn open(config: &Config, name: CatalogName, catalog: CatalogConfig) -> Res
         }
         CatalogConfig::Rest(rest) => (Arc::new(Rest::new(name.clone(), config, &rest)?), rest.allowed_locations),
     };
-    let confinement =
-        Confinement::new(locations).map_err(|reason| RelayError::Config { catalog: name.clone(), reason })?;
+    let confinement = Confinement::new(locations).map_err(|reason| RelayError::Config { catalog: name.clone(), reason })?;
     Ok(Served { upstream, confinement: Arc::new(confinement) })
 }
 

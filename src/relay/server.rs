@@ -329,10 +329,7 @@ impl Relay {
     /// The catalog, if the worker's statement may change it.
     fn written_by(&self, visitor: &Visitor, catalog: &CatalogName) -> Result<&Served, CatalogError> {
         if !self.workers.may_write(visitor) {
-            return Err(CatalogError::Forbidden {
-                catalog: catalog.clone(),
-                reason: "the statement may not write".to_owned(),
-            });
+            return Err(CatalogError::Forbidden { catalog: catalog.clone(), reason: "the statement may not write".to_owned() });
         }
         self.seen_by(visitor, catalog)
     }
@@ -344,9 +341,9 @@ impl FromRequestParts<Arc<Relay>> for Visitor {
     async fn from_request_parts(parts: &mut Parts, relay: &Arc<Relay>) -> Result<Self, Response> {
         let shown = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = shown.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
-        token.and_then(|token| relay.workers.visit(token)).ok_or_else(|| {
-            refusal(StatusCode::UNAUTHORIZED, "NotAuthorizedException", "the relay does not know this worker")
-        })
+        token
+            .and_then(|token| relay.workers.visit(token))
+            .ok_or_else(|| refusal(StatusCode::UNAUTHORIZED, "NotAuthorizedException", "the relay does not know this worker"))
     }
 }
 
@@ -368,7 +365,9 @@ impl IntoResponse for Refusal {
             CatalogError::AlreadyExists { .. } => (StatusCode::CONFLICT, "AlreadyExistsException"),
             CatalogError::NotEmpty { .. } => (StatusCode::CONFLICT, "NamespaceNotEmptyException"),
             CatalogError::Conflict { .. } => (StatusCode::CONFLICT, "CommitFailedException"),
-            CatalogError::Forbidden { .. } | CatalogError::OutsideLocation { .. } => (StatusCode::FORBIDDEN, "ForbiddenException"),
+            CatalogError::Forbidden { .. } | CatalogError::OutsideLocation { .. } => {
+                (StatusCode::FORBIDDEN, "ForbiddenException")
+            }
             CatalogError::Invalid { .. } => (StatusCode::BAD_REQUEST, "BadRequestException"),
             CatalogError::Unsupported { .. } => (StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException"),
             // Not 401: the worker's own token is in order.

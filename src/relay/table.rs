@@ -68,12 +68,7 @@ impl Table {
             .unwrap_or_else(|panic| Err(CatalogError::BadAnswer { catalog, reason: panic.to_string() }))
     }
 
-    fn read_now(
-        table: &TableRef,
-        answer: &[u8],
-        etag: Option<String>,
-        confinement: &Confinement,
-    ) -> Result<Self, CatalogError> {
+    fn read_now(table: &TableRef, answer: &[u8], etag: Option<String>, confinement: &Confinement) -> Result<Self, CatalogError> {
         let catalog = &table.catalog;
         let bad = |reason: String| CatalogError::BadAnswer { catalog: catalog.clone(), reason };
         let unread = |error: serde_json::Error| bad(format!("the metadata of table \"{table}\" cannot be read: {error}"));

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-
 /// The `session` section: limits on what clients leave with the gateway between calls.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -18,8 +18,8 @@ use crate::auth::seal::{Purpose, SealError, Sealer};
 use crate::error::{Explain, Kind};
 use crate::names::{CatalogName, PrincipalName, SessionId};
 use config::Config;
-pub use prepared::{Binding, PreparedId, PreparedStatement};
 use prepared::PreparedStatements;
+pub use prepared::{Binding, PreparedId, PreparedStatement};
 
 /// How often opening a session looks for idle ones, at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -59,7 +59,9 @@ pub enum SessionError {
     #[error("the bound parameters of this session would exceed {0} bytes (session.max_bound_bytes_per_session)")]
     TooManyBoundBytes(usize),
     /// The handle means nothing here.
-    #[error("there is no prepared statement with this handle in this session: it was closed, or not used for longer than session.prepared_ttl; prepare it again")]
+    #[error(
+        "there is no prepared statement with this handle in this session: it was closed, or not used for longer than session.prepared_ttl; prepare it again"
+    )]
     NoSuchPrepared,
 }
 
@@ -308,7 +310,12 @@ impl Sessions {
         &self.0.defaults
     }
 
-    fn insert(&self, register: &mut Register, principal: &Principal, connection: Option<u64>) -> Result<Arc<Session>, SessionError> {
+    fn insert(
+        &self,
+        register: &mut Register,
+        principal: &Principal,
+        connection: Option<u64>,
+    ) -> Result<Arc<Session>, SessionError> {
         let (config, now) = (&self.0.config, Instant::now());
         let due = register.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY);
         if due || register.sessions.len() >= config.max_sessions {

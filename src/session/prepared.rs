@@ -74,7 +74,12 @@ struct Entry {
 }
 
 impl PreparedStatements {
-    pub(super) fn add(&mut self, statement: PreparedStatement, config: &Config, now: Instant) -> Result<PreparedId, SessionError> {
+    pub(super) fn add(
+        &mut self,
+        statement: PreparedStatement,
+        config: &Config,
+        now: Instant,
+    ) -> Result<PreparedId, SessionError> {
         self.drop_old(config, now);
         if self.entries.len() >= config.max_prepared_per_session {
             return Err(SessionError::TooManyPrepared(config.max_prepared_per_session));
@@ -144,7 +149,13 @@ mod tests {
 
     fn statement(sql: &str) -> PreparedStatement {
         let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned() };
-        PreparedStatement { sql: sql.to_owned(), defaults, parameters: Arc::new(Schema::empty()), columns: None, provisional: false }
+        PreparedStatement {
+            sql: sql.to_owned(),
+            defaults,
+            parameters: Arc::new(Schema::empty()),
+            columns: None,
+            provisional: false,
+        }
     }
 
     #[test]
@@ -169,7 +180,10 @@ mod tests {
         assert!(matches!(all.add(statement("two"), &config, now), Err(SessionError::TooManyPrepared(1))));
         all.bind(&id, Bytes::from_static(b"1234"), false, &config, now).unwrap();
         all.bind(&id, Bytes::from_static(b"abcd"), false, &config, now).unwrap();
-        assert!(matches!(all.bind(&id, Bytes::from_static(b"12345"), false, &config, now), Err(SessionError::TooManyBoundBytes(4))));
+        assert!(matches!(
+            all.bind(&id, Bytes::from_static(b"12345"), false, &config, now),
+            Err(SessionError::TooManyBoundBytes(4))
+        ));
         let (_, binding) = all.get(&id, &config, now).unwrap();
         assert_eq!((&binding.parameters[..], binding.number), (&b"abcd"[..], 2));
         assert!(all.remove(&id) && !all.remove(&id));

@@ -11,16 +11,16 @@ use prost::Message;
 use tracing::{debug, warn};
 
 use super::binding::{Connection, Instance, Outcome, Prepared, Rows, StatementKind};
-use super::input::column_types::naming_the_column;
 use super::failure::StatementError;
 use super::guard::{Refusal, Scope, Verdict};
+use super::input::column_types::naming_the_column;
+use super::input::ingest;
+use super::input::parameters::{self, ParameterRows};
 use super::judge::{Bench, Judge};
 use super::listing::Listings;
-use super::input::parameters::{self, ParameterRows};
-use super::statements::{Running, Statements};
-use super::output::stream::{DataSocket, ResultStream, StreamError, client_batch, client_schema};
-use super::input::ingest;
 use super::output::encode;
+use super::output::stream::{DataSocket, ResultStream, StreamError, client_batch, client_schema};
+use super::statements::{Running, Statements};
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, SessionChange, request};
 use crate::wire::{FrameHeader, FrameKind};
@@ -162,13 +162,14 @@ impl DataConnection {
             return Ok(session_ending(action, admitted));
         }
         let mut listings = Listings::default();
-        let outcome = listings.create(&self.shared.instance, &self.engine, &admitted.listings).map_err(Trouble::from).and_then(|()| {
-            let ending = match action {
-                request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
-                _ => self.describe(&admitted).map(Ending::Described),
-            };
-            ending.map_err(|trouble| self.explained(trouble, &admitted))
-        });
+        let outcome =
+            listings.create(&self.shared.instance, &self.engine, &admitted.listings).map_err(Trouble::from).and_then(|()| {
+                let ending = match action {
+                    request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
+                    _ => self.describe(&admitted).map(Ending::Described),
+                };
+                ending.map_err(|trouble| self.explained(trouble, &admitted))
+            });
         // The statement's own outcome counts: a commit is not undone by this.
         if let Err(error) = listings.drop_from(&self.engine) {
             warn!(%error, "a listing stays on its connection");

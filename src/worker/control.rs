@@ -17,8 +17,8 @@ use super::binding::{Instance, version};
 use super::connection::{DataConnection, Shared};
 use super::database;
 use super::failure::StatementError;
-use super::guard::STACK_BYTES;
 use super::guard;
+use super::guard::STACK_BYTES;
 use super::judge::{Bench, JudgeFn};
 use super::statements::Statements;
 use crate::wire::proto::failure::Kind;
@@ -59,7 +59,8 @@ pub(super) fn serve_judged_by(control: UnixStream, judge: JudgeFn) -> io::Result
         Err(error) => return fail(&statements, &error),
     };
     statements.tell(event::Message::Ready(Ready { duckdb_version: version() }))?;
-    let shared = SharedParts { judge, instance, statements: Arc::clone(&statements), control: Arc::new(control), failed: Arc::default() };
+    let shared =
+        SharedParts { judge, instance, statements: Arc::clone(&statements), control: Arc::new(control), failed: Arc::default() };
     let mut acceptor = Acceptor::new(listener);
     if init.mode() == Mode::Local {
         acceptor.start(shared.build(None, Vec::new()))?;

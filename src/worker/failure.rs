@@ -4,8 +4,8 @@ use arrow::error::ArrowError;
 use serde_json::Value;
 
 use super::binding::{EngineError, ErrorKind};
-use crate::wire::proto::failure::Kind;
 use crate::wire::proto::Failure;
+use crate::wire::proto::failure::Kind;
 
 /// Why a statement did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -129,7 +129,8 @@ impl Answer {
 
 /// The first `_409)` or `HTTP 409`; digits elsewhere are parts of paths and ids.
 fn status(text: &str) -> Option<u16> {
-    let after = |mark: &str| text.match_indices(mark).find_map(|(at, _)| text.get(at + mark.len()..at + mark.len() + 3)?.parse().ok());
+    let after =
+        |mark: &str| text.match_indices(mark).find_map(|(at, _)| text.get(at + mark.len()..at + mark.len() + 3)?.parse().ok());
     let in_parentheses = || {
         text.match_indices(')').find_map(|(at, _)| {
             let (before, digits) = text.get(..at)?.rsplit_once('_')?;
@@ -171,7 +172,10 @@ mod tests {
         let lost = "TransactionContext Error: Failed to commit: Request to 'http://127.0.0.1:181/v1/x' returned a non-200 status code (Conflict_409).";
         let (kind, _, message) = told(lost);
         assert_eq!(kind, Kind::Conflict);
-        assert_eq!(message, "TransactionContext Error: Failed to commit: Request to the catalog returned a non-200 status code (Conflict_409).");
+        assert_eq!(
+            message,
+            "TransactionContext Error: Failed to commit: Request to the catalog returned a non-200 status code (Conflict_409)."
+        );
         assert_eq!(told("HTTP Error: Could not establish connection").0, Kind::Unreachable);
         assert_eq!(told("IO Error: cannot open 's3://b/0409-403-404.parquet'").0, Kind::Unreachable);
         let unknown = "TransactionContext Error: Failed to commit: Request to 'http://127.0.0.1:1/v1/x' returned a non-200 status code \

@@ -66,7 +66,8 @@ impl Judge {
         if sql.len() > REMEMBERED_TEXT_BYTES {
             return (self.judge)(&mut self.parser, scope, sql).map(Arc::new);
         }
-        let case = Case { sql: sql.to_owned(), catalog: scope.default_catalog.to_owned(), schema: scope.default_schema.to_owned() };
+        let case =
+            Case { sql: sql.to_owned(), catalog: scope.default_catalog.to_owned(), schema: scope.default_schema.to_owned() };
         if let Some(verdict) = self.verdicts.get(&case) {
             return Ok(verdict);
         }

@@ -66,7 +66,12 @@ async fn a_missing_table_schema_or_catalog_is_not_found() {
 #[tokio::test]
 async fn what_the_guard_refuses_says_what_is_allowed() {
     let gateway = Gateway::start();
-    for sql in ["COPY (SELECT 1) TO '/tmp/x.csv'", "ATTACH '/tmp/x.db'", "SET memory_limit = '1TB'", "COMMENT ON TABLE lake.main.t IS 'x'"] {
+    for sql in [
+        "COPY (SELECT 1) TO '/tmp/x.csv'",
+        "ATTACH '/tmp/x.db'",
+        "SET memory_limit = '1TB'",
+        "COMMENT ON TABLE lake.main.t IS 'x'",
+    ] {
         let status = refused(&gateway, sql).await;
         assert!(matches!(status.code(), Code::Unimplemented | Code::PermissionDenied), "{sql}: {status}");
         assert!(status.message().contains("SELECT"), "{sql}: {status}");
@@ -126,7 +131,8 @@ async fn deep_expressions_run_and_too_deep_ones_are_refused() {
     let gateway = Gateway::start();
     assert_eq!(gateway.value(&format!("SELECT ({}0)::BIGINT", "1 + ".repeat(500))).await, "500");
     assert_eq!(gateway.value(&format!("SELECT length({}'')", "'x' || ".repeat(500))).await, "500");
-    for sql in [format!("SELECT {}1{}", "(".repeat(30_000), ")".repeat(30_000)), format!("SELECT {}true", "NOT ".repeat(30_000))] {
+    for sql in [format!("SELECT {}1{}", "(".repeat(30_000), ")".repeat(30_000)), format!("SELECT {}true", "NOT ".repeat(30_000))]
+    {
         assert!(!refused(&gateway, &sql).await.message().is_empty());
     }
     assert_eq!(gateway.value("SELECT 42").await, "42");

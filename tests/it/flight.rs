@@ -65,8 +65,11 @@ async fn changes_in_place_say_how_many_rows() {
         ("UPDATE lake.bronze.t SET name = 'none' WHERE id > 100", 0),
         ("UPDATE lake.bronze.t AS t SET price = s.p FROM (VALUES (1, 1.5), (2, 2.5), (77, 3)) AS s(id, p) WHERE s.id = t.id", 2),
         ("DELETE FROM lake.bronze.t WHERE id % 5 = 0", 2),
-        ("MERGE INTO lake.bronze.t AS t USING (SELECT i AS id FROM range(8, 14) r(i)) AS s USING (id) \
-          WHEN MATCHED THEN UPDATE SET name = 'merged' WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)", 6),
+        (
+            "MERGE INTO lake.bronze.t AS t USING (SELECT i AS id FROM range(8, 14) r(i)) AS s USING (id) \
+          WHEN MATCHED THEN UPDATE SET name = 'merged' WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+            6,
+        ),
         ("TRUNCATE lake.bronze.t", 12),
     ] {
         assert_eq!(client.execute_update(sql.to_owned(), None).await.expect(sql), expected, "{sql}");
@@ -90,7 +93,8 @@ async fn a_prepared_update_in_place_runs_once_a_row_of_parameters() {
 #[tokio::test]
 async fn a_prepared_update_runs_once_a_row_of_parameters() {
     let (gateway, mut client) = with_table().await;
-    let mut insert = client.prepare("INSERT INTO lake.bronze.t (id, name) VALUES (?, ?)".to_owned(), None).await.expect("prepared");
+    let mut insert =
+        client.prepare("INSERT INTO lake.bronze.t (id, name) VALUES (?, ?)".to_owned(), None).await.expect("prepared");
     assert_eq!(insert.parameter_schema().expect("a schema").fields().len(), 2);
     let rows = record_batch!(("1", Int32, [1, 2, 3]), ("2", Utf8, [Some("a"), None, Some("ä")])).expect("a batch");
     insert.set_parameters(rows).expect("parameters");

@@ -28,7 +28,8 @@ pub struct Gateway {
 
 /// A variable that `make test` sets.
 pub fn part(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests by `make test`, which fetches every part"))
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run the tests by `make test`, which fetches every part"))
 }
 
 /// The project's folder.
@@ -64,7 +65,9 @@ impl Gateway {
     /// A gateway whose embedded catalog lies in this directory.
     pub fn in_dir(dir: Arc<TempDir>, set: &[&str]) -> Self {
         let mut command = polynya();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--set"]).arg(format!("catalogs.lake.path={}", dir.path().join("lake").display()));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--set"])
+            .arg(format!("catalogs.lake.path={}", dir.path().join("lake").display()));
         command.arg("--set").arg(format!("pool.run_dir={}", dir.path().display()));
         for pair in set {
             command.args(["--set", pair]);
@@ -173,7 +176,8 @@ pub fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> bool) {
 pub fn cpu_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    fields.get(11).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0) + fields.get(12).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0)
+    fields.get(11).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0)
+        + fields.get(12).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0)
 }
 
 /// What a process holds.
@@ -292,7 +296,10 @@ impl ReferenceRest {
 impl Drop for ReferenceRest {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("---- log of the reference server ----\n{}", std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
+            eprintln!(
+                "---- log of the reference server ----\n{}",
+                std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+            );
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -47,7 +47,8 @@ async fn every_type_goes_in_by_parquet_csv_and_json_and_comes_back() {
                 .arg("--expect")
                 .arg(&expected)
                 .succeed();
-            let rows = Program::java("JdbcQuery.java", &gateway, "").arg(format!("SELECT count(*), sum(id) FROM {table}")).succeed();
+            let rows =
+                Program::java("JdbcQuery.java", &gateway, "").arg(format!("SELECT count(*), sum(id) FROM {table}")).succeed();
             assert!(rows.contains('3') && rows.contains('6'), "{rows}");
         }
     });

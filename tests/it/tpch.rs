@@ -45,7 +45,14 @@ fn the_demo_ends_with_results_and_says_how_to_connect() {
 #[test]
 fn the_22_queries_give_duckdb_s_rows_on_the_embedded_catalog() {
     let gateway = gateway_on_demo_data(&[]);
-    Program::python("adbc_tpch.py", &gateway).arg("--sf").arg(SCALE).arg("--catalog").arg("lake").arg("--schema").arg("bronze").succeed();
+    Program::python("adbc_tpch.py", &gateway)
+        .arg("--sf")
+        .arg(SCALE)
+        .arg("--catalog")
+        .arg("lake")
+        .arg("--schema")
+        .arg("bronze")
+        .succeed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,6 +66,13 @@ async fn the_22_queries_give_duckdb_s_rows_on_the_reference_rest_catalog() {
         gateway.run(&format!("CREATE TABLE rest.bronze.{table} AS SELECT * FROM lake.bronze.{table}")).await;
     }
     tokio::task::block_in_place(|| {
-        Program::python("adbc_tpch.py", &gateway).arg("--sf").arg(SCALE).arg("--catalog").arg("rest").arg("--schema").arg("bronze").succeed()
+        Program::python("adbc_tpch.py", &gateway)
+            .arg("--sf")
+            .arg(SCALE)
+            .arg("--catalog")
+            .arg("rest")
+            .arg("--schema")
+            .arg("bronze")
+            .succeed()
     });
 }

@@ -66,7 +66,13 @@ fn first_snapshot(dir: &std::path::Path) -> i64 {
     files.sort();
     let text = std::fs::read_to_string(files.last().expect("a metadata file")).expect("its text");
     let metadata: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    metadata["snapshots"].as_array().expect("snapshots").iter().filter_map(|s| s["snapshot-id"].as_i64()).next().expect("a snapshot")
+    metadata["snapshots"]
+        .as_array()
+        .expect("snapshots")
+        .iter()
+        .filter_map(|s| s["snapshot-id"].as_i64())
+        .next()
+        .expect("a snapshot")
 }
 
 #[tokio::test]

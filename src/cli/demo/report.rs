@@ -31,7 +31,8 @@ pub struct MadeTable {
 /// # Errors
 /// When nothing can be printed.
 pub fn print_tables(tables: &[MadeTable], dir: &Path) -> Result<(), CliError> {
-    let text = |of: &dyn Fn(&MadeTable) -> String| Arc::new(tables.iter().map(|t| Some(of(t))).collect::<StringArray>()) as ArrayRef;
+    let text =
+        |of: &dyn Fn(&MadeTable) -> String| Arc::new(tables.iter().map(|t| Some(of(t))).collect::<StringArray>()) as ArrayRef;
     // Numbers are texts here for their separators; padded, they stand right all the same.
     let right = |of: &dyn Fn(&MadeTable) -> String| {
         let width = tables.iter().map(|table| of(table).len()).max().unwrap_or(0);

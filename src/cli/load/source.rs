@@ -325,8 +325,9 @@ mod tests {
 
     #[test]
     fn columns_are_cast_in_the_select() {
-        let sql =
-            source(FileFormat::Parquet, &["B:bigint"]).select_sql(&columns(&[("a \"x\"", "VARCHAR"), ("b", "UINTEGER")])).unwrap();
+        let sql = source(FileFormat::Parquet, &["B:bigint"])
+            .select_sql(&columns(&[("a \"x\"", "VARCHAR"), ("b", "UINTEGER")]))
+            .unwrap();
         assert_eq!(sql, r#"SELECT "a ""x""", CAST("b" AS BIGINT) AS "b" FROM read_parquet('/data/it''s.x')"#);
     }
 
@@ -382,8 +383,7 @@ mod tests {
 
     #[test]
     fn duckdbs_advice_is_put_in_terms_of_this_command() {
-        let text =
-            "Conversion Error: CSV Error on Line: 7\nOriginal Line: x\n\nPossible solutions:\n* types={'a': 'VARCHAR'}\n\n file = a";
+        let text = "Conversion Error: CSV Error on Line: 7\nOriginal Line: x\n\nPossible solutions:\n* types={'a': 'VARCHAR'}\n\n file = a";
         let explained = source(FileFormat::Csv, &[]).explain(text);
         assert!(
             explained.starts_with("Conversion Error: CSV Error on Line: 7\nOriginal Line: x\nGive the column a type"),

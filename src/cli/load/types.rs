@@ -334,9 +334,17 @@ mod tests {
 
     #[test]
     fn what_is_no_type_is_refused() {
-        for text in
-            ["", "INTEGER)", "DECIMAL(40,2)", "DECIMAL(5,6)", "INTEGER[", "STRUCT(a)", "MAP(VARCHAR)", "1", "INTEGER; DROP TABLE x"]
-        {
+        for text in [
+            "",
+            "INTEGER)",
+            "DECIMAL(40,2)",
+            "DECIMAL(5,6)",
+            "INTEGER[",
+            "STRUCT(a)",
+            "MAP(VARCHAR)",
+            "1",
+            "INTEGER; DROP TABLE x",
+        ] {
             assert!(SqlType::parse(text).is_err(), "{text}");
         }
     }

@@ -72,9 +72,11 @@ impl<W: Write> ResultWriter<W> {
     pub fn new(format: Format, schema: SchemaRef, out: W, shown: Shown) -> Result<Self, CliError> {
         let form = match format {
             Format::Table => Form::Table(TableWriter::new(out, schema, shown)),
-            Format::Csv => {
-                Form::Csv { writer: Box::new(csv::WriterBuilder::new().with_header(true).build(out)), schema, head_written: false }
-            }
+            Format::Csv => Form::Csv {
+                writer: Box::new(csv::WriterBuilder::new().with_header(true).build(out)),
+                schema,
+                head_written: false,
+            },
             // Without explicit nulls a column that is NULL would be missing from its line.
             Format::Json => Form::Json(Box::new(WriterBuilder::new().with_explicit_nulls(true).build(out))),
             Format::Arrow => Form::Arrow(Box::new(StreamWriter::try_new(out, &schema).map_err(CliError::format(format.name()))?)),

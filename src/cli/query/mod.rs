@@ -144,7 +144,8 @@ pub async fn run(args: &QueryArgs) -> Result<(), CliError> {
 async fn write_rows(rows: Rows, args: &QueryArgs, format: Format, started: Instant) -> Result<Timing, CliError> {
     let Some(path) = &args.output else {
         // A moving line between the lines of a result would spoil both.
-        let progress = if io::stdout().is_terminal() && format != Format::Table { Progress::hidden() } else { Progress::start("") };
+        let progress =
+            if io::stdout().is_terminal() && format != Format::Table { Progress::hidden() } else { Progress::start("") };
         return copy_rows(rows, io::stdout().lock(), format, args.shown(), &progress, started).await;
     };
     let progress = Progress::start("");

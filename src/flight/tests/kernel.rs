@@ -99,7 +99,12 @@ impl Kernel for Counting {
         vec!["lake".into(), "archive".into()]
     }
 
-    async fn schemas(&self, _: &Caller, _: Option<&CatalogName>, _: Option<&str>) -> Result<Vec<(CatalogName, String)>, QueryError> {
+    async fn schemas(
+        &self,
+        _: &Caller,
+        _: Option<&CatalogName>,
+        _: Option<&str>,
+    ) -> Result<Vec<(CatalogName, String)>, QueryError> {
         Ok(vec![("lake".into(), "gold".to_owned()), ("archive".into(), "y2020".to_owned())])
     }
 

@@ -56,7 +56,8 @@ async fn basic_on_every_call_keeps_one_session_for_the_connection() {
     let edge = Edge::start(users(), Config::default()).await;
     let mut client = edge.client().await.with(&basic("ana", "geheim"));
     let (created, _) = client.prepare("select 1").await.unwrap();
-    let command = arrow_flight::sql::CommandPreparedStatementQuery { prepared_statement_handle: created.prepared_statement_handle };
+    let command =
+        arrow_flight::sql::CommandPreparedStatementQuery { prepared_statement_handle: created.prepared_statement_handle };
     assert!(client.info(&command).await.is_ok());
     assert_eq!(client.with(&basic("bob", "geheim")).info(&command).await.unwrap_err().code(), Code::NotFound);
     let mut elsewhere = edge.client().await.with(&basic("ana", "geheim"));

@@ -121,11 +121,9 @@ async fn columns_that_may_turn_out_otherwise_are_not_promised() {
     let edge = Edge::open().await;
     let mut client = edge.client().await;
     let text = RecordBatch::try_from_iter([("0", Arc::new(StringArray::from(vec!["5"])) as ArrayRef)]).unwrap();
-    for (sql, parameters, promised) in [
-        ("select ?", column(vec![5]), true),
-        ("select ?", text.clone(), false),
-        ("select any ?", column(vec![5]), false),
-    ] {
+    for (sql, parameters, promised) in
+        [("select ?", column(vec![5]), true), ("select ?", text.clone(), false), ("select any ?", column(vec![5]), false)]
+    {
         let (created, _) = client.prepare(sql).await.unwrap();
         assert_eq!(ipc_schema(&created.dataset_schema).fields().len(), 1, "described all the same");
         let command = CommandPreparedStatementQuery { prepared_statement_handle: created.prepared_statement_handle };
@@ -301,8 +299,12 @@ async fn a_broken_off_upload_never_comes_to_its_end() {
     for _ in 0..20 {
         *edge.kernel.frames.lock().unwrap() = 0;
         let options = TableDefinitionOptions { if_not_exist: 1, if_exists: 2 };
-        let command = CommandStatementIngest { table: "ing".to_owned(), table_definition_options: Some(options), ..Default::default() };
-        let upload = futures::StreamExt::chain(futures::stream::iter(sent(&command, Some(column(vec![1, 2])))), futures::stream::pending());
+        let command =
+            CommandStatementIngest { table: "ing".to_owned(), table_definition_options: Some(options), ..Default::default() };
+        let upload = futures::StreamExt::chain(
+            futures::stream::iter(sent(&command, Some(column(vec![1, 2])))),
+            futures::stream::pending(),
+        );
         let mut client = edge.client().await;
         let call = tokio::spawn(async move { client.inner.do_put(upload).await.map(drop) });
         while *edge.kernel.frames.lock().unwrap() < 2 {
@@ -335,9 +337,7 @@ async fn an_ingest_streams_its_batches_to_the_sessions_defaults() {
 /// `{"session_options": {"catalog": {"string_value": "archive"}}}` and its like, as protobuf.
 fn set_options(options: &[(&str, &str)]) -> Vec<u8> {
     let text = |tag: u8, text: &[u8]| [&[tag << 3 | 2, u8::try_from(text.len()).unwrap()], text].concat();
-    let entry = |(name, value): &(&str, &str)| {
-        text(1, &[text(1, name.as_bytes()), text(2, &text(1, value.as_bytes()))].concat())
-    };
+    let entry = |(name, value): &(&str, &str)| text(1, &[text(1, name.as_bytes()), text(2, &text(1, value.as_bytes()))].concat());
     options.iter().flat_map(entry).collect()
 }
 

@@ -69,10 +69,11 @@ async fn an_old_entry_is_asked_about_by_its_mark() {
 
 #[tokio::test]
 async fn a_commit_made_elsewhere_is_seen_within_the_staleness_bound() {
-    let (bench, _) = Bench::at(Arc::new(tempfile::tempdir().unwrap()), Config { max_staleness: Duration::from_millis(50), ..config() })
-        .await
-        .with_table()
-        .await;
+    let (bench, _) =
+        Bench::at(Arc::new(tempfile::tempdir().unwrap()), Config { max_staleness: Duration::from_millis(50), ..config() })
+            .await
+            .with_table()
+            .await;
     let (other, _) = (Bench::at(bench.directory.clone(), config()).await, ());
     other.relay.grant(&other.worker, WRITES);
     bench.metadata("t").await;
@@ -83,10 +84,11 @@ async fn a_commit_made_elsewhere_is_seen_within_the_staleness_bound() {
 
 #[tokio::test]
 async fn own_commits_are_seen_at_once() {
-    let (bench, location) = Bench::at(Arc::new(tempfile::tempdir().unwrap()), Config { max_staleness: Duration::from_secs(3600), ..config() })
-        .await
-        .with_table()
-        .await;
+    let (bench, location) =
+        Bench::at(Arc::new(tempfile::tempdir().unwrap()), Config { max_staleness: Duration::from_secs(3600), ..config() })
+            .await
+            .with_table()
+            .await;
     for id in 1..5 {
         bench.metadata("t").await;
         let parent = (id > 1).then_some(id - 1);
@@ -171,7 +173,8 @@ async fn what_one_credential_may_see_is_not_shown_to_another() {
 
 #[tokio::test]
 async fn the_cache_keeps_to_its_bytes() {
-    let (bench, _) = Bench::at(Arc::new(tempfile::tempdir().unwrap()), Config { cache_bytes: 20_000, ..config() }).await.with_table().await;
+    let (bench, _) =
+        Bench::at(Arc::new(tempfile::tempdir().unwrap()), Config { cache_bytes: 20_000, ..config() }).await.with_table().await;
     for number in 0..40 {
         let name = format!("t{number}");
         bench.create(&name).await;

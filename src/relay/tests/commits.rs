@@ -142,7 +142,9 @@ async fn a_snapshot_that_would_stand_before_its_head_in_time_is_moved_behind_it(
 #[tokio::test]
 async fn a_commit_that_points_elsewhere_is_refused() {
     let (bench, location) = Bench::new().await.with_table().await;
-    for elsewhere in ["file:///etc", "s3://other/x", &format!("{location}/../../../../etc"), &format!("{location}/%2e%2e/%2e%2e/%2e%2e")] {
+    for elsewhere in
+        ["file:///etc", "s3://other/x", &format!("{location}/../../../../etc"), &format!("{location}/%2e%2e/%2e%2e/%2e%2e")]
+    {
         let mut place = set_property("t", "write.data.path", elsewhere);
         for change in [append("t", elsewhere, None, 1, now_ms()), place.clone()] {
             let (status, answer) = bench.transact(vec![change]).await;
@@ -162,8 +164,10 @@ async fn a_commit_that_cannot_be_read_gets_400() {
     let (bench, _) = Bench::new().await.with_table().await;
     assert_eq!(bench.post("lake/transactions/commit", json!({ "table-changes": 5 })).await.0, 400);
     assert_eq!(bench.post("lake/transactions/commit", json!({ "table-changes": [{ "updates": [] }] })).await.0, 400);
-    let (status, answer) = bench.transact(vec![json!({
-        "identifier": { "namespace": ["gold"], "name": "t" }, "updates": [{ "action": "levitate" }] })]).await;
+    let (status, answer) = bench
+        .transact(vec![json!({
+        "identifier": { "namespace": ["gold"], "name": "t" }, "updates": [{ "action": "levitate" }] })])
+        .await;
     assert_eq!((status.as_u16(), &answer["error"]["type"]), (400, &json!("BadRequestException")));
     let (status, _) = bench.transact(vec![set_property("no", "a", "b")]).await;
     assert_eq!(status, 404);

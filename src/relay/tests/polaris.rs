@@ -140,9 +140,15 @@ async fn what_polaris_forbids_is_told_in_its_own_words() {
 async fn what_polaris_does_not_have_is_not_found() {
     let catalog = polaris("lakehouse", &["table-missing", "namespace-missing"]).await;
     let error = catalog.load_table(&table("nope"), None).await.unwrap_err();
-    assert_eq!((error.kind(), error.to_string().as_str()), (Kind::NotFound, "table \"gold.nope\" does not exist in catalog \"lake\""));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (Kind::NotFound, "table \"gold.nope\" does not exist in catalog \"lake\"")
+    );
     let error = catalog.load_namespace(&Namespace::from_schema("nope")).await.unwrap_err();
-    assert_eq!((error.kind(), error.to_string().as_str()), (Kind::NotFound, "schema \"nope\" does not exist in catalog \"lake\""));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (Kind::NotFound, "schema \"nope\" does not exist in catalog \"lake\"")
+    );
     let error = polaris("nope", &["config-unknown-warehouse"]).await.load_table(&table("t"), None).await.unwrap_err();
     assert_eq!(error.to_string(), "catalog \"lake\" refused the request: Unable to find warehouse nope");
 }
@@ -151,9 +157,15 @@ async fn what_polaris_does_not_have_is_not_found() {
 async fn what_polaris_has_already_is_not_made_again() {
     let catalog = polaris("lakehouse", &["namespace-create-exists", "table-create-exists"]).await;
     let error = catalog.create_namespace(&gold(), BTreeMap::new()).await.unwrap_err();
-    assert_eq!((error.kind(), error.to_string().as_str()), (Kind::AlreadyExists, "schema \"gold\" already exists in catalog \"lake\""));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (Kind::AlreadyExists, "schema \"gold\" already exists in catalog \"lake\"")
+    );
     let error = catalog.create_table(&gold(), json!({ "name": "rec_t" })).await.unwrap_err();
-    assert_eq!((error.kind(), error.to_string().as_str()), (Kind::AlreadyExists, "table \"gold.rec_t\" already exists in catalog \"lake\""));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (Kind::AlreadyExists, "table \"gold.rec_t\" already exists in catalog \"lake\"")
+    );
 }
 
 #[tokio::test]
@@ -165,11 +177,16 @@ async fn commits_to_polaris_are_made_refused_or_lost() {
             "Requirement failed: UUID does not match: expected a43ec95d-58ba-4249-b549-3e26afd90b70 != 00000000-0000-0000-0000-000000000000",
         ),
     ] {
-        let Err(CommitFault::Refused(error)) = polaris("lakehouse", &[case]).await.commit(&[change(json!({}))]).await else { panic!() };
+        let Err(CommitFault::Refused(error)) = polaris("lakehouse", &[case]).await.commit(&[change(json!({}))]).await else {
+            panic!()
+        };
         assert_eq!(error.kind(), Kind::Aborted);
         assert_eq!(error.to_string(), format!("the commit to catalog \"lake\" lost against another one: {message}"));
     }
-    let Err(CommitFault::Refused(error)) = polaris("lakehouse", &["commit-invalid"]).await.commit(&[change(json!({}))]).await else { panic!() };
+    let Err(CommitFault::Refused(error)) = polaris("lakehouse", &["commit-invalid"]).await.commit(&[change(json!({}))]).await
+    else {
+        panic!()
+    };
     assert_eq!(error.kind(), Kind::InvalidArgument);
     let two = [change(json!({})), change(json!({}))];
     polaris("lakehouse", &["transactions-commit"]).await.commit(&two).await.unwrap();
@@ -199,4 +216,3 @@ async fn credentials_that_polaris_refuses_are_the_administrators_matter() {
         );
     }
 }
-

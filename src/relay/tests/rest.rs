@@ -137,10 +137,7 @@ async fn a_token_is_fetched_once_however_many_ask() {
     }
     assert_eq!(tokens.count(), 1);
     let form = tokens.asked.lock().unwrap()[0].clone();
-    assert_eq!(
-        form,
-        "grant_type=client_credentials&client_id=me&client_secret=s3cret%26more&scope=PRINCIPAL_ROLE%3AALL"
-    );
+    assert_eq!(form, "grant_type=client_credentials&client_id=me&client_secret=s3cret%26more&scope=PRINCIPAL_ROLE%3AALL");
 }
 
 #[tokio::test]

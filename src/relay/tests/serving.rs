@@ -50,8 +50,12 @@ async fn without_a_writing_lease_nothing_can_be_changed() {
             (Method::POST, "lake/namespaces/gold/properties", json!({ "updates": { "a": "b" } })),
             (Method::POST, "lake/namespaces/gold/tables", new_table("u")),
             (Method::DELETE, "lake/namespaces/gold/tables/t", Value::Null),
-            (Method::POST, "lake/tables/rename", json!({
-                "source": { "namespace": ["gold"], "name": "t" }, "destination": { "namespace": ["gold"], "name": "u" } })),
+            (
+                Method::POST,
+                "lake/tables/rename",
+                json!({
+                "source": { "namespace": ["gold"], "name": "t" }, "destination": { "namespace": ["gold"], "name": "u" } }),
+            ),
         ] {
             let (status, answer) = bench.call(method, path, Some(body)).await;
             assert_eq!(status, 403, "{path}: {answer}");

@@ -165,7 +165,8 @@ impl Connection {
     }
 
     fn request(&self, place: &Place, call: &Call<'_>, token: Option<&Token>) -> RequestBuilder {
-        let mut request = self.client.request(call.method.clone(), format!("{}{}", place.base, call.path)).timeout(self.site.timeout);
+        let mut request =
+            self.client.request(call.method.clone(), format!("{}{}", place.base, call.path)).timeout(self.site.timeout);
         if !call.query.is_empty() {
             request = request.query(&call.query);
         }

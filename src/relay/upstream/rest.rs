@@ -95,9 +95,7 @@ impl Rest {
     /// What an answer means to a commit.
     fn about_commit(&self, changes: &[TableChange], reply: &Reply) -> CommitFault {
         let error = match changes {
-            _ if reply.status.as_u16() == 409 => {
-                CatalogError::Conflict { catalog: self.name().clone(), reason: reply.message() }
-            }
+            _ if reply.status.as_u16() == 409 => CatalogError::Conflict { catalog: self.name().clone(), reason: reply.message() },
             [one, ..] => self.about_table(&one.table, reply),
             [] => self.connection.site.refused(reply),
         };

@@ -59,12 +59,7 @@ struct TokenAnswer {
 
 impl Credentials {
     /// The token to show now. `refused` is one that the catalog did not take: it is not given again if another can be had.
-    pub(super) async fn token(
-        &self,
-        client: &Client,
-        site: &Site,
-        refused: Option<&Token>,
-    ) -> Result<Option<Token>, Fault> {
+    pub(super) async fn token(&self, client: &Client, site: &Site, refused: Option<&Token>) -> Result<Option<Token>, Fault> {
         match self {
             Self::None => Ok(None),
             Self::Bearer(secret) => Ok(Some(Token { secret: secret.clone(), renew_at: Instant::now() })),

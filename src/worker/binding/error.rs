@@ -101,10 +101,7 @@ impl EngineError {
         // SAFETY: by the contract of this function; the text stays with the result.
         let (message, code) = unsafe { (borrow_text(ffi::duckdb_result_error(result)), ffi::duckdb_result_error_type(result)) };
         let mut error = Self::from_message(message);
-        if matches!(
-            code,
-            ffi::duckdb_error_type_DUCKDB_ERROR_FATAL | ffi::duckdb_error_type_DUCKDB_ERROR_INTERNAL
-        ) {
+        if matches!(code, ffi::duckdb_error_type_DUCKDB_ERROR_FATAL | ffi::duckdb_error_type_DUCKDB_ERROR_INTERNAL) {
             error.kind = ErrorKind::Fatal;
         }
         error

@@ -147,7 +147,8 @@ pub fn open(connection: Connection, schema: SchemaRef) -> EngineResult<(Feed, Fe
 }
 
 fn convert_schema(connection: &Connection, schema: &SchemaRef) -> EngineResult<Converted> {
-    let mut exported = FFI_ArrowSchema::try_from(schema.as_ref()).map_err(|e| EngineError::new(ErrorKind::Invalid, e.to_string()))?;
+    let mut exported =
+        FFI_ArrowSchema::try_from(schema.as_ref()).map_err(|e| EngineError::new(ErrorKind::Invalid, e.to_string()))?;
     let mut converted = ptr::null_mut();
     // SAFETY: the two structs share the C data interface's layout; DuckDB only reads ours, and we own what it makes.
     unsafe {

@@ -5,7 +5,9 @@ use std::ptr;
 
 use duckdb::ffi;
 
-use super::{Column, Connection, EngineError, EngineResult, ErrorKind, LogicalType, Outcome, Scalar, borrow_text, c_text, take_text};
+use super::{
+    Column, Connection, EngineError, EngineResult, ErrorKind, LogicalType, Outcome, Scalar, borrow_text, c_text, take_text,
+};
 
 /// What a statement gives back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

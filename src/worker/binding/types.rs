@@ -87,7 +87,9 @@ impl LogicalType {
             let children: Vec<ffi::duckdb_logical_type> = match self.id() {
                 ffi::DUCKDB_TYPE_DUCKDB_TYPE_LIST => vec![ffi::duckdb_list_type_child_type(raw)],
                 ffi::DUCKDB_TYPE_DUCKDB_TYPE_ARRAY => vec![ffi::duckdb_array_type_child_type(raw)],
-                ffi::DUCKDB_TYPE_DUCKDB_TYPE_MAP => vec![ffi::duckdb_map_type_key_type(raw), ffi::duckdb_map_type_value_type(raw)],
+                ffi::DUCKDB_TYPE_DUCKDB_TYPE_MAP => {
+                    vec![ffi::duckdb_map_type_key_type(raw), ffi::duckdb_map_type_value_type(raw)]
+                }
                 ffi::DUCKDB_TYPE_DUCKDB_TYPE_STRUCT => {
                     (0..ffi::duckdb_struct_type_child_count(raw)).map(|at| ffi::duckdb_struct_type_child_type(raw, at)).collect()
                 }
@@ -130,7 +132,8 @@ impl Connection {
 pub(super) fn arrow_schema(options: &ArrowOptions, columns: &[Column]) -> EngineResult<SchemaRef> {
     let unreadable = columns.iter().find_map(|(name, logical)| logical.without_arrow_form().map(|sql_type| (name, sql_type)));
     if let Some((name, sql_type)) = unreadable {
-        let message = format!("column \"{name}\" is {sql_type}, which has no Arrow form: cast it, for example CAST(\"{name}\" AS VARCHAR)");
+        let message =
+            format!("column \"{name}\" is {sql_type}, which has no Arrow form: cast it, for example CAST(\"{name}\" AS VARCHAR)");
         return Err(EngineError::new(ErrorKind::Invalid, message));
     }
     let texts: Vec<CString> = columns.iter().map(|(name, _)| c_text(name)).collect::<EngineResult<_>>()?;
@@ -140,7 +143,13 @@ pub(super) fn arrow_schema(options: &ArrowOptions, columns: &[Column]) -> Engine
     // SAFETY: both lists have `columns.len()` entries that live through the call; the two structs share the C data interface's layout.
     unsafe {
         let out = (&raw mut schema).cast::<ffi::ArrowSchema>();
-        EngineError::check(ffi::duckdb_to_arrow_schema(options.0, types.as_mut_ptr(), names.as_mut_ptr(), columns.len() as u64, out))?;
+        EngineError::check(ffi::duckdb_to_arrow_schema(
+            options.0,
+            types.as_mut_ptr(),
+            names.as_mut_ptr(),
+            columns.len() as u64,
+            out,
+        ))?;
     }
     let schema = Schema::try_from(&schema).map_err(|e| EngineError::new(ErrorKind::Other, e.to_string()))?;
     Ok(Arc::new(plain(&schema)))

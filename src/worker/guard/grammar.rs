@@ -1,8 +1,8 @@
 //! Owns the reading of a statement's head, token by token: keywords, names, lists, and where an embedded query begins. Refuses to
 //! judge; each kind of statement does that with what it has read.
 
-use super::token::{Kind, Token};
 use super::Refusal;
+use super::token::{Kind, Token};
 
 /// A place in the tokens of one statement.
 #[derive(Clone, Copy)]
@@ -42,7 +42,10 @@ impl<'a> Cursor<'a> {
 
     /// Takes these keywords if all of them come next.
     pub fn take_words(&mut self, words: &[&str]) -> bool {
-        let found = words.iter().enumerate().all(|(offset, word)| self.tokens.get(self.at + offset).is_some_and(|token| token.is_word(word)));
+        let found = words
+            .iter()
+            .enumerate()
+            .all(|(offset, word)| self.tokens.get(self.at + offset).is_some_and(|token| token.is_word(word)));
         self.at += if found { words.len() } else { 0 };
         found
     }
@@ -193,7 +196,11 @@ impl<'a> Cursor<'a> {
 
     pub fn unexpected(&self, wanted: &str) -> Refusal {
         Refusal::Syntax(match self.peek() {
-            Some(token) => format!("syntax error at or near {:?} (at byte {}): expected {wanted}", &self.sql[token.start..token.end], token.start),
+            Some(token) => format!(
+                "syntax error at or near {:?} (at byte {}): expected {wanted}",
+                &self.sql[token.start..token.end],
+                token.start
+            ),
             None => format!("syntax error at the end of the statement: expected {wanted}"),
         })
     }

@@ -45,8 +45,10 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
             after.next();
             describe(scope, &mut after)
         }
-        "TABLES" | "SCHEMAS" | "DATABASES" | "CATALOGS" | "COLUMNS" | "ALL" | "FUNCTIONS" | "VARIABLES" | "CREATE" | "INDEXES" | "VIEWS" | "SEARCH_PATH"
-        | "TIME" | "TRANSACTION" => Err(Refusal::Unsupported(format!("SHOW {} is not supported: {FORMS}", cursor.peek_word()))),
+        "TABLES" | "SCHEMAS" | "DATABASES" | "CATALOGS" | "COLUMNS" | "ALL" | "FUNCTIONS" | "VARIABLES" | "CREATE"
+        | "INDEXES" | "VIEWS" | "SEARCH_PATH" | "TIME" | "TRANSACTION" => {
+            Err(Refusal::Unsupported(format!("SHOW {} is not supported: {FORMS}", cursor.peek_word())))
+        }
         _ => describe(scope, cursor),
     }
 }
@@ -106,7 +108,12 @@ fn describe(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refus
     let path = cursor.path("the name of a table")?;
     cursor.expect_end()?;
     let table = scope.table(&path.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let condition = format!("{} AND {} AND {}", is("table_catalog", &table.catalog), is("table_schema", &table.schema), is("table_name", &table.table));
+    let condition = format!(
+        "{} AND {} AND {}",
+        is("table_catalog", &table.catalog),
+        is("table_schema", &table.schema),
+        is("table_name", &table.table)
+    );
     let columns = "column_name, data_type AS column_type, is_nullable AS \"null\", CAST(NULL AS VARCHAR) AS \"key\", column_default AS \"default\", \
                    CAST(NULL AS VARCHAR) AS extra";
     // A listing of its own: only the columns of the tables that the statement names, not of the whole lakehouse.

@@ -101,11 +101,13 @@ fn json_depth(json: &str) -> usize {
                 deepest = deepest.max(depth);
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => while let Some(inside) = bytes.next().filter(|inside| *inside != b'"') {
-                if inside == b'\\' {
-                    bytes.next();
+            b'"' => {
+                while let Some(inside) = bytes.next().filter(|inside| *inside != b'"') {
+                    if inside == b'\\' {
+                        bytes.next();
+                    }
                 }
-            },
+            }
             _ => {}
         }
     }
@@ -204,9 +206,42 @@ fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
 /// in DuckDB's words.
 fn other_kind(parser: &mut dyn Parser, word: &str, text: &str) -> Refusal {
     const KNOWN: [&str; 36] = [
-        "ABORT", "ANALYZE", "ATTACH", "BEGIN", "CALL", "CHECKPOINT", "CLUSTER", "COMMENT", "COMMIT", "COPY", "DEALLOCATE", "DECLARE",
-        "DETACH", "DO", "END", "EXECUTE", "EXPORT", "FORCE", "GRANT", "IMPORT", "INSTALL", "LOAD", "LOCK",
-        "PRAGMA", "PREPARE", "REFRESH", "REINDEX", "RELEASE", "RENAME", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "START", "UPSERT", "VACUUM",
+        "ABORT",
+        "ANALYZE",
+        "ATTACH",
+        "BEGIN",
+        "CALL",
+        "CHECKPOINT",
+        "CLUSTER",
+        "COMMENT",
+        "COMMIT",
+        "COPY",
+        "DEALLOCATE",
+        "DECLARE",
+        "DETACH",
+        "DO",
+        "END",
+        "EXECUTE",
+        "EXPORT",
+        "FORCE",
+        "GRANT",
+        "IMPORT",
+        "INSTALL",
+        "LOAD",
+        "LOCK",
+        "PRAGMA",
+        "PREPARE",
+        "REFRESH",
+        "REINDEX",
+        "RELEASE",
+        "RENAME",
+        "RESET",
+        "REVOKE",
+        "ROLLBACK",
+        "SAVEPOINT",
+        "START",
+        "UPSERT",
+        "VACUUM",
     ];
     if KNOWN.contains(&word) {
         return unsupported_kind(word);
@@ -219,10 +254,13 @@ fn other_kind(parser: &mut dyn Parser, word: &str, text: &str) -> Refusal {
 
 fn unsupported_kind(word: &str) -> Refusal {
     let reason = match word {
-        "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => "transactions are not supported yet",
+        "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => {
+            "transactions are not supported yet"
+        }
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => "prepared statements are made by the client's driver, not in SQL",
         "COPY" | "EXPORT" | "IMPORT" => "statements do not read or write files: `polynya load` brings a file into a table",
-        "ATTACH" | "DETACH" | "INSTALL" | "LOAD" | "PRAGMA" | "SET" | "RESET" | "CALL" | "CHECKPOINT" | "FORCE" | "VACUUM" | "ANALYZE" => {
+        "ATTACH" | "DETACH" | "INSTALL" | "LOAD" | "PRAGMA" | "SET" | "RESET" | "CALL" | "CHECKPOINT" | "FORCE" | "VACUUM"
+        | "ANALYZE" => {
             let message = format!("{word} is refused: clients do not change the workers; {SUPPORTED}");
             return Refusal::Refused(message);
         }

@@ -14,7 +14,8 @@ const SCANNED_ENDINGS: [&str; 13] =
 
 /// Endings of other files; a table may have one of these as its whole name.
 const FILE_ENDINGS: [&str; 17] = [
-    "geojson", "arrow", "arrows", "ipc", "feather", "orc", "ddb", "sqlite", "sqlite3", "xls", "lance", "vortex", "delta", "blob", "txt", "parq", "pq",
+    "geojson", "arrow", "arrows", "ipc", "feather", "orc", "ddb", "sqlite", "sqlite3", "xls", "lance", "vortex", "delta", "blob",
+    "txt", "parq", "pq",
 ];
 
 const COMPRESSED_ENDINGS: [&str; 8] = ["gz", "zst", "zip", "bz2", "xz", "lz4", "br", "snappy"];
@@ -62,7 +63,12 @@ impl Scope<'_> {
                 None => (self.default_catalog, first, table),
             },
             [catalog, schema, table] => (self.known(catalog)?, schema, table),
-            _ => return Err(Refusal::Unsupported(format!("the name {} has too many parts: catalog.schema.table at most", parts.join(".")))),
+            _ => {
+                return Err(Refusal::Unsupported(format!(
+                    "the name {} has too many parts: catalog.schema.table at most",
+                    parts.join(".")
+                )));
+            }
         };
         if same(schema, "information_schema") {
             return listing(table);
@@ -70,7 +76,8 @@ impl Scope<'_> {
         if same(schema, "pg_catalog") {
             return Err(no_system_table("pg_catalog", table));
         }
-        let name = proto::TableName { catalog: self.known(catalog)?.to_owned(), schema: schema.to_owned(), table: table.to_owned() };
+        let name =
+            proto::TableName { catalog: self.known(catalog)?.to_owned(), schema: schema.to_owned(), table: table.to_owned() };
         refuse_file(&name)?;
         Ok(Meaning::Table(name))
     }
@@ -110,7 +117,9 @@ fn listing(table: &str) -> Result<Meaning, Refusal> {
 
 fn no_system_table(schema: &str, table: &str) -> Refusal {
     let listings = LISTINGS.map(|name| format!("information_schema.{name}")).join(", ");
-    Refusal::Unsupported(format!("{schema}.{table} is not supported; of the system tables there are {listings}, and SHOW and DESCRIBE"))
+    Refusal::Unsupported(format!(
+        "{schema}.{table} is not supported; of the system tables there are {listings}, and SHOW and DESCRIBE"
+    ))
 }
 
 /// Whether two names are one to DuckDB, which folds the case of ASCII letters only.
@@ -151,5 +160,8 @@ fn ending(name: &str) -> String {
 }
 
 pub(super) fn file_refused(name: &str) -> Refusal {
-    Refusal::Refused(format!("{} could be a file's name: quoted file names are refused, a statement reads tables of the catalogs only", quote(name)))
+    Refusal::Refused(format!(
+        "{} could be a file's name: quoted file names are refused, a statement reads tables of the catalogs only",
+        quote(name)
+    ))
 }

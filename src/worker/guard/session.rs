@@ -30,7 +30,9 @@ fn set_schema(cursor: &mut Cursor<'_>) -> Result<Vec<String>, Refusal> {
     cursor.take_words(&["SESSION"]);
     if !cursor.take_words(&["SCHEMA"]) {
         let option = cursor.name("an option").unwrap_or_default();
-        return Err(Refusal::Refused(format!("SET {option} is refused: clients do not change the workers' settings; {SUPPORTED}")));
+        return Err(Refusal::Refused(format!(
+            "SET {option} is refused: clients do not change the workers' settings; {SUPPORTED}"
+        )));
     }
     if !cursor.take_words(&["TO"]) {
         cursor.expect_symbol('=')?;

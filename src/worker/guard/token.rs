@@ -179,7 +179,9 @@ impl Lexer<'_> {
             }
             '0'..='9' => Kind::Number(self.number()),
             '.' if self.rest()[1..].starts_with(|c: char| c.is_ascii_digit()) => Kind::Number(self.number()),
-            c if starts_word(c) => Kind::Word(self.take_while(|c| starts_word(c) || c.is_ascii_digit() || c.is_numeric() || c == '$')),
+            c if starts_word(c) => {
+                Kind::Word(self.take_while(|c| starts_word(c) || c.is_ascii_digit() || c.is_numeric() || c == '$'))
+            }
             c if c.is_ascii_graphic() => {
                 self.at += 1;
                 Kind::Symbol(c)

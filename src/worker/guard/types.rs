@@ -18,7 +18,10 @@ pub(super) fn read(cursor: &mut Cursor<'_>, column: &str) -> Result<String, Refu
 
 fn read_nested(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<String, Refusal> {
     if depth > MAX_DEPTH {
-        return Err(Refusal::Unsupported(format!("the type of column {} is nested more than {MAX_DEPTH} levels deep", names::quote(column))));
+        return Err(Refusal::Unsupported(format!(
+            "the type of column {} is nested more than {MAX_DEPTH} levels deep",
+            names::quote(column)
+        )));
     }
     let mut text = base(cursor, column, depth)?;
     while cursor.take_symbol('[') {
@@ -64,7 +67,10 @@ fn base(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<String, R
         "MAP" => {
             let sides = cursor.list(|cursor| read_nested(cursor, column, depth + 1))?;
             if sides.len() != 2 {
-                return Err(Refusal::Syntax(format!("the type of column {}: MAP takes a key's and a value's type", names::quote(column))));
+                return Err(Refusal::Syntax(format!(
+                    "the type of column {}: MAP takes a key's and a value's type",
+                    names::quote(column)
+                )));
             }
             format!("MAP({})", sides.join(", "))
         }
@@ -83,7 +89,10 @@ fn decimal(cursor: &mut Cursor<'_>, column: &str) -> Result<String, Refusal> {
         _ => return Err(cursor.unexpected("DECIMAL(precision, scale)")),
     };
     if precision == 0 || precision > MAX_PRECISION || scale > precision {
-        let message = format!("the type of column {}: DECIMAL takes a precision from 1 to {MAX_PRECISION} and a scale up to it", names::quote(column));
+        let message = format!(
+            "the type of column {}: DECIMAL takes a precision from 1 to {MAX_PRECISION} and a scale up to it",
+            names::quote(column)
+        );
         return Err(Refusal::Unsupported(message));
     }
     Ok(format!("DECIMAL({precision}, {scale})"))
@@ -129,7 +138,10 @@ fn refuse(column: &str, name: &str) -> Refusal {
         _ => {
             let known = "BOOLEAN, INTEGER, BIGINT, FLOAT, DOUBLE, DECIMAL(p, s), VARCHAR, BLOB, DATE, TIME, TIMESTAMP, TIMESTAMP WITH TIME ZONE, UUID, \
                          type[], STRUCT(name type, …) and MAP(type, type)";
-            return Refusal::Unsupported(format!("column {} has the unknown type {name}; the types are {known}", names::quote(column)));
+            return Refusal::Unsupported(format!(
+                "column {} has the unknown type {name}; the types are {known}",
+                names::quote(column)
+            ));
         }
     };
     no_type(column, name, instead)

@@ -11,9 +11,9 @@ use arrow::record_batch::RecordBatch;
 use arrow_ipc::reader::{read_dictionary, read_record_batch};
 use arrow_ipc::{Message, MessageHeader, convert::fb_to_schema, root_as_message};
 
-use crate::worker::failure::StatementError;
 use crate::wire::proto::failure::Kind;
 use crate::wire::{FrameHeader, FrameKind};
+use crate::worker::failure::StatementError;
 
 /// A stream of a client's batches.
 pub struct ArrowInput {

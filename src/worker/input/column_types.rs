@@ -8,9 +8,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
+use crate::wire::proto::failure::Kind;
 use crate::worker::binding::Connection;
 use crate::worker::failure::StatementError;
-use crate::wire::proto::failure::Kind;
 
 /// Metadata key and value of Arrow's own UUID type, which is 16 bytes otherwise.
 const EXTENSION: (&str, &str) = ("ARROW:extension:name", "arrow.uuid");
@@ -92,7 +92,9 @@ fn fed_type(given: &DataType, path: &str) -> Result<DataType, StatementError> {
         DataType::Date64 => DataType::Date32,
         DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
         DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) if *s >= 0 => DataType::Decimal128(*p, *s),
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) if *s >= 0 => {
+            DataType::Decimal128(*p, *s)
+        }
         DataType::Dictionary(_, values) => fed_type(values, path)?,
         DataType::List(field) | DataType::FixedSizeList(field, _) => DataType::List(child(field)?),
         DataType::LargeList(field) => DataType::LargeList(child(field)?),

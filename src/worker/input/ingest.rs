@@ -7,16 +7,16 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
 use super::arrow_input::{ArrowInput, Input};
-use crate::worker::binding::{Connection, EngineError, ErrorKind, feed};
 use super::column_types::{FedSchema, check_creatable};
-use crate::worker::connection::{Shared, Trouble, changed, check_cancelled, closed};
-use crate::worker::database::identifier;
-use crate::worker::failure::StatementError;
-use crate::worker::statements::Running;
-use crate::worker::output::stream::DataSocket;
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{Class, Done, Ingest, IngestMode, Judged, Request, TableName};
 use crate::wire::{FrameHeader, FrameKind};
+use crate::worker::binding::{Connection, EngineError, ErrorKind, feed};
+use crate::worker::connection::{Shared, Trouble, changed, check_cancelled, closed};
+use crate::worker::database::identifier;
+use crate::worker::failure::StatementError;
+use crate::worker::output::stream::DataSocket;
+use crate::worker::statements::Running;
 
 /// What an ingest needs of its data connection.
 pub struct Parts<'a> {

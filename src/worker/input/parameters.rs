@@ -5,16 +5,17 @@ use std::io::Cursor;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{
-    DataType, Date32Type, Date64Type, Decimal128Type, Decimal32Type, Decimal64Type, Field, Float16Type, Float32Type, Float64Type, Int8Type,
-    Int16Type, Int32Type, Int64Type, IntervalDayTimeType, IntervalMonthDayNanoType, IntervalUnit, IntervalYearMonthType, Schema,
-    Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, Field, Float16Type, Float32Type, Float64Type,
+    Int8Type, Int16Type, Int32Type, Int64Type, IntervalDayTimeType, IntervalMonthDayNanoType, IntervalUnit,
+    IntervalYearMonthType, Schema, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType,
+    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_ipc::reader::StreamReader;
 
+use crate::wire::proto::failure::Kind;
 use crate::worker::binding::{Connection, Prepared, Scalar};
 use crate::worker::failure::StatementError;
-use crate::wire::proto::failure::Kind;
 
 /// The rows of parameters that came with a request: a row an execution.
 pub struct ParameterRows {
@@ -93,7 +94,12 @@ pub fn check_count(statement: &Prepared<'_>, given: usize) -> Result<(), Stateme
 }
 
 /// Binds one row.
-pub fn bind(connection: &Connection, statement: &mut Prepared<'_>, batch: &RecordBatch, row: usize) -> Result<(), StatementError> {
+pub fn bind(
+    connection: &Connection,
+    statement: &mut Prepared<'_>,
+    batch: &RecordBatch,
+    row: usize,
+) -> Result<(), StatementError> {
     check_count(statement, batch.num_columns())?;
     for (at, column) in batch.columns().iter().enumerate() {
         let (name, logical) = statement.parameter(at);
@@ -186,10 +192,16 @@ fn scalar(array: &dyn Array) -> Result<Scalar<'_>, String> {
         DataType::LargeBinary => Scalar::Blob(array.as_binary::<i64>().value(0)),
         DataType::BinaryView => Scalar::Blob(array.as_binary_view().value(0)),
         DataType::FixedSizeBinary(_) => Scalar::Blob(array.as_fixed_size_binary().value(0)),
-        DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) | DataType::Timestamp(..) => temporal(array)?,
+        DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) | DataType::Timestamp(..) => {
+            temporal(array)?
+        }
         DataType::Interval(unit) => interval(array, *unit),
         DataType::Duration(_) => return Err("bind an INTERVAL or a number instead".to_owned()),
-        _ => return Err("only single values can be bound, not lists, structs or maps: pass text and cast it in the statement".to_owned()),
+        _ => {
+            return Err(
+                "only single values can be bound, not lists, structs or maps: pass text and cast it in the statement".to_owned()
+            );
+        }
     })
 }
 

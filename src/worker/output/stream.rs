@@ -138,7 +138,9 @@ pub fn client_batch(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatc
     let columns: Vec<ArrayRef> = columns
         .into_iter()
         .zip(schema.fields())
-        .map(|(column, field)| if column.data_type() == field.data_type() { Ok(column) } else { cast(&column, field.data_type()) })
+        .map(
+            |(column, field)| if column.data_type() == field.data_type() { Ok(column) } else { cast(&column, field.data_type()) },
+        )
         .collect::<Result<_, _>>()?;
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
 }

@@ -3,22 +3,24 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int8Array, Int64Array,
-    IntervalMonthDayNanoArray, LargeBinaryArray, LargeStringArray, ListArray, NullArray, RecordBatch, RecordBatchOptions, StringArray,
-    TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int8Array,
+    Int64Array, IntervalMonthDayNanoArray, LargeBinaryArray, LargeStringArray, ListArray, NullArray, RecordBatch,
+    RecordBatchOptions, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Int32Type, IntervalMonthDayNano};
 
-use crate::worker::output::encode::{batch, schema};
 use super::{TestWorker, decode_batch, decode_schema, row};
 use crate::wire::proto::failure::Kind;
 use crate::wire::{FrameHeader, HEADER_LEN};
+use crate::worker::output::encode::{batch, schema};
 
 const ROWS: usize = 300;
 
 /// Reads frames back as a client would.
 fn round_trip(given: &RecordBatch) -> RecordBatch {
-    let bytes = |encoded: &crate::worker::output::encode::Encoded| encoded.slices().iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>();
+    let bytes = |encoded: &crate::worker::output::encode::Encoded| {
+        encoded.slices().iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()
+    };
     let split = |bytes: Vec<u8>| {
         let header = FrameHeader::from_bytes(bytes[..HEADER_LEN].try_into().unwrap()).unwrap();
         assert_eq!(header.len as usize, bytes.len() - HEADER_LEN);
@@ -84,7 +86,8 @@ fn every_type_of_duckdb_arrives_and_is_plain() {
     for field in batch.schema_ref().fields() {
         assert!(field.is_nullable() && field.metadata().is_empty());
         assert!(!matches!(field.data_type(), DataType::Dictionary(..) | DataType::Utf8View | DataType::BinaryView), "{field}");
-        let given = RecordBatch::try_from_iter_with_nullable(vec![("c", batch.column_by_name(field.name()).unwrap().slice(1, 2), true)]);
+        let given =
+            RecordBatch::try_from_iter_with_nullable(vec![("c", batch.column_by_name(field.name()).unwrap().slice(1, 2), true)]);
         let given = given.unwrap();
         assert_eq!(round_trip(&given), given, "{field}");
     }
@@ -136,7 +139,11 @@ fn every_type_of_parameter_arrives() {
         ("UBIGINT", Arc::new(UInt64Array::from(vec![u64::MAX])), "18446744073709551615"),
         ("DOUBLE", Arc::new(Float64Array::from(vec![1.5])), "1.5"),
         ("DECIMAL(10,2)", Arc::new(Decimal128Array::from(vec![12345]).with_precision_and_scale(10, 2).unwrap()), "123.45"),
-        ("DECIMAL(38,2)", Arc::new(Decimal128Array::from(vec![i128::from(u64::MAX) * 1000]).with_precision_and_scale(38, 2).unwrap()), "184467440737095516150.00"),
+        (
+            "DECIMAL(38,2)",
+            Arc::new(Decimal128Array::from(vec![i128::from(u64::MAX) * 1000]).with_precision_and_scale(38, 2).unwrap()),
+            "184467440737095516150.00",
+        ),
         ("DECIMAL(4,1)", Arc::new(Decimal128Array::from(vec![-11]).with_precision_and_scale(4, 1).unwrap()), "-1.1"),
         ("DECIMAL(10,2)", Arc::new(Int64Array::from(vec![3])), "3.00"),
         ("VARCHAR", Arc::new(StringArray::from(vec!["it's"])), "it's"),
@@ -149,16 +156,36 @@ fn every_type_of_parameter_arrives() {
         ("TIMESTAMP", Arc::new(TimestampSecondArray::from(vec![1_704_067_200])), "2024-01-01 00:00:00"),
         ("TIMESTAMP", Arc::new(TimestampMillisecondArray::from(vec![1_704_067_200_001])), "2024-01-01 00:00:00.001"),
         ("TIMESTAMP", Arc::new(TimestampMicrosecondArray::from(vec![1_704_067_200_000_001])), "2024-01-01 00:00:00.000001"),
-        ("TIMESTAMP_NS", Arc::new(TimestampNanosecondArray::from(vec![1_704_067_200_000_000_001])), "2024-01-01 00:00:00.000000001"),
-        ("TIMESTAMPTZ", Arc::new(TimestampMillisecondArray::from(vec![1_704_067_200_000]).with_timezone("Europe/Berlin")), "2024-01-01 00:00:00+00"),
-        ("INTERVAL", Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3000)])), "1 month 2 days 00:00:00.000003"),
+        (
+            "TIMESTAMP_NS",
+            Arc::new(TimestampNanosecondArray::from(vec![1_704_067_200_000_000_001])),
+            "2024-01-01 00:00:00.000000001",
+        ),
+        (
+            "TIMESTAMPTZ",
+            Arc::new(TimestampMillisecondArray::from(vec![1_704_067_200_000]).with_timezone("Europe/Berlin")),
+            "2024-01-01 00:00:00+00",
+        ),
+        (
+            "INTERVAL",
+            Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3000)])),
+            "1 month 2 days 00:00:00.000003",
+        ),
         ("BLOB", Arc::new(BinaryArray::from(vec![b"a\x00b".as_slice()])), "a\\x00b"),
         ("VARCHAR", Arc::new(vec!["x"].into_iter().collect::<DictionaryArray<Int8Type>>()), "x"),
-        ("UUID", Arc::new(StringArray::from(vec!["8a6e0804-2bd0-4672-b79d-d97027f9071a"])), "8a6e0804-2bd0-4672-b79d-d97027f9071a"),
+        (
+            "UUID",
+            Arc::new(StringArray::from(vec!["8a6e0804-2bd0-4672-b79d-d97027f9071a"])),
+            "8a6e0804-2bd0-4672-b79d-d97027f9071a",
+        ),
     ];
     for (sql_type, value, expected) in cases {
         let given = value.data_type().clone();
-        let batch = connection.run_with(&worker, &format!("SELECT CAST(CAST(? AS {sql_type}) AS VARCHAR) AS v"), row(vec![("1", value.clone())]));
+        let batch = connection.run_with(
+            &worker,
+            &format!("SELECT CAST(CAST(? AS {sql_type}) AS VARCHAR) AS v"),
+            row(vec![("1", value.clone())]),
+        );
         assert_eq!(batch.batch().column(0).as_string::<i32>().value(0), expected, "{given} as {sql_type}");
         // The same without a type in the statement.
         let batch = connection.run_with(&worker, "SELECT ? AS v", row(vec![("1", value)])).batch();
@@ -178,6 +205,7 @@ fn every_type_of_parameter_arrives() {
     let batch = connection.run_with(&worker, "SELECT i FROM range(3) t(i) WHERE i > ?", row(vec![("1", half)])).batch();
     assert_eq!(batch.num_rows(), 1);
     let huge: ArrayRef = Arc::new(Int64Array::from(vec![1 << 40]));
-    let batch = connection.run_with(&worker, "SELECT i FROM range(3) t(i) WHERE CAST(i AS INTEGER) < ?", row(vec![("1", huge)])).batch();
+    let batch =
+        connection.run_with(&worker, "SELECT i FROM range(3) t(i) WHERE CAST(i AS INTEGER) < ?", row(vec![("1", huge)])).batch();
     assert_eq!(batch.num_rows(), 3);
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, DurationSecondArray,
-    FixedSizeBinaryArray, Float64Array, Int8Array, Int32Array, Int64Array, LargeStringArray, ListArray, MapArray, MapBuilder, RecordBatch,
-    StringArray, StringBuilder, StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, TimestampNanosecondArray,
-    UInt64Array,
+    FixedSizeBinaryArray, Float64Array, Int8Array, Int32Array, Int64Array, LargeStringArray, ListArray, MapArray, MapBuilder,
+    RecordBatch, StringArray, StringBuilder, StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    TimestampNanosecondArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use arrow_ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
@@ -19,7 +19,8 @@ use crate::wire::{FrameHeader, FrameKind, write_message};
 /// Frames as a gateway forwards them from a client: gRPC messages with the place of head and body.
 fn frame(kind: FrameKind, head: &[u8], body: &[u8]) -> Vec<u8> {
     use prost::Message;
-    let data = arrow_flight::FlightData { data_header: head.to_vec().into(), data_body: body.to_vec().into(), ..Default::default() };
+    let data =
+        arrow_flight::FlightData { data_header: head.to_vec().into(), data_body: body.to_vec().into(), ..Default::default() };
     let message = data.encode_to_vec();
     let mut payload = vec![0];
     payload.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
@@ -72,7 +73,13 @@ impl TestConnection {
         self.ingest_into(worker, ("memory", "main", table), mode, batch)
     }
 
-    pub fn ingest_into(&mut self, worker: &TestWorker, table: (&str, &str, &str), mode: IngestMode, batch: &RecordBatch) -> Reply {
+    pub fn ingest_into(
+        &mut self,
+        worker: &TestWorker,
+        table: (&str, &str, &str),
+        mode: IngestMode,
+        batch: &RecordBatch,
+    ) -> Reply {
         self.begin(worker, table, mode);
         self.send_rows(batch.schema_ref(), std::slice::from_ref(batch));
         self.end_input();

@@ -17,14 +17,14 @@ use arrow_ipc::reader::{StreamReader, read_record_batch};
 use arrow_ipc::writer::StreamWriter;
 use prost::Message;
 
-use crate::worker::control::{DATA_SOCKET, End, serve_judged_by};
-use crate::worker::guard::{Parser, Refusal, Scope, Verdict};
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{
-    Attach, Cancel, CatalogAttachment, Class, Control, Describe, Described, Done, Event, Failure, Init, Judged, Listing, Mode, Proceed,
-    Request, Run, control, event, request,
+    Attach, Cancel, CatalogAttachment, Class, Control, Describe, Described, Done, Event, Failure, Init, Judged, Listing, Mode,
+    Proceed, Request, Run, control, event, request,
 };
 use crate::wire::{FrameHeader, FrameKind, read_control, read_frame, write_control, write_message};
+use crate::worker::control::{DATA_SOCKET, End, serve_judged_by};
+use crate::worker::guard::{Parser, Refusal, Scope, Verdict};
 
 pub(super) fn extension_dir() -> PathBuf {
     PathBuf::from(option_env!("DUCKDB_LIB_DIR").unwrap_or(".")).join("extensions")
@@ -293,7 +293,9 @@ fn a_query_streams_its_rows_and_ends_on_the_control_socket() {
     assert_eq!(batch.num_rows(), 1);
     assert_eq!(batch.column(0).as_primitive::<Int32Type>().value(0), 1);
     assert_eq!(worker.event(), event::Message::Ended(crate::wire::proto::Ended { statement_id: connection.id }));
-    let Reply::Rows { batches, done, frames, .. } = connection.run(&worker, "SELECT i FROM range(1000000) t(i)") else { panic!() };
+    let Reply::Rows { batches, done, frames, .. } = connection.run(&worker, "SELECT i FROM range(1000000) t(i)") else {
+        panic!()
+    };
     assert_eq!(done.rows, 1_000_000);
     assert_eq!(batches[0].num_rows(), 2048, "the first rows go out at once");
     assert!(frames.len() < 40, "narrow batches are gathered: {}", frames.len());
@@ -510,7 +512,12 @@ fn a_stream_that_is_cancelled_leaves_the_connection_usable() {
     let mut worker = TestWorker::governed();
     let mut connection = worker.connect();
     for _ in 0..5 {
-        connection.request(&worker, "SELECT i FROM range(100000000000) t(i)", request::Action::Run(Run::default()), &[Class::Read]);
+        connection.request(
+            &worker,
+            "SELECT i FROM range(100000000000) t(i)",
+            request::Action::Run(Run::default()),
+            &[Class::Read],
+        );
         connection.next();
         let id = connection.id;
         worker.send(control::Message::Cancel(Cancel { statement_id: id }));

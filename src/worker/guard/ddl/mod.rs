@@ -10,8 +10,15 @@ use super::{Parser, Reads, Refusal, SUPPORTED, Scope, Verdict, names, query, typ
 use crate::wire::proto;
 
 /// Transforms of PARTITIONED BY, and whether they take a number.
-const TRANSFORMS: [(&str, bool); 7] =
-    [("identity", false), ("year", false), ("month", false), ("day", false), ("hour", false), ("bucket", true), ("truncate", true)];
+const TRANSFORMS: [(&str, bool); 7] = [
+    ("identity", false),
+    ("year", false),
+    ("month", false),
+    ("day", false),
+    ("hour", false),
+    ("bucket", true),
+    ("truncate", true),
+];
 
 /// Table properties that WITH may set, by how they begin.
 const OPTIONS: [&str; 5] = ["format-version", "write.", "read.", "commit.", "history."];
@@ -100,7 +107,8 @@ fn create_table(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<
         }
         None => {
             cursor.expect_words(&["AS"])?;
-            let mut endings = [&["WITH", "DATA"][..], &["WITH", "NO", "DATA"][..]].into_iter().flat_map(|words| cursor.behind_words(words));
+            let mut endings =
+                [&["WITH", "DATA"][..], &["WITH", "NO", "DATA"][..]].into_iter().flat_map(|words| cursor.behind_words(words));
             if endings.any(|behind| behind.at_end()) {
                 return Err(unsupported("WITH [NO] DATA", "leave it out; LIMIT 0 makes an empty table"));
             }
@@ -135,7 +143,9 @@ fn column(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
     match cursor.peek_word().as_str() {
         "," | ")" => Ok(text),
         "DEFAULT" => Err(unsupported(&format!("DEFAULT of column {}", names::quote(&name)), "give the value in each INSERT")),
-        word @ ("PRIMARY" | "UNIQUE" | "REFERENCES" | "CHECK" | "CONSTRAINT" | "GENERATED" | "AS" | "COLLATE" | "USING") => Err(no_constraint(word)),
+        word @ ("PRIMARY" | "UNIQUE" | "REFERENCES" | "CHECK" | "CONSTRAINT" | "GENERATED" | "AS" | "COLLATE" | "USING") => {
+            Err(no_constraint(word))
+        }
         _ => Err(cursor.unexpected("\",\" or \")\" after a column")),
     }
 }
@@ -211,7 +221,10 @@ fn option(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
     let is_plain = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     let is_known = OPTIONS.iter().any(|option| if option.ends_with('.') { lower.starts_with(option) } else { lower == *option });
     if !is_plain || !is_known || lower.contains("path") || lower.contains("location") || lower.contains("manifest-list") {
-        let message = format!("the table property {key:?} cannot be set here; those that begin with {} can, except for places of files", OPTIONS.join(", "));
+        let message = format!(
+            "the table property {key:?} cannot be set here; those that begin with {} can, except for places of files",
+            OPTIONS.join(", ")
+        );
         return Err(Refusal::Refused(message));
     }
     cursor.expect_symbol('=')?;

@@ -57,7 +57,9 @@ pub(in crate::worker::guard) fn judge(name: &str, place: Place) -> Result<(), Re
         return Ok(());
     }
     // Refused under another kind: its reason says more than "unknown".
-    let elsewhere = [Kind::Scalar, Kind::Table, Kind::Pragma].into_iter().find_map(|kind| list().get(&(kind, name.as_str())).copied().flatten());
+    let elsewhere = [Kind::Scalar, Kind::Table, Kind::Pragma]
+        .into_iter()
+        .find_map(|kind| list().get(&(kind, name.as_str())).copied().flatten());
     Err(match elsewhere {
         Some(reason) => Refusal::Refused(format!("the function {name} is not allowed: it {reason}")),
         None => Refusal::Refused(format!("there is no function {name} that a statement may call here")),

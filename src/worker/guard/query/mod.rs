@@ -47,9 +47,9 @@ fn bare_values(sql: String) -> String {
 
 /// DuckDB's tree of a text, which must be one statement of the SELECT family and not too deep.
 fn parse(parser: &mut dyn Parser, text: &str) -> Result<Value, Refusal> {
-    let ast = parser.ast(text).map_err(|error| {
-        if error.message.contains(NOT_SELECT) { not_a_query() } else { Refusal::Syntax(error.message) }
-    })?;
+    let ast = parser
+        .ast(text)
+        .map_err(|error| if error.message.contains(NOT_SELECT) { not_a_query() } else { Refusal::Syntax(error.message) })?;
     if depth(&ast) > MAX_AST_DEPTH {
         return Err(Refusal::Unsupported(format!("the statement is nested more than {MAX_AST_DEPTH} levels deep")));
     }
@@ -65,7 +65,10 @@ fn parse(parser: &mut dyn Parser, text: &str) -> Result<Value, Refusal> {
 }
 
 fn not_a_query() -> Refusal {
-    Refusal::Unsupported("only queries are supported here; of PIVOT, the form with an explicit IN list: FROM t PIVOT (sum(x) FOR y IN ('a', 'b'))".to_owned())
+    Refusal::Unsupported(
+        "only queries are supported here; of PIVOT, the form with an explicit IN list: FROM t PIVOT (sum(x) FOR y IN ('a', 'b'))"
+            .to_owned(),
+    )
 }
 
 fn expect_same(parser: &mut dyn Parser, judged: &Value, sql: &str) -> Result<(), Refusal> {
@@ -81,7 +84,9 @@ fn expect_same(parser: &mut dyn Parser, judged: &Value, sql: &str) -> Result<(),
 }
 
 fn inexact(detail: &str) -> Refusal {
-    Refusal::Unsupported(format!("the statement cannot be written out exactly ({detail}): put joins in parentheses into a subquery of their own"))
+    Refusal::Unsupported(format!(
+        "the statement cannot be written out exactly ({detail}): put joins in parentheses into a subquery of their own"
+    ))
 }
 
 /// Levels of lists and objects. Not recursive: the tree may be too deep for that.
@@ -105,8 +110,11 @@ fn canonical(value: Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(canonical).collect()),
         Value::Object(fields) => {
-            let fields: Map<String, Value> =
-                fields.into_iter().filter(|(name, _)| name != "query_location").map(|(name, value)| (name, canonical(value))).collect();
+            let fields: Map<String, Value> = fields
+                .into_iter()
+                .filter(|(name, _)| name != "query_location")
+                .map(|(name, value)| (name, canonical(value)))
+                .collect();
             canonical_node(fields)
         }
         other => other,
@@ -125,7 +133,9 @@ fn canonical_node(mut node: Map<String, Value>) -> Value {
         && node.get("sample").is_none_or(Value::is_null)
         && node.get("column_name_alias").and_then(Value::as_array).is_some_and(Vec::is_empty)
         && node.get("subquery").is_some_and(is_values);
-    if is_values_subquery && let Some(list) = node.get_mut("subquery").and_then(|subquery| subquery.pointer_mut("/node/from_table")) {
+    if is_values_subquery
+        && let Some(list) = node.get_mut("subquery").and_then(|subquery| subquery.pointer_mut("/node/from_table"))
+    {
         return list.take();
     }
     Value::Object(node)
@@ -142,11 +152,20 @@ fn number_groups(node: &mut Map<String, Value>) {
             }
         }
     }
-    let Some(expressions) = node.get("group_expressions").and_then(Value::as_array).filter(|all| all.len() == order.len()) else { return };
-    let Some(expressions) = order.iter().map(|old| expressions.get(*old).cloned()).collect::<Option<Vec<Value>>>() else { return };
+    let Some(expressions) = node.get("group_expressions").and_then(Value::as_array).filter(|all| all.len() == order.len()) else {
+        return;
+    };
+    let Some(expressions) = order.iter().map(|old| expressions.get(*old).cloned()).collect::<Option<Vec<Value>>>() else {
+        return;
+    };
     for set in node.get_mut("group_sets").and_then(Value::as_array_mut).into_iter().flatten() {
-        let mut numbers: Vec<usize> =
-            set.as_array().into_iter().flatten().filter_map(index).filter_map(|old| order.iter().position(|other| *other == old)).collect();
+        let mut numbers: Vec<usize> = set
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(index)
+            .filter_map(|old| order.iter().position(|other| *other == old))
+            .collect();
         numbers.sort_unstable();
         *set = Value::from(numbers);
     }
@@ -181,7 +200,9 @@ fn is_plain_star(node: &Value) -> bool {
         && item["columns"] == false
         && item["relation_name"] == ""
         && item["expr"].is_null()
-        && ["exclude_list", "qualified_exclude_list", "replace_list", "rename_list"].iter().all(|field| item[*field].as_array().is_some_and(Vec::is_empty))
+        && ["exclude_list", "qualified_exclude_list", "replace_list", "rename_list"]
+            .iter()
+            .all(|field| item[*field].as_array().is_some_and(Vec::is_empty))
 }
 
 /// Where two trees first differ.
@@ -196,9 +217,11 @@ fn difference(left: &Value, right: &Value) -> Option<String> {
                 })
             })
         }
-        (Value::Array(left), Value::Array(right)) if left.len() == right.len() => {
-            left.iter().zip(right).enumerate().find_map(|(at, (left, right))| difference(left, right).map(|place| format!("{at}.{place}")))
-        }
+        (Value::Array(left), Value::Array(right)) if left.len() == right.len() => left
+            .iter()
+            .zip(right)
+            .enumerate()
+            .find_map(|(at, (left, right))| difference(left, right).map(|place| format!("{at}.{place}"))),
         (left, right) => (left != right).then(|| "value".to_owned()),
     }
 }

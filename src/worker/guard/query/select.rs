@@ -212,7 +212,9 @@ impl Walk<'_> {
         let node = object(value)?;
         let class = text_of(node, "class");
         if class == "DEFAULT" {
-            return Err(Refusal::Unsupported("DEFAULT is not supported as a value: leave the column out of the column list".to_owned()));
+            return Err(Refusal::Unsupported(
+                "DEFAULT is not supported as a value: leave the column out of the column list".to_owned(),
+            ));
         }
         let shape = find(shape::EXPRESSIONS, class, "expression")?;
         let kind = text_of(node, "type");
@@ -304,7 +306,9 @@ impl Walk<'_> {
         let node = object(value)?;
         let class = text_of(node, "type");
         if class == "SHOW_REF" {
-            return Err(Refusal::Unsupported("SHOW, DESCRIBE and SUMMARIZE are not supported inside a query: read information_schema.columns".to_owned()));
+            return Err(Refusal::Unsupported(
+                "SHOW, DESCRIBE and SUMMARIZE are not supported inside a query: read information_schema.columns".to_owned(),
+            ));
         }
         let shape = find(shape::TABLES, class, "table reference")?;
         self.fields(shape, node)?;
@@ -320,8 +324,11 @@ impl Walk<'_> {
 
     /// A table by name: a CTE, a listing, or a table of the lakehouse, whose name is then given in full.
     fn base_table(&mut self, node: &mut Object) -> Judgement {
-        let parts: Vec<String> =
-            ["catalog_name", "schema_name", "table_name"].iter().map(|field| text_of(node, field).to_owned()).filter(|part| !part.is_empty()).collect();
+        let parts: Vec<String> = ["catalog_name", "schema_name", "table_name"]
+            .iter()
+            .map(|field| text_of(node, field).to_owned())
+            .filter(|part| !part.is_empty())
+            .collect();
         let travels = node.get("at_clause").is_some_and(|at| !at.is_null());
         if let [name] = parts.as_slice()
             && self.ctes.iter().any(|cte| same(cte, name))
@@ -335,7 +342,9 @@ impl Walk<'_> {
                 name_table(node, &table.catalog, &table.schema, &table.table);
                 self.reads.add_table(table);
             }
-            Meaning::Listing(_) if travels => return Err(Refusal::Unsupported("AT works on tables, not on information_schema".to_owned())),
+            Meaning::Listing(_) if travels => {
+                return Err(Refusal::Unsupported("AT works on tables, not on information_schema".to_owned()));
+            }
             Meaning::Listing(name) => {
                 if text_of(node, "alias").is_empty() {
                     let alias = text_of(node, "table_name").to_owned();
@@ -505,7 +514,9 @@ fn cast(child: Value, to: &str, alias: &str) -> Value {
 fn plain(value: &Value) -> Judgement {
     match value {
         Value::Array(items) => items.iter().try_for_each(plain),
-        Value::Object(fields) if fields.contains_key("class") || fields.contains_key("type") => Err(odd("a node where a plain value belongs")),
+        Value::Object(fields) if fields.contains_key("class") || fields.contains_key("type") => {
+            Err(odd("a node where a plain value belongs"))
+        }
         Value::Object(fields) => fields.values().try_for_each(plain),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
     }

@@ -54,7 +54,10 @@ pub(super) struct Shape {
     pub fields: &'static [(&'static str, Part)],
 }
 
-use Part::{At, Call, Ctes, Expr, Exprs, Items, Modifiers, Node, Nothing, Orders, Pairs, Pivots, Plain, Rows, Sample, Select, Table, Type, Types, Value};
+use Part::{
+    At, Call, Ctes, Expr, Exprs, Items, Modifiers, Node, Nothing, Orders, Pairs, Pivots, Plain, Rows, Sample, Select, Table,
+    Type, Types, Value,
+};
 
 /// Expressions, by `class`.
 pub(super) const EXPRESSIONS: &[Shape] = &[
@@ -196,7 +199,14 @@ pub(super) const NODES: &[Shape] = &[
     Shape {
         class: "SET_OPERATION_NODE",
         types: &[],
-        fields: &[("modifiers", Modifiers), ("cte_map", Ctes), ("setop_type", Plain), ("setop_all", Plain), ("left", Node), ("right", Node)],
+        fields: &[
+            ("modifiers", Modifiers),
+            ("cte_map", Ctes),
+            ("setop_type", Plain),
+            ("setop_all", Plain),
+            ("left", Node),
+            ("right", Node),
+        ],
     },
     Shape {
         class: "RECURSIVE_CTE_NODE",

@@ -17,26 +17,56 @@ const CASES: &[(&str, Class, &[&str], &str)] = &[
     ("SELECT * FROM \"Größe\".\"weird \"\"name\"", Class::Read, &["lake.Größe.weird \"name"], "\"weird \"\"name\""),
     ("SELECT bronze.t.x FROM bronze.t", Class::Read, &["lake.bronze.t"], "SELECT bronze.t.x FROM lake.bronze.t"),
     ("SELECT * FROM t, u JOIN t AS v USING (x)", Class::Read, &["lake.bronze.t", "lake.bronze.u"], "AS v"),
-    ("SELECT (SELECT max(x) FROM u), EXISTS (FROM v) FROM t WHERE x IN (FROM w)", Class::Read, &["lake.bronze.t", "lake.bronze.u", "lake.bronze.v", "lake.bronze.w"], ""),
+    (
+        "SELECT (SELECT max(x) FROM u), EXISTS (FROM v) FROM t WHERE x IN (FROM w)",
+        Class::Read,
+        &["lake.bronze.t", "lake.bronze.u", "lake.bronze.v", "lake.bronze.w"],
+        "",
+    ),
     ("SELECT * FROM t AT (VERSION => 3)", Class::TimeTravel, &["lake.bronze.t"], "lake.bronze.t AT (VERSION => 3)"),
-    ("SELECT * FROM t AT (TIMESTAMP => now() - INTERVAL 1 DAY), u", Class::TimeTravel, &["lake.bronze.t", "lake.bronze.u"], "AT (TIMESTAMP =>"),
+    (
+        "SELECT * FROM t AT (TIMESTAMP => now() - INTERVAL 1 DAY), u",
+        Class::TimeTravel,
+        &["lake.bronze.t", "lake.bronze.u"],
+        "AT (TIMESTAMP =>",
+    ),
     ("SELECT (SELECT max(x) FROM t AT (VERSION => 3))", Class::TimeTravel, &["lake.bronze.t"], ""),
     ("SELECT * FROM txt, bronze.delta", Class::Read, &["lake.bronze.delta", "lake.bronze.txt"], ""),
     ("WITH csv AS (SELECT 1) SELECT * FROM csv", Class::Read, &[], ""),
     ("WITH t AS (SELECT 1) SELECT * FROM t", Class::Read, &[], "FROM t"),
     ("WITH T AS (SELECT 1) SELECT * FROM t", Class::Read, &[], "FROM t"),
     ("WITH \"É\" AS (SELECT 1) SELECT * FROM \"é\"", Class::Read, &["lake.bronze.é"], ""),
-    ("WITH t AS (SELECT * FROM t) SELECT * FROM t", Class::Read, &["lake.bronze.t"], "(SELECT * FROM lake.bronze.t)SELECT * FROM t"),
+    (
+        "WITH t AS (SELECT * FROM t) SELECT * FROM t",
+        Class::Read,
+        &["lake.bronze.t"],
+        "(SELECT * FROM lake.bronze.t)SELECT * FROM t",
+    ),
     ("WITH t AS (SELECT 1) SELECT * FROM bronze.t", Class::Read, &["lake.bronze.t"], "FROM lake.bronze.t"),
     ("WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a", Class::Read, &["lake.bronze.b"], "FROM lake.bronze.b"),
     ("(WITH t AS (SELECT 1 AS x) SELECT * FROM t) UNION ALL SELECT x FROM t", Class::Read, &["lake.bronze.t"], "UNION"),
     ("SELECT * FROM (WITH t AS (SELECT 1 AS x) SELECT * FROM t) AS q, t", Class::Read, &["lake.bronze.t"], ""),
-    ("WITH RECURSIVE r AS (SELECT x FROM t UNION ALL SELECT x + 1 FROM r, u WHERE x < 3) SELECT * FROM r", Class::Read, &["lake.bronze.t", "lake.bronze.u"], "FROM r"),
-    ("WITH RECURSIVE r AS (SELECT x FROM r UNION ALL SELECT x + 1 FROM r WHERE x < 3) SELECT * FROM r", Class::Read, &["lake.bronze.r"], ""),
+    (
+        "WITH RECURSIVE r AS (SELECT x FROM t UNION ALL SELECT x + 1 FROM r, u WHERE x < 3) SELECT * FROM r",
+        Class::Read,
+        &["lake.bronze.t", "lake.bronze.u"],
+        "FROM r",
+    ),
+    (
+        "WITH RECURSIVE r AS (SELECT x FROM r UNION ALL SELECT x + 1 FROM r WHERE x < 3) SELECT * FROM r",
+        Class::Read,
+        &["lake.bronze.r"],
+        "",
+    ),
     ("SELECT ?, $2 FROM t LIMIT ? OFFSET ?", Class::Read, &["lake.bronze.t"], "$1"),
     ("SELECT $a, $b, $a", Class::Read, &[], "$a"),
     ("SELECT * FROM t LIMIT $1", Class::Read, &["lake.bronze.t"], "LIMIT $1"),
-    ("SELECT current_schema(), current_database(), current_schema, current_catalog", Class::Read, &[], "SELECT 'bronze' AS \"current_schema()\", 'lake' AS \"current_database()\""),
+    (
+        "SELECT current_schema(), current_database(), current_schema, current_catalog",
+        Class::Read,
+        &[],
+        "SELECT 'bronze' AS \"current_schema()\", 'lake' AS \"current_database()\"",
+    ),
     ("SELECT pg_catalog.current_schema() AS s WHERE current_schema() = 'x'", Class::Read, &[], "('bronze' = 'x')"),
     ("SELECT t.current_schema FROM t", Class::Read, &["lake.bronze.t"], "SELECT t.current_schema FROM"),
     ("SELECT version(), current_user, current_date, now(), pg_typeof(1)", Class::Read, &[], "now()"),
@@ -51,7 +81,12 @@ const CASES: &[(&str, Class, &[&str], &str)] = &[
     ("EXPLAIN FROM t AT (VERSION => 3)", Class::TimeTravel, &["lake.bronze.t"], "EXPLAIN SELECT"),
     ("EXPLAIN UPDATE t SET x = 1 FROM u", Class::TimeTravel, &["lake.bronze.t", "lake.bronze.u"], "EXPLAIN UPDATE \"lake\""),
     ("EXPLAIN INSERT INTO t VALUES (1)", Class::TimeTravel, &["lake.bronze.t"], "EXPLAIN INSERT INTO \"lake\""),
-    ("EXPLAIN WITH a AS (SELECT 1) DELETE FROM t USING a", Class::TimeTravel, &["lake.bronze.t"], "EXPLAIN WITH a AS (SELECT 1) DELETE"),
+    (
+        "EXPLAIN WITH a AS (SELECT 1) DELETE FROM t USING a",
+        Class::TimeTravel,
+        &["lake.bronze.t"],
+        "EXPLAIN WITH a AS (SELECT 1) DELETE",
+    ),
     ("DESCRIBE SELECT * FROM t", Class::Read, &["lake.bronze.t"], "DESCRIBE SELECT * FROM lake.bronze.t"),
     ("DESC (WITH a AS (FROM t) FROM a)", Class::Read, &["lake.bronze.t"], "DESCRIBE WITH a AS"),
     ("DESCRIBE VALUES (1, 2)", Class::Read, &[], "DESCRIBE VALUES (1, 2)"),
@@ -80,10 +115,16 @@ fn queries_are_classed_and_their_names_filled_in() {
 
 #[test]
 fn listings_are_read_from_their_temporary_tables() {
-    let verdict = judged("SELECT table_name FROM information_schema.tables WHERE information_schema.tables.table_schema = 'bronze'").unwrap();
-    assert_eq!(verdict.sql, "SELECT table_name FROM \"temp\".main.polynya_listing_tables AS \"tables\" WHERE (\"tables\".table_schema = 'bronze')");
+    let verdict =
+        judged("SELECT table_name FROM information_schema.tables WHERE information_schema.tables.table_schema = 'bronze'")
+            .unwrap();
+    assert_eq!(
+        verdict.sql,
+        "SELECT table_name FROM \"temp\".main.polynya_listing_tables AS \"tables\" WHERE (\"tables\".table_schema = 'bronze')"
+    );
     assert_eq!((verdict.listings, verdict.tables), (vec!["tables".to_owned()], vec![]));
-    let verdict = judged("SELECT * FROM lake.INFORMATION_SCHEMA.Columns AS c JOIN information_schema.schemata AS s ON true, t").unwrap();
+    let verdict =
+        judged("SELECT * FROM lake.INFORMATION_SCHEMA.Columns AS c JOIN information_schema.schemata AS s ON true, t").unwrap();
     assert_eq!(verdict.listings, ["columns", "schemata"]);
     assert_eq!(tables(&verdict), ["lake.bronze.t"]);
 }

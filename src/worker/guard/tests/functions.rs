@@ -8,7 +8,8 @@ use super::with_extensions;
 #[test]
 fn every_function_of_the_pinned_duckdb_is_classed() {
     let connection = with_extensions();
-    let mut statement = connection.prepare("SELECT DISTINCT function_type, lower(function_name) FROM duckdb_functions()").unwrap();
+    let mut statement =
+        connection.prepare("SELECT DISTINCT function_type, lower(function_name) FROM duckdb_functions()").unwrap();
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
     let there: BTreeSet<(String, String)> = rows
         .map(|row| {
@@ -23,8 +24,11 @@ fn every_function_of_the_pinned_duckdb_is_classed() {
             (kind.to_owned(), name)
         })
         .collect();
-    let classed: BTreeSet<(String, String)> =
-        list().keys().filter(|(kind, _)| *kind != Kind::Syntax).map(|(kind, name)| (format!("{kind:?}"), (*name).to_owned())).collect();
+    let classed: BTreeSet<(String, String)> = list()
+        .keys()
+        .filter(|(kind, _)| *kind != Kind::Syntax)
+        .map(|(kind, name)| (format!("{kind:?}"), (*name).to_owned()))
+        .collect();
     let unclassed: Vec<_> = there.difference(&classed).collect();
     let gone: Vec<_> = classed.difference(&there).collect();
     assert!(there.len() > 800, "only {} functions: an extension is missing", there.len());

@@ -19,8 +19,34 @@ const SEEDS: [&str; 12] = [
 ];
 
 const PIECES: [&str; 28] = [
-    "'", "\"", ";", "--", "\n", "/*", "*/", "$$", "$a$", "(", ")", ",", ".", "E'\\", "\u{a0}", "é", "\u{2019}", "\0", " read_csv('x') ", " FROM 'x.csv' ",
-    " \"x.parquet\" ", "INSERT INTO t ", "WITH a AS (", " UNION SELECT ", " glob('*') ", "; ATTACH 'x' ", " duckdb_secrets() ", "SELECT ",
+    "'",
+    "\"",
+    ";",
+    "--",
+    "\n",
+    "/*",
+    "*/",
+    "$$",
+    "$a$",
+    "(",
+    ")",
+    ",",
+    ".",
+    "E'\\",
+    "\u{a0}",
+    "é",
+    "\u{2019}",
+    "\0",
+    " read_csv('x') ",
+    " FROM 'x.csv' ",
+    " \"x.parquet\" ",
+    "INSERT INTO t ",
+    "WITH a AS (",
+    " UNION SELECT ",
+    " glob('*') ",
+    "; ATTACH 'x' ",
+    " duckdb_secrets() ",
+    "SELECT ",
 ];
 
 /// Not random enough for anything but this, and the same in every run.
@@ -67,7 +93,8 @@ fn mutated_statements_are_answered_and_what_passes_is_clean() {
         if verdict.sql.is_empty() {
             continue;
         }
-        let tokens = token::statement(&verdict.sql).unwrap_or_else(|refusal| panic!("{sql:?} became {:?}: {refusal}", verdict.sql));
+        let tokens =
+            token::statement(&verdict.sql).unwrap_or_else(|refusal| panic!("{sql:?} became {:?}: {refusal}", verdict.sql));
         for three in tokens.windows(3) {
             let (Kind::Word(name) | Kind::Quoted(name)) = &three[1].kind else { continue };
             // Behind AS it is the alias of a table, with names for its columns.
@@ -75,7 +102,11 @@ fn mutated_statements_are_answered_and_what_passes_is_clean() {
             let refused = ["read_csv", "glob", "duckdb_secrets"].contains(&name.as_str()) && is_call;
             assert!(!refused, "{sql:?} became {:?}", verdict.sql);
         }
-        assert!(tables(&verdict).iter().all(|table| !table.ends_with(".csv") && !table.ends_with(".parquet")), "{sql:?} reads {:?}", verdict.tables);
+        assert!(
+            tables(&verdict).iter().all(|table| !table.ends_with(".csv") && !table.ends_with(".parquet")),
+            "{sql:?} reads {:?}",
+            verdict.tables
+        );
     }
     assert!(passed > 100, "only {passed} passed: the changes are too wild to test anything");
 }

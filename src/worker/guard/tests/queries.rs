@@ -7,7 +7,9 @@ use super::{DuckParser, with_extensions};
 
 /// Every row as one text.
 fn rows(connection: &Connection, sql: &str) -> Vec<String> {
-    let mut statement = connection.prepare(&format!("SELECT to_json(the_row)::VARCHAR FROM ({sql}) AS the_row")).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let mut statement = connection
+        .prepare(&format!("SELECT to_json(the_row)::VARCHAR FROM ({sql}) AS the_row"))
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
     let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap_or_else(|error| panic!("{sql}: {error}"));
     rows.map(|row| row.unwrap()).collect()
 }
@@ -16,7 +18,12 @@ fn same_rows(connection: &Connection, parser: &mut DuckParser, catalog: &str, sq
     let catalogs = [catalog.to_owned()];
     let scope = Scope { catalogs: &catalogs, default_catalog: catalog, default_schema: "main" };
     let verdict = judge(parser, &scope, sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
-    assert_eq!(rows(connection, sql.trim().trim_end_matches(';')), rows(connection, &verdict.sql), "{sql}\nwas rebuilt as\n{}", verdict.sql);
+    assert_eq!(
+        rows(connection, sql.trim().trim_end_matches(';')),
+        rows(connection, &verdict.sql),
+        "{sql}\nwas rebuilt as\n{}",
+        verdict.sql
+    );
     let again = judge(parser, &scope, &verdict.sql).unwrap_or_else(|refusal| panic!("{}: {refusal}", verdict.sql));
     assert_eq!((again.class, &again.tables), (verdict.class, &verdict.tables), "{sql}");
     assert_eq!(again.sql, verdict.sql, "the rebuilt text is judged as itself");
@@ -159,7 +166,10 @@ fn column_names_stay() {
     };
     let catalogs = ["memory".to_owned()];
     let scope = Scope { catalogs: &catalogs, default_catalog: "memory", default_schema: "main" };
-    for query in ["SELECT x, x + 1, upper(y), count(*) OVER (), 1e10, current_schema, current_database(), y[1], s.f, y.upper(), a.y.lower() FROM a", "SELECT sum(x), a.y FROM a GROUP BY a.y"] {
+    for query in [
+        "SELECT x, x + 1, upper(y), count(*) OVER (), 1e10, current_schema, current_database(), y[1], s.f, y.upper(), a.y.lower() FROM a",
+        "SELECT sum(x), a.y FROM a GROUP BY a.y",
+    ] {
         let verdict = judge(&mut parser, &scope, query).unwrap();
         assert_eq!(names(query), names(&verdict.sql), "{}", verdict.sql);
     }

@@ -6,7 +6,11 @@ use crate::worker::guard::grammar::{self, Cursor};
 use crate::worker::guard::{Parser, Refusal, Scope, Verdict, names, query};
 
 /// Judges `[WITH …] INSERT INTO table [(columns)] [BY NAME | BY POSITION] query`.
-pub(in crate::worker::guard) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+pub(in crate::worker::guard) fn judge(
+    parser: &mut dyn Parser,
+    scope: &Scope<'_>,
+    cursor: &mut Cursor<'_>,
+) -> Result<Verdict, Refusal> {
     let start = *cursor;
     let with = if cursor.peek_word() == "WITH" {
         grammar::skip_with(cursor);
@@ -70,7 +74,8 @@ fn unsupported(what: &str, instead: &str) -> Refusal {
 /// The list of columns as text with a space before it, or nothing. A parenthesis may also begin the query.
 fn columns(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
     let mut inside = *cursor;
-    let begins_query = inside.take_symbol('(') && ["SELECT", "WITH", "FROM", "VALUES", "TABLE", "PIVOT", "UNPIVOT", "("].contains(&inside.peek_word().as_str());
+    let begins_query = inside.take_symbol('(')
+        && ["SELECT", "WITH", "FROM", "VALUES", "TABLE", "PIVOT", "UNPIVOT", "("].contains(&inside.peek_word().as_str());
     let mut behind = inside;
     behind.next();
     // `(from)` and `(values, x)` are columns, `(FROM t)` and `(VALUES (1))` are queries.

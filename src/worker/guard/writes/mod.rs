@@ -68,7 +68,9 @@ impl<'a, 'p> Parts<'a, 'p> {
         let start = *cursor;
         let text = cursor.piece("an expression", ends)?;
         if text.eq_ignore_ascii_case("DEFAULT") && start.peek_word() == "DEFAULT" {
-            return Err(Refusal::Unsupported("DEFAULT is not supported as a value: columns have no defaults, write NULL".to_owned()));
+            return Err(Refusal::Unsupported(
+                "DEFAULT is not supported as a value: columns have no defaults, write NULL".to_owned(),
+            ));
         }
         let query = fragment::expression(self.parser, self.scope, &self.with, text)?;
         self.reads.add(query.reads);
@@ -92,7 +94,9 @@ impl<'a, 'p> Parts<'a, 'p> {
         let mut assignments = Vec::new();
         loop {
             if cursor.peek_word() == "(" {
-                return Err(Refusal::Unsupported("SET of several columns at once is not supported: set each by itself, SET a = 1, b = 2".to_owned()));
+                return Err(Refusal::Unsupported(
+                    "SET of several columns at once is not supported: set each by itself, SET a = 1, b = 2".to_owned(),
+                ));
             }
             let column = cursor.name("the name of a column")?;
             if [".", "["].contains(&cursor.peek_word().as_str()) {
