@@ -8,6 +8,7 @@ mod flight;
 mod harness;
 mod lifecycle;
 mod load;
+mod memory;
 mod sql;
 mod stock_clients;
 mod tpch;
