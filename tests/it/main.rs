@@ -4,6 +4,7 @@
 
 mod errors;
 mod fire;
+mod hardening;
 mod flight;
 mod harness;
 mod lifecycle;
