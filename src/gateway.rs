@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -80,6 +81,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let began = Instant::now();
     for warning in check(&config)? {
         tracing::warn!("{warning}");
+    }
+    // Workers run as the same user; they hold no credentials, and shall not read them from here either.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the gateway's memory can be read by processes of the same user");
     }
     let extension_dir = match config.pool.extension_dir.clone() {
         Some(dir) => extensions::check(dir, &pool::EXTENSIONS)?,

@@ -30,6 +30,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("iceberg_catalog_sql::", &["lake"]),
     ("sqlx::", &["lake"]),
     ("tonic::", &["flight", "trino", "transform", "status", "cli", "gateway"]),
+    ("landlock::", &["worker"]),
     ("reqwest::", &["relay", "auth"]),
     ("axum::", &["relay", "admin", "trino"]),
 ];

@@ -119,6 +119,7 @@ impl LocalWorker {
             spill_limit_bytes: limits.spill_bytes,
             mode: Mode::Local.into(),
             extensions: wanted.iter().map(|&name| name.to_owned()).collect(),
+            local_directories: Vec::new(),
         };
         worker.wait_ready(init)?;
         Ok(worker)

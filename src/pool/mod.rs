@@ -364,7 +364,7 @@ impl Inner {
             None => self.fresh().await?,
         };
         let grant = WorkerGrant { credential: key.credential.clone(), catalogs: self.environment.catalogs.clone() };
-        let allowed_locations = self.leases.allowed_locations(&grant);
+        let allowed_locations = self.leases.allowed_locations(&grant.catalogs);
         let token = self.leases.admit(grant);
         let attachment = |name: &CatalogName| CatalogAttachment {
             name: name.to_string(),
@@ -392,6 +392,7 @@ impl Inner {
             spill_limit_bytes: self.config.spill_limit.as_u64(),
             mode: Mode::Governed.into(),
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            local_directories: local_directories(&self.leases.allowed_locations(&environment.catalogs)),
         };
         process::start(&environment.worker_exe, &self.run_root, self.next_number(), init, self.config.start_timeout).await
     }
@@ -457,4 +458,10 @@ impl Inner {
         self.changed.notify_waiters();
         futures::future::join_all(spares.into_iter().map(Fresh::end)).await;
     }
+}
+
+/// The paths of `file:` locations.
+fn local_directories(locations: &[String]) -> Vec<String> {
+    let paths = locations.iter().filter_map(|location| location.strip_prefix("file:"));
+    paths.map(|path| format!("/{}", path.trim_start_matches('/'))).collect()
 }

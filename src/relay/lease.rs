@@ -43,6 +43,6 @@ pub trait Leases: Send + Sync + 'static {
     /// Base address for `ATTACH … (ENDPOINT …)`, `http://127.0.0.1:<port>`.
     fn endpoint(&self) -> String;
 
-    /// Storage prefixes that workers of this grant may touch.
-    fn allowed_locations(&self, grant: &WorkerGrant) -> Vec<String>;
+    /// Storage prefixes that workers of these catalogs may touch.
+    fn allowed_locations(&self, catalogs: &[CatalogName]) -> Vec<String>;
 }

@@ -232,9 +232,9 @@ impl Leases for Relay {
         format!("http://{}", self.address)
     }
 
-    fn allowed_locations(&self, grant: &WorkerGrant) -> Vec<String> {
+    fn allowed_locations(&self, catalogs: &[CatalogName]) -> Vec<String> {
         let of = |catalog: &CatalogName| self.catalogs.get(catalog).map(|served| served.confinement.prefixes().to_vec());
-        let locations: BTreeSet<String> = grant.catalogs.iter().filter_map(of).flatten().collect();
+        let locations: BTreeSet<String> = catalogs.iter().filter_map(of).flatten().collect();
         locations.into_iter().collect()
     }
 }

@@ -17,8 +17,8 @@ use super::binding::{Instance, version};
 use super::connection::{DataConnection, Shared};
 use super::database;
 use super::failure::StatementError;
-use super::guard;
-use super::guard::STACK_BYTES;
+use super::guard::{self, STACK_BYTES};
+use super::harden;
 use super::judge::{Bench, JudgeFn};
 use super::statements::Statements;
 use crate::wire::proto::failure::Kind;
@@ -42,17 +42,24 @@ pub enum End {
     Stuck,
 }
 
-/// Serves one gateway on this control socket until it closes.
+/// Serves one gateway on this control socket until it closes. The process belongs to the worker: the kernel confines it for good.
 pub fn serve_on(control: UnixStream) -> io::Result<End> {
-    serve_judged_by(control, guard::judge)
+    serve(control, guard::judge, harden::confine)
 }
 
-/// The same with another judge: for tests of everything but the guard.
+/// The same in a process that does other things too and with another judge: for tests of everything but these.
+#[cfg(test)]
 pub(super) fn serve_judged_by(control: UnixStream, judge: JudgeFn) -> io::Result<End> {
+    serve(control, judge, |_| {})
+}
+
+fn serve(control: UnixStream, judge: JudgeFn, confine: fn(&Init)) -> io::Result<End> {
     let mut reader = control.try_clone()?;
     let Some(Control { message: Some(control::Message::Init(init)) }) = read_control(&mut reader)? else {
         return Ok(End::Orderly);
     };
+    // Binds threads that start from here on, and no others.
+    confine(&init);
     let statements = Statements::new(control.try_clone()?);
     let (instance, listener) = match set_up(&init) {
         Ok(parts) => parts,

@@ -21,7 +21,6 @@ pub fn open(init: &Init) -> EngineResult<Instance> {
     let mut settings = vec![
         ("threads", threads.as_str()),
         ("temp_directory", &spill),
-        ("max_temp_directory_size", &spill_limit),
         ("autoinstall_known_extensions", "false"),
         ("autoload_known_extensions", "false"),
         ("allow_community_extensions", "false"),
@@ -34,6 +33,8 @@ pub fn open(init: &Init) -> EngineResult<Instance> {
     }
     let instance = Instance::open(&settings)?;
     let connection = instance.connect()?;
+    // Given at open it is taken and then not kept to.
+    connection.run(&format!("SET GLOBAL max_temp_directory_size = {}", literal(&spill_limit)))?;
     for name in &init.extensions {
         let file = PathBuf::from(&init.extension_dir).join(format!("{name}.duckdb_extension"));
         connection.run(&format!("LOAD {}", literal(&file.to_string_lossy())))?;

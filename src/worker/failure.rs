@@ -61,9 +61,24 @@ impl From<EngineError> for StatementError {
         };
         // Advice to call functions that no client may call.
         let text = text.split("You can modify Iceberg table properties").next().unwrap_or_default();
-        let message = answer.message().unwrap_or_else(|| without_relay(text));
+        let message = match error.kind {
+            ErrorKind::OutOfMemory => out_of_memory(text),
+            _ => answer.message().unwrap_or_else(|| without_relay(text)),
+        };
         Self { kind, fatal: error.kind == ErrorKind::Fatal, message }
     }
+}
+
+/// Says which limit was met by the key that sets it. DuckDB's own advice is to change settings that a client cannot change.
+fn out_of_memory(text: &str) -> String {
+    let what = text.lines().next().unwrap_or_default().trim_end_matches('.');
+    let (key, limit) = if text.contains("max_temp_directory_size") {
+        ("pool.spill_limit", "the disk that a worker may spill to")
+    } else {
+        ("pool.memory_budget", "the memory of a worker, its share of all workers'")
+    };
+    let what = what.split(" This limit was set by").next().unwrap_or(what).trim_end_matches('.');
+    format!("{what}. {key} bounds {limit}: let the statement sort, join or collect fewer rows, or raise it")
 }
 
 impl From<ArrowError> for StatementError {
@@ -185,6 +200,9 @@ mod tests {
         assert_eq!(told("HTTP Error: HTTP GET error reading 's3://b/x' (HTTP 403)").0, Kind::Refused);
         assert_eq!(told("Catalog Error: Table with name x does not exist!").0, Kind::NotFound);
         assert_eq!(told("Catalog Error: Table with name \"x\" already exists").0, Kind::AlreadyExists);
-        assert_eq!(told("Out of Memory Error: failed to allocate").0, Kind::OutOfMemory);
+        let (kind, _, message) =
+            told("Out of Memory Error: failed to allocate data (9 MiB/9 MiB used)\n\nPossible solutions:\n* SET threads=X");
+        assert_eq!(kind, Kind::OutOfMemory);
+        assert!(message.contains("pool.memory_budget") && message.contains("9 MiB") && !message.contains("SET"), "{message}");
     }
 }

@@ -35,6 +35,7 @@ pub use control::{DATA_SOCKET, End, serve_on};
 /// The worker process. Its control socket is fd 0; its log is stderr. Returns when the control socket has closed.
 #[must_use]
 pub fn run() -> ExitCode {
+    // A hardening step that fails is logged, and a log to standard error owns no file of its own.
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false);
     // A second subscriber is no reason to end.
     let _ = log.try_init();

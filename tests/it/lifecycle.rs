@@ -113,6 +113,42 @@ async fn the_gateway_s_death_ends_its_workers() {
     });
 }
 
+/// Directories of gateways below their `run_dir`.
+fn run_dirs(gateway: &Gateway) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(gateway.dir.path()).expect("the directory").flatten();
+    entries
+        .map(|e| e.path())
+        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("polynya-")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spill_files_of_a_killed_gateway_go_at_the_next_start() {
+    let set = ["pool.max_workers=1", "pool.spares=0", "pool.memory_budget=60MiB"];
+    let gateway = Gateway::with(&set);
+    let left = run_dirs(&gateway);
+    let mut client = gateway.client().await;
+    let sort = "SELECT hash(i) AS h, i FROM range(100000000) t(i) ORDER BY h";
+    let info = client.execute(sort.to_owned(), None).await.expect("a description");
+    let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
+    let sorting = tokio::spawn(async move { client.do_get(ticket).await.map(drop) });
+    let spilt = || walk(&left[0]).iter().any(|path| path.to_string_lossy().contains("/spill/"));
+    tokio::task::block_in_place(|| until("the sort spills", Duration::from_secs(30), spilt));
+    kill(gateway.pid());
+    sorting.await.expect("no panic").expect_err("the gateway is gone");
+    assert!(left[0].exists(), "nobody was left to remove it");
+    let again = Gateway::in_dir(std::sync::Arc::clone(&gateway.dir), &set);
+    assert!(!left[0].exists(), "{left:?} is left");
+    assert_eq!(again.value("SELECT 1").await, "1");
+    assert_eq!(run_dirs(&again).len(), 1);
+}
+
+/// Every file below a directory.
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.flat_map(|e| if e.path().is_dir() { walk(&e.path()) } else { vec![e.path()] }).collect()
+}
+
 #[tokio::test]
 async fn tables_are_there_after_a_restart() {
     let gateway = Gateway::start();

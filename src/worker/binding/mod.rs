@@ -7,6 +7,7 @@
 
 mod error;
 pub mod feed;
+mod inherited;
 mod rows;
 mod statement;
 mod types;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use duckdb::ffi;
 
 pub use error::{EngineError, ErrorKind};
+pub use inherited::close_inherited;
 pub use rows::{Outcome, Rows};
 pub use statement::{Prepared, StatementKind};
 pub use types::{Column, LogicalType};

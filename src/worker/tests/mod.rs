@@ -76,6 +76,7 @@ impl TestWorker {
             spill_limit_bytes: 1 << 30,
             mode: mode.into(),
             extensions: extensions.into_iter().map(str::to_owned).collect(),
+            local_directories: Vec::new(),
         };
         let mut worker = Self { control: ours, dir, thread: Some(thread), next: AtomicU64::new(1) };
         worker.send(control::Message::Init(init));
