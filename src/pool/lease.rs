@@ -11,7 +11,7 @@ use super::worker::{Retired, Worker};
 use super::{Inner, WorkerClass};
 use crate::relay::lease::LeaseTerms;
 use crate::wire::FrameKind;
-use crate::wire::proto::{Proceed, Request};
+use crate::wire::proto::{Failure, Proceed, Request, failure};
 
 /// Where the lease stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,13 +95,7 @@ impl Lease {
         };
         let reply = replies.next().await;
         match self.checked(reply)? {
-            Reply::Failed(failure) => {
-                self.free();
-                if failure.fatal {
-                    self.worker.retire(Retired::Fatal);
-                }
-                Err(PoolError::Statement(failure))
-            }
+            Reply::Failed(failure) => Err(self.failed(failure)),
             reply @ (Reply::Described(_) | Reply::Done(_)) => {
                 self.free();
                 Ok(reply)
@@ -138,18 +132,24 @@ impl Lease {
             self.connection = None;
         }
         match reply {
-            Reply::Failed(failure) => {
-                self.free();
-                if failure.fatal {
-                    self.worker.retire(Retired::Fatal);
-                }
-                Err(PoolError::Statement(failure))
-            }
+            Reply::Failed(failure) => Err(self.failed(failure)),
             reply => {
                 self.free();
                 Ok(reply)
             }
         }
+    }
+
+    /// A failure that ends the instance ends the worker; one that another statement's failure brought about is a loss.
+    fn failed(&mut self, failure: Failure) -> PoolError {
+        self.free();
+        if failure.fatal {
+            self.worker.retire(Retired::Fatal);
+        }
+        if failure.fatal && failure.kind() == failure::Kind::Unreachable {
+            return PoolError::Lost { reason: failure.message };
+        }
+        PoolError::Statement(failure)
     }
 
     fn requests(&mut self) -> Result<&mut Requests, PoolError> {

@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub struct Config {
     /// How many sessions may be open at once.
     pub max_sessions: usize,
+    /// How many of them may be one principal's.
+    pub max_sessions_per_principal: usize,
     /// A session that is not used for so long ends.
     #[serde(with = "humantime_serde")]
     pub idle_ttl: Duration,
@@ -26,6 +28,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_sessions: 10_000,
+            max_sessions_per_principal: 5_000,
             idle_ttl: Duration::from_secs(4 * 3600),
             max_prepared_per_session: 256,
             prepared_ttl: Duration::from_secs(3600),

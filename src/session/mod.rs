@@ -52,6 +52,16 @@ pub enum SessionError {
     /// No place for another session.
     #[error("the gateway holds {0} sessions, which is its limit (session.max_sessions); close some, or try again later")]
     TooMany(usize),
+    /// The principal has taken its share.
+    #[error(
+        "{principal} holds {limit} sessions, which is the limit of one principal (session.max_sessions_per_principal); close some, or try again later"
+    )]
+    TooManyOfPrincipal {
+        /// Whose they are.
+        principal: PrincipalName,
+        /// The configured ceiling.
+        limit: usize,
+    },
     /// No place for another prepared statement.
     #[error("this session holds {0} prepared statements, which is its limit (session.max_prepared_per_session); close some")]
     TooManyPrepared(usize),
@@ -69,7 +79,7 @@ impl Explain for SessionError {
     fn kind(&self) -> Kind {
         match self {
             Self::ForeignToken | Self::Token(_) | Self::Ended => Kind::Unauthenticated,
-            Self::TooMany(_) => Kind::ResourceExhausted(Some(SWEEP_EVERY)),
+            Self::TooMany(_) | Self::TooManyOfPrincipal { .. } => Kind::ResourceExhausted(Some(SWEEP_EVERY)),
             Self::TooManyPrepared(_) | Self::TooManyBoundBytes(_) => Kind::ResourceExhausted(None),
             Self::NoSuchPrepared => Kind::NotFound,
         }
@@ -195,22 +205,30 @@ impl Register {
     /// A session in use (a call or a result stream holds it) is never idle.
     fn sweep(&mut self, idle_ttl: Duration, now: Instant) {
         self.swept = Some(now);
-        for (_, id) in self.idle_for(idle_ttl, now) {
+        for (_, id) in self.idle_for(idle_ttl, now, None) {
             self.remove(&id);
         }
     }
 
-    /// Removes the sessions that were unused for longest.
-    fn make_room(&mut self, gives_way_after: Duration, now: Instant) {
-        let mut idle = self.idle_for(gives_way_after, now);
+    /// Removes the sessions that were unused for longest, of one principal or of all.
+    fn make_room(&mut self, gives_way_after: Duration, now: Instant, of: Option<&PrincipalName>) {
+        let mut idle = self.idle_for(gives_way_after, now, of);
         idle.sort_by_key(|(used, _)| *used);
-        for (_, id) in idle.into_iter().take(1 + self.sessions.len() / GIVING_WAY) {
+        for (_, id) in idle.into_iter().take(1 + self.count(of) / GIVING_WAY) {
             self.remove(&id);
         }
     }
 
-    fn idle_for(&self, time: Duration, now: Instant) -> Vec<(Instant, SessionId)> {
-        let unused = self.sessions.values().filter(|session| Arc::strong_count(session) == 1);
+    fn of<'a>(&'a self, principal: Option<&'a PrincipalName>) -> impl Iterator<Item = &'a Arc<Session>> {
+        self.sessions.values().filter(move |session| principal.is_none_or(|name| session.principal.name == *name))
+    }
+
+    fn count(&self, principal: Option<&PrincipalName>) -> usize {
+        self.of(principal).count()
+    }
+
+    fn idle_for(&self, time: Duration, now: Instant, of: Option<&PrincipalName>) -> Vec<(Instant, SessionId)> {
+        let unused = self.of(of).filter(|session| Arc::strong_count(session) == 1);
         let with_time = unused.map(|session| (session.lock().used, session.id.clone()));
         with_time.filter(|(used, _)| now.saturating_duration_since(*used) >= time).collect()
     }
@@ -321,11 +339,17 @@ impl Sessions {
         if due || register.sessions.len() >= config.max_sessions {
             register.sweep(config.idle_ttl, now);
         }
-        if register.sessions.len() >= config.max_sessions {
-            register.make_room(GIVES_WAY_AFTER, now);
-        }
-        if register.sessions.len() >= config.max_sessions {
-            return Err(SessionError::TooMany(config.max_sessions));
+        let limits = [(config.max_sessions, None), (config.max_sessions_per_principal, Some(&principal.name))];
+        for (limit, of) in limits {
+            if register.count(of) >= limit {
+                register.make_room(GIVES_WAY_AFTER, now, of);
+            }
+            if register.count(of) >= limit {
+                return Err(of.map_or(SessionError::TooMany(limit), |name| SessionError::TooManyOfPrincipal {
+                    principal: name.clone(),
+                    limit,
+                }));
+            }
         }
         let id = SessionId::from(uuid::Uuid::new_v4().simple().to_string());
         let state = State { defaults: self.0.defaults.clone(), prepared: PreparedStatements::default(), used: now };
@@ -404,9 +428,9 @@ mod tests {
         let all = sessions(Config { max_sessions: 200, ..Config::default() });
         let tokens: Vec<String> = (0..200).map(|_| all.open(&principal("ana")).unwrap().1).collect();
         let in_use = all.resume(&tokens[1]).unwrap();
-        all.lock().make_room(Duration::from_secs(60), Instant::now());
+        all.lock().make_room(Duration::from_secs(60), Instant::now(), None);
         assert_eq!(all.len(), 200, "none was unused for long enough");
-        all.lock().make_room(Duration::from_secs(60), Instant::now() + Duration::from_secs(61));
+        all.lock().make_room(Duration::from_secs(60), Instant::now() + Duration::from_secs(61), None);
         assert_eq!(all.len(), 197);
         let gone: Vec<usize> = (0..200).filter(|n| all.resume(&tokens[*n]).is_err()).collect();
         assert_eq!(gone, [0, 2, 3]);
@@ -423,5 +447,19 @@ mod tests {
         drop(short.of_connection(1, &principal("ana")).unwrap());
         assert!(short.open(&principal("bob")).is_ok());
         assert_eq!(short.len(), 1);
+    }
+
+    #[test]
+    fn one_principal_does_not_take_the_places_of_others() {
+        let all = sessions(Config { max_sessions: 10, max_sessions_per_principal: 2, ..Config::default() });
+        let held: Vec<_> = (0..2).map(|_| all.open(&principal("ana")).unwrap()).collect();
+        let limit = SessionError::TooManyOfPrincipal { principal: "ana".into(), limit: 2 };
+        assert_eq!(all.open(&principal("ana")).err(), Some(limit.clone()));
+        assert_eq!(all.of_connection(3, &principal("ana")).err(), Some(limit));
+        let bob = all.open(&principal("bob")).unwrap().1;
+        drop(held);
+        all.lock().make_room(Duration::ZERO, Instant::now(), Some(&"ana".into()));
+        assert!(all.open(&principal("ana")).is_ok());
+        assert!(all.resume(&bob).is_ok(), "ana's room was made of bob's");
     }
 }

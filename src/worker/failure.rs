@@ -57,6 +57,8 @@ impl From<EngineError> for StatementError {
             ErrorKind::Transaction => answer.kind().unwrap_or_else(|| commit_kind(text)),
             ErrorKind::Io => answer.kind().unwrap_or_else(|| io_kind(text)),
             ErrorKind::Configuration => answer.kind().unwrap_or(Kind::Invalid),
+            // Another statement's error has taken the instance down: this one can be asked elsewhere.
+            ErrorKind::Fatal if text.contains("has been invalidated because of a previous fatal error") => Kind::Unreachable,
             ErrorKind::Fatal | ErrorKind::Other => Kind::Internal,
         };
         // Advice to call functions that no client may call.
@@ -178,6 +180,9 @@ mod tests {
     fn an_instance_that_is_no_longer_usable_is_fatal() {
         assert_eq!(told("FATAL Error: Failed: database has been invalidated").0, Kind::Internal);
         assert!(told("FATAL Error: Failed: database has been invalidated").1);
+        let neighbour =
+            told("FATAL Error: Failed: database has been invalidated because of a previous fatal error. Original error: x");
+        assert!(neighbour.0 == Kind::Unreachable && neighbour.1);
         assert!(told("INTERNAL Error: Attempted to dereference a null pointer").1);
         assert!(!told("Binder Error: FATAL Error: not at the beginning").1);
     }
