@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tracing::info;
+use tracing::debug;
 
 use super::binding::{Connection, EngineResult, Instance, feed};
 use crate::wire::proto::{Attach, CatalogAttachment, Init, Mode};
@@ -46,7 +46,7 @@ pub fn open(init: &Init) -> EngineResult<Instance> {
         }
     }
     feed::register(&connection)?;
-    info!(mode = ?Mode::try_from(init.mode).unwrap_or_default(), extensions = ?init.extensions, "instance open");
+    debug!(mode = ?Mode::try_from(init.mode).unwrap_or_default(), extensions = ?init.extensions, "instance open");
     Ok(instance)
 }
 
