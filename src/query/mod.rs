@@ -4,6 +4,7 @@
 //! calls into [`Caller`] and text, and its frames into their messages.
 
 mod config;
+mod descriptions;
 mod error;
 mod ingest;
 pub mod listing;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 pub use config::Config;
+use descriptions::Descriptions;
 pub use error::QueryError;
 use futures::Stream;
 
@@ -137,13 +139,14 @@ struct Parts {
     config: Config,
     pool: Pool,
     relay: Arc<Relay>,
+    descriptions: Descriptions,
 }
 
 impl Engine {
     /// An engine over these workers and catalogs.
     #[must_use]
     pub fn new(config: Config, pool: Pool, relay: Arc<Relay>) -> Self {
-        Self(Arc::new(Parts { config, pool, relay }))
+        Self(Arc::new(Parts { config, pool, relay, descriptions: Descriptions::new() }))
     }
 
     fn config(&self) -> &Config {
@@ -156,6 +159,10 @@ impl Engine {
 
     fn relay(&self) -> &Arc<Relay> {
         &self.0.relay
+    }
+
+    fn descriptions(&self) -> &Descriptions {
+        &self.0.descriptions
     }
 
     /// When a statement that starts now must have ended.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
+use super::descriptions::Basis;
 use super::log::{DESCRIBE, StatementLog};
 use super::{Caller, Description, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, worker_key};
 use crate::names::{CatalogName, Namespace};
@@ -52,8 +53,13 @@ impl Engine {
     pub async fn describe(&self, caller: &Caller, sql: &str, limits: Limits) -> Result<Description, QueryError> {
         let mut log = StatementLog::begin(self.config(), caller, DESCRIBE, sql);
         let deadline = self.deadline(limits);
-        let described = self.within(deadline, self.describe_on_worker(caller, sql, deadline, &mut log)).await;
-        match described.and_then(|described| description(&described)) {
+        let description = async {
+            match self.recall(caller, sql).await? {
+                Some(description) => Ok(description),
+                None => self.describe_on_worker(caller, sql, deadline, &mut log).await,
+            }
+        };
+        match self.within(deadline, description).await {
             Ok(description) => {
                 log.end(None);
                 Ok(description)
@@ -130,7 +136,7 @@ impl Engine {
         sql: &str,
         deadline: Instant,
         log: &mut StatementLog,
-    ) -> Result<Described, QueryError> {
+    ) -> Result<Description, QueryError> {
         let mut losses = Losses::default();
         let mut worker = WorkerClass::Reader;
         loop {
@@ -138,7 +144,13 @@ impl Engine {
             match self.described(caller, request, worker, deadline, log).await {
                 // Readers have no metadata of the past.
                 Ok(None) => worker = WorkerClass::Exclusive,
-                Ok(Some(described)) => return Ok(described),
+                Ok(Some((described, basis))) => {
+                    let description = description(&described)?;
+                    if let Some(basis) = basis {
+                        self.remember(caller, sql, basis, &description).await;
+                    }
+                    return Ok(description);
+                }
                 Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => losses.bear(lost)?,
                 Err(error) => return Err(error),
             }
@@ -153,15 +165,19 @@ impl Engine {
         worker: WorkerClass,
         deadline: Instant,
         log: &mut StatementLog,
-    ) -> Result<Option<Described>, QueryError> {
+    ) -> Result<Option<(Described, Option<Basis>)>, QueryError> {
+        let mut basis = None;
         let mut lease = self.lease(caller, worker, log).await?;
         let terms = LeaseTerms { whole_metadata: true, ..LeaseTerms::default() };
         lease.ask(request, terms, deadline.into_std()).await?;
         loop {
             match lease.next().await? {
                 Reply::Judged(judged) if judged.class() == Class::TimeTravel && worker == WorkerClass::Reader => return Ok(None),
-                Reply::Judged(judged) => self.after_judged(caller, &mut lease, &judged, log).await?,
-                Reply::Described(described) => return Ok(Some(described)),
+                Reply::Judged(judged) => {
+                    basis = self.basis(caller, &judged).await;
+                    self.after_judged(caller, &mut lease, &judged, log).await?;
+                }
+                Reply::Described(described) => return Ok(Some((described, basis))),
                 _ => return Err(PoolError::Protocol("a Describe was answered with rows").into()),
             }
         }

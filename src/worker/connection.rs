@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 use tracing::{debug, warn};
 
-use super::binding::{Connection, Instance, Outcome, Prepared, Rows, StatementKind};
+use super::binding::{Connection, EngineError, Instance, Outcome, Prepared, Rows, StatementKind};
 use super::failure::StatementError;
 use super::guard::{Refusal, Scope, Verdict};
 use super::input::column_types::naming_the_column;
@@ -18,8 +18,11 @@ use super::input::ingest;
 use super::input::parameters::{self, ParameterRows};
 use super::judge::{Bench, Judge};
 use super::listing::Listings;
-use super::output::encode;
-use super::output::stream::{DataSocket, ResultStream, StreamError, client_batch, client_schema};
+use super::output::pipeline::Stopped;
+use super::output::socket::DataSocket;
+use super::output::stream::{ResultStream, StreamError};
+use super::output::types::{client_batch, client_schema};
+use super::output::{encode, pipeline};
 use super::statements::{Running, Statements};
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, SessionChange, request};
@@ -68,6 +71,19 @@ impl From<StreamError> for Trouble {
         match error {
             StreamError::Socket(error) => Self::Broken(error),
             StreamError::Arrow(error) => Self::Statement(error.into()),
+        }
+    }
+}
+
+impl From<Stopped<EngineError>> for Trouble {
+    fn from(stopped: Stopped<EngineError>) -> Self {
+        match stopped {
+            Stopped::Failed(error) => error.into(),
+            Stopped::Stream(error) => error.into(),
+            Stopped::Cancelled => interrupted().into(),
+            Stopped::NoThread(error) => {
+                StatementError::new(Kind::Internal, format!("no thread to send the rows: {error}")).into()
+            }
         }
     }
 }
@@ -206,8 +222,14 @@ impl DataConnection {
         Ok(Admitted { sql: request.sql.clone(), class: Class::Read, session: None, listings: Vec::new() })
     }
 
+    /// At once where the gateway has something to do; else with what follows.
     fn tell_judged(&self, judged: &Judged, running: &Running) -> Result<(), Trouble> {
-        self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag()).map_err(Trouble::Broken)
+        let told = if judged.waiting || judged.handed_back {
+            self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag())
+        } else {
+            self.socket.hold_message(FrameKind::Judged, judged)
+        };
+        told.map_err(Trouble::Broken)
     }
 
     fn proceed(&self) -> Result<Proceed, Trouble> {
@@ -308,21 +330,11 @@ impl DataConnection {
 
     fn send_rows(&self, mut rows: Rows<'_>, running: &Running) -> Result<Done, Trouble> {
         let schema = client_schema(rows.schema());
-        let mut stream = ResultStream::begin(self.socket.clone(), &schema, running.cancel_flag())?;
-        loop {
-            match rows.next_batch() {
-                Ok(Some(batch)) => stream.push(client_batch(batch, &schema)?)?,
-                Ok(None) => break,
-                Err(error) => {
-                    // The rows before the error go out first.
-                    stream.finish()?;
-                    return Err(error.into());
-                }
-            }
-            check_cancelled(running)?;
-        }
-        drop(rows);
-        Ok(Done { rows: stream.finish()?, affected: -1, session: None })
+        let cancelled = running.cancel_flag();
+        let stream = ResultStream::begin(self.socket.clone(), &schema, Arc::clone(&cancelled))?;
+        let convert = |batch| client_batch(batch, &schema).map_err(|error| Stopped::Stream(error.into()));
+        let rows = pipeline::send_all(|| rows.next_batch(), convert, stream, &cancelled)?;
+        Ok(Done { rows, affected: -1, session: None })
     }
 }
 

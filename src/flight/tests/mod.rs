@@ -19,7 +19,8 @@ use tokio::net::TcpListener;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use super::{Config, FlightServer, listener};
+use super::transport::listener;
+use super::{Config, FlightServer};
 use crate::auth::Authenticator;
 use crate::auth::config::{Config as AuthConfig, Mode, User};
 use crate::secret::SecretRef;

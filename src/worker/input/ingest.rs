@@ -15,7 +15,7 @@ use crate::worker::binding::{Connection, EngineError, ErrorKind, feed};
 use crate::worker::connection::{Shared, Trouble, changed, check_cancelled, closed};
 use crate::worker::database::identifier;
 use crate::worker::failure::StatementError;
-use crate::worker::output::stream::DataSocket;
+use crate::worker::output::socket::DataSocket;
 use crate::worker::statements::Running;
 
 /// What an ingest needs of its data connection.

@@ -67,7 +67,7 @@ pub fn describe(connection: &Connection, statement: &Prepared<'_>) -> Result<Sch
         .map(|at| {
             let (name, logical) = statement.parameter(at);
             let data_type = match logical {
-                Some(logical) => in_milliseconds(crate::worker::output::stream::client_type(&connection.arrow_type(logical)?)),
+                Some(logical) => in_milliseconds(crate::worker::output::types::client_type(&connection.arrow_type(logical)?)),
                 None => DataType::Utf8,
             };
             Ok(Field::new(name, data_type, true))

@@ -4,10 +4,11 @@ mod encode;
 mod ingest;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -531,28 +532,65 @@ fn a_stream_that_is_cancelled_leaves_the_connection_usable() {
 
 #[test]
 fn rows_wait_for_others_only_briefly() {
-    use crate::worker::output::stream::{DataSocket, ResultStream};
+    use crate::worker::output::pipeline::{Stopped, send_all};
+    use crate::worker::output::socket::DataSocket;
+    use crate::worker::output::stream::ResultStream;
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let batch = RecordBatch::try_from_iter(vec![("a", std::sync::Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
-    let socket = DataSocket::new(ours).unwrap();
-    let mut stream = ResultStream::begin(socket, batch.schema_ref(), std::sync::Arc::default()).unwrap();
+    let schema = batch.schema();
     theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    for _ in 0..3 {
-        stream.push(batch.clone()).unwrap();
-    }
+    let (push, pushed) = std::sync::mpsc::channel::<RecordBatch>();
+    let stream = ResultStream::begin(DataSocket::new(ours).unwrap(), &schema, std::sync::Arc::default()).unwrap();
+    let sending = std::thread::spawn(move || {
+        let next = || Ok::<_, Infallible>(pushed.recv().ok());
+        send_all(next, Ok::<_, Stopped<Infallible>>, stream, &AtomicBool::new(false)).unwrap()
+    });
+    push.send(batch.clone()).unwrap();
     let kinds: Vec<FrameKind> = (0..2).map(|_| read_frame(&mut theirs).unwrap().unwrap().0.kind).collect();
     assert_eq!(kinds, [FrameKind::Schema, FrameKind::Batch], "the first rows go out at once");
     // The other two are held back, and come together though nothing is pushed any more.
     let began = Instant::now();
+    for _ in 0..2 {
+        push.send(batch.clone()).unwrap();
+    }
     let (header, payload) = read_frame(&mut theirs).unwrap().unwrap();
     assert_eq!(decode_batch(header, payload, batch.schema()).num_rows(), 2);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     for _ in 0..2 {
-        stream.push(batch.clone()).unwrap();
+        push.send(batch.clone()).unwrap();
         let (header, payload) = read_frame(&mut theirs).unwrap().unwrap();
         assert_eq!(decode_batch(header, payload, batch.schema()).num_rows(), 1);
     }
-    assert_eq!(stream.finish().unwrap(), 5);
+    drop(push);
+    assert_eq!(sending.join().unwrap(), 5);
+}
+
+/// Whatever the peer does, the thread that asks for chunks ends, and with the error that stopped the sending.
+#[test]
+fn a_sender_that_fails_ends_the_fetching() {
+    use crate::worker::output::pipeline::{Stopped, send_all};
+    use crate::worker::output::socket::DataSocket;
+    use crate::worker::output::stream::{ResultStream, StreamError};
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let wide = vec!["x".repeat(1024); 1024];
+    let batch = RecordBatch::try_from_iter(vec![("a", std::sync::Arc::new(StringArray::from(wide)) as ArrayRef)]).unwrap();
+    let stream = ResultStream::begin(DataSocket::new(ours).unwrap(), &batch.schema(), std::sync::Arc::default()).unwrap();
+    let given = std::sync::Arc::new(AtomicU64::new(0));
+    let counted = std::sync::Arc::clone(&given);
+    let sending = std::thread::spawn(move || {
+        let next = || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(Some(batch.clone()))
+        };
+        send_all(next, Ok::<_, Stopped<Infallible>>, stream, &AtomicBool::new(false))
+    });
+    for _ in 0..4 {
+        read_frame(&mut theirs).unwrap().unwrap();
+    }
+    drop(theirs);
+    let outcome = sending.join().unwrap();
+    assert!(matches!(outcome, Err(Stopped::Stream(StreamError::Socket(_)))), "{outcome:?}");
+    assert!(given.load(Ordering::Relaxed) < 20, "{given:?} chunks were asked for that nobody takes");
 }
 
 #[test]
