@@ -78,7 +78,7 @@ def same_files(lake):
 def attached(port):
     """Set-up of an instance that attaches an Iceberg REST catalog itself."""
     options = f"TYPE iceberg, ENDPOINT 'http://127.0.0.1:{port}', AUTHORIZATION_TYPE 'none', ACCESS_DELEGATION_MODE 'none'"
-    return f"{extensions()};ATTACH 'main' AS rest ({options});USE rest.{SCHEMA}"
+    return f"{extensions()};ATTACH 'main' AS rest ({options})"
 
 
 def register(port, lake):
