@@ -3,15 +3,23 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 
+use super::encode;
 use super::stream::{ResultStream, StreamError};
 
-/// Batches on their way from one thread to the other.
-const QUEUE: usize = 4;
+/// Rows wait no longer than this for others to join them.
+const HELD_BACK: Duration = Duration::from_millis(50);
+
+/// The sender is woken for so much.
+const WORTHWHILE_BYTES: usize = 256 << 10;
+
+/// No more than this, and a batch, is between the two threads.
+const FULL_BYTES: usize = 2 << 20;
 
 /// Why not all rows were sent.
 #[derive(Debug)]
@@ -52,11 +60,15 @@ pub fn send_all<E: Send>(
     let Some(second) = next()? else {
         return sender.finish();
     };
+    let handover = Handover::default();
     thread::scope(|scope| {
-        let (batches, queue) = mpsc::sync_channel(QUEUE);
-        let thread = thread::Builder::new().name("sender".to_owned()).spawn_scoped(scope, move || sender.run(&queue));
-        let thread = thread.map_err(Stopped::NoThread)?;
-        let fetched = fetch(second, next, batches);
+        let sending = || {
+            let _gone = Gone(&handover);
+            sender.run(&handover)
+        };
+        let thread = thread::Builder::new().name("sender".to_owned()).spawn_scoped(scope, sending).map_err(Stopped::NoThread)?;
+        let fetched = fetch(second, next, &handover);
+        handover.close();
         // The sender's own error is why the fetching ended, where there is one.
         let rows = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         fetched.map(|()| rows)
@@ -67,15 +79,88 @@ pub fn send_all<E: Send>(
 fn fetch<E>(
     mut batch: RecordBatch,
     mut next: impl FnMut() -> Result<Option<RecordBatch>, Stopped<E>>,
-    batches: SyncSender<RecordBatch>,
+    handover: &Handover,
 ) -> Result<(), Stopped<E>> {
-    while batches.send(batch).is_ok() {
+    while handover.give(batch) {
         match next()? {
             Some(following) => batch = following,
             None => break,
         }
     }
     Ok(())
+}
+
+/// Batches on their way from one thread to the other. The taker is woken for what is worth a message, not for each narrow batch.
+#[derive(Default)]
+struct Handover {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+    closed: bool,
+    taker_gone: bool,
+}
+
+/// What the taker is woken for.
+enum Taken {
+    /// Enough for a message.
+    Enough(Vec<RecordBatch>),
+    /// What came in time, or nothing: it waits no longer.
+    Late(Vec<RecordBatch>),
+    End,
+}
+
+impl Handover {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for room; `false` when nobody takes any more.
+    fn give(&self, batch: RecordBatch) -> bool {
+        let bytes = encode::batch_bytes(&batch);
+        let full = |waiting: &mut Waiting| waiting.bytes >= FULL_BYTES && !waiting.taker_gone;
+        let mut waiting = self.changed.wait_while(self.waiting(), full).unwrap_or_else(PoisonError::into_inner);
+        waiting.batches.push(batch);
+        let before = waiting.bytes;
+        waiting.bytes += bytes;
+        if before < WORTHWHILE_BYTES && waiting.bytes >= WORTHWHILE_BYTES {
+            self.changed.notify_one();
+        }
+        !waiting.taker_gone
+    }
+
+    /// Waits until there is enough for a message, the end, or `limit` is over.
+    fn take(&self, limit: Duration) -> Taken {
+        let little = |waiting: &mut Waiting| waiting.bytes < WORTHWHILE_BYTES && !waiting.closed;
+        let waited = self.changed.wait_timeout_while(self.waiting(), limit, little);
+        let mut waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if waiting.batches.is_empty() && waiting.closed {
+            return Taken::End;
+        }
+        let bytes = std::mem::take(&mut waiting.bytes);
+        let batches = std::mem::take(&mut waiting.batches);
+        self.changed.notify_one();
+        if bytes >= WORTHWHILE_BYTES { Taken::Enough(batches) } else { Taken::Late(batches) }
+    }
+
+    fn close(&self) {
+        self.waiting().closed = true;
+        self.changed.notify_one();
+    }
+}
+
+/// Tells the giver when the taker ends, however it does.
+struct Gone<'a>(&'a Handover);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.waiting().taker_gone = true;
+        self.0.changed.notify_one();
+    }
 }
 
 struct Sender<F> {
@@ -92,19 +177,21 @@ impl<F> Sender<F> {
         Ok(self.stream.push(batch)?)
     }
 
-    fn run<E>(mut self, queue: &Receiver<RecordBatch>) -> Result<u64, Stopped<E>>
+    fn run<E>(mut self, handover: &Handover) -> Result<u64, Stopped<E>>
     where
         F: FnMut(RecordBatch) -> Result<RecordBatch, Stopped<E>>,
     {
         loop {
-            let batch = match self.stream.due() {
-                Some(wait) => queue.recv_timeout(wait),
-                None => queue.recv().map_err(RecvTimeoutError::from),
+            let (batches, late) = match handover.take(HELD_BACK) {
+                Taken::Enough(batches) => (batches, false),
+                Taken::Late(batches) => (batches, true),
+                Taken::End => return self.finish(),
             };
-            match batch {
-                Ok(batch) => self.take(batch)?,
-                Err(RecvTimeoutError::Timeout) => self.stream.flush()?,
-                Err(RecvTimeoutError::Disconnected) => return self.finish(),
+            for batch in batches {
+                self.take(batch)?;
+            }
+            if late {
+                self.stream.flush()?;
             }
         }
     }

@@ -1,10 +1,9 @@
-//! Owns how a result's batches become frames: how large a frame is, and how long rows may be held back. Refuses to know where the
-//! batches come from, and to wait: who pushes them looks when something is due.
+//! Owns how a result's batches become frames: how large a frame is, and which rows go out together. Refuses to know where the
+//! batches come from, and how long rows may be held back: who pushes them says when to flush.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
 
 use arrow::compute::concat_batches;
 use arrow::datatypes::Schema;
@@ -29,9 +28,6 @@ const WHOLE_CHUNK: usize = 2048;
 /// The largest first batch that waits a moment for the end of its result.
 const SMALL_BYTES: usize = 32 << 10;
 
-/// Rows wait no longer than this for others to join them.
-const HELD_BACK: Duration = Duration::from_millis(50);
-
 /// Why rows cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -51,14 +47,13 @@ pub struct ResultStream {
     rows: u64,
     gathered: Vec<RecordBatch>,
     bytes: usize,
-    since: Option<Instant>,
 }
 
 impl ResultStream {
     /// Begins with the schema's frame, which goes out with the first rows or the end.
     pub fn begin(socket: DataSocket, schema: &Schema, cancelled: Arc<AtomicBool>) -> Result<Self, StreamError> {
         socket.hold_frame(&encode::schema(schema)?);
-        Ok(Self { socket, cancelled, sent_first: false, rows: 0, gathered: Vec::new(), bytes: 0, since: None })
+        Ok(Self { socket, cancelled, sent_first: false, rows: 0, gathered: Vec::new(), bytes: 0 })
     }
 
     /// Takes the next rows.
@@ -74,19 +69,11 @@ impl ResultStream {
         }
         self.gathered.push(batch);
         self.bytes += bytes;
-        self.since.get_or_insert_with(Instant::now);
         if self.bytes >= GATHERED_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    /// How long rows that are held back may still wait; `None` when there are none.
-    #[must_use]
-    pub fn due(&self) -> Option<Duration> {
-        self.since.map(|since| HELD_BACK.saturating_sub(since.elapsed()))
     }
 
     /// Sends what is held back.
     pub fn flush(&mut self) -> Result<(), StreamError> {
-        self.since = None;
         let bytes = std::mem::take(&mut self.bytes);
         let batches = std::mem::take(&mut self.gathered);
         match batches.as_slice() {
