@@ -105,7 +105,7 @@ impl Scope<'_> {
     fn known(&self, catalog: &str) -> Result<&str, Refusal> {
         self.catalog(catalog).ok_or_else(|| {
             let known = if self.catalogs.is_empty() { "none".to_owned() } else { self.catalogs.join(", ") };
-            Refusal::Refused(format!("there is no catalog {} here; the catalogs are: {known}", quote(catalog)))
+            Refusal::NotFound(format!("catalog {} does not exist; there are: {known}", quote(catalog)))
         })
     }
 }

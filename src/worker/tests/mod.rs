@@ -52,7 +52,7 @@ fn lenient(parser: &mut dyn Parser, _: &Scope<'_>, sql: &str) -> Result<Verdict,
 }
 
 fn verdict(class: Class, sql: String, listings: Vec<String>) -> Verdict {
-    Verdict { class, sql, tables: Vec::new(), target: None, creates_target: false, listings, session: None }
+    Verdict { class, sql, listings, ..Verdict::default() }
 }
 
 pub(super) struct TestWorker {

@@ -5,10 +5,11 @@
 use serde_json::{Map, Value, json};
 
 use super::functions::{self, Place};
+use super::hidden;
 use super::shape::{self, Part, Shape};
 use crate::wire::proto;
 use crate::worker::guard::names::{self, Meaning, same};
-use crate::worker::guard::{Refusal, Scope};
+use crate::worker::guard::{Parser, Refusal, Scope};
 
 type Object = Map<String, Value>;
 type Judgement = Result<(), Refusal>;
@@ -44,14 +45,19 @@ impl Reads {
 
 /// Judges the one statement in `ast` and rewrites it in place: names in full, listings to their temporary tables, session functions
 /// to their values. `text` is what `ast` was made from.
-pub(super) fn judge(scope: &Scope<'_>, text: &str, ast: &mut Value) -> Result<Reads, Refusal> {
-    let mut walk = Walk { scope, text, ctes: Vec::new(), reads: Reads::default() };
+pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str, ast: &mut Value) -> Result<Reads, Refusal> {
+    let mut walk = Walk { parser, scope, text, ctes: Vec::new(), reads: Reads::default() };
     let statement = ast.pointer_mut("/statements/0").ok_or_else(|| odd("a tree without a statement"))?;
     walk.select(statement)?;
-    Ok(walk.reads)
+    let reads = walk.reads;
+    if scope.hides_virtual_columns {
+        hidden::hide_virtual_columns(statement, &reads.tables);
+    }
+    Ok(reads)
 }
 
 struct Walk<'a> {
+    parser: &'a mut dyn Parser,
     scope: &'a Scope<'a>,
     text: &'a str,
     /// Names of the CTEs that can be seen from here, innermost last.
@@ -196,16 +202,24 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// An expression of the select list. What is rewritten keeps the column name that it had.
+    /// An expression of the select list. What is rewritten keeps the name of its column: that of the client's own text.
     fn item(&mut self, value: &mut Value) -> Judgement {
-        let name = visible_name(value);
-        let form = |value: &Value| (value.get("class").cloned(), value.get("schema").cloned());
-        let before = form(value);
+        let is_named = value["alias"] != "" || value["class"] == "STAR";
+        let before = (!is_named).then(|| value.clone());
         self.expression(value)?;
-        if let Some(name) = name.filter(|_| form(value) != before) {
-            value["alias"] = Value::String(name);
+        if let Some(before) = before.filter(|before| before != value) {
+            value["alias"] = Value::String(self.column_name(before)?);
         }
         Ok(())
+    }
+
+    /// The column name that DuckDB gives to an expression without an alias.
+    fn column_name(&mut self, item: Value) -> Result<String, Refusal> {
+        if item["class"] == "COLUMN_REF" {
+            let name = item["column_names"].as_array().and_then(|names| names.last()).and_then(Value::as_str);
+            return name.map(str::to_owned).ok_or_else(|| odd("a column without a name"));
+        }
+        super::expression_text(self.parser, item)
     }
 
     fn expression(&mut self, value: &mut Value) -> Judgement {
@@ -459,7 +473,7 @@ fn own_function(node: &Object) -> Judgement {
     let (catalog, schema) = (text_of(node, "catalog"), text_of(node, "schema"));
     let is_own = (catalog.is_empty() || catalog == "system") && ["", "main", "pg_catalog"].contains(&schema);
     let name = text_of(node, "function_name");
-    if is_own { Ok(()) } else { Err(Refusal::Refused(format!("there is no function {schema}.{name}"))) }
+    if is_own { Ok(()) } else { Err(Refusal::NotFound(format!("there is no function {schema}.{name}"))) }
 }
 
 /// `information_schema.columns.data_type` after the table has become a temporary one with the alias `columns`.
@@ -480,23 +494,6 @@ fn spell_out_cross_joins(node: &mut Object) {
             inner.insert("ref_type".to_owned(), json!("REGULAR"));
             inner.insert("condition".to_owned(), cast(text_constant("t", ""), "BOOLEAN", ""));
         }
-    }
-}
-
-/// The column name that DuckDB gives to an expression which `replacement` may replace.
-fn visible_name(value: &Value) -> Option<String> {
-    let node = value.as_object()?;
-    if !text_of(node, "alias").is_empty() {
-        return None;
-    }
-    match text_of(node, "class") {
-        "COLUMN_REF" => Some(node.get("column_names")?.as_array()?.last()?.as_str()?.to_owned()),
-        "FUNCTION" if arguments(node) == 0 => {
-            let path = [text_of(node, "catalog"), text_of(node, "schema"), text_of(node, "function_name")];
-            Some(format!("{}()", path.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")))
-        }
-        "CONSTANT" => Some(format!("{:?}", value.pointer("/value/value")?.as_f64()?)),
-        _ => None,
     }
 }
 
@@ -581,7 +578,7 @@ fn type_info(info: &mut Object) -> Judgement {
         let name = text_of(info, "name").to_lowercase();
         let qualified = !text_of(info, "catalog").is_empty() || !text_of(info, "schema").is_empty();
         if qualified || !shape::NAMED_TYPES.contains(&name.as_str()) {
-            return Err(Refusal::Refused(format!("there is no type {name}")));
+            return Err(Refusal::NotFound(format!("there is no type {name}")));
         }
     }
     for (name, value) in info {

@@ -61,7 +61,7 @@ pub(super) fn judged(sql: &str) -> Result<Verdict, Refusal> {
 
 pub(super) fn judged_by(parser: &mut DuckParser, sql: &str) -> Result<Verdict, Refusal> {
     let catalogs = ["lake".to_owned(), "Gold".to_owned()];
-    judge(parser, &Scope { catalogs: &catalogs, default_catalog: "lake", default_schema: "bronze" }, sql)
+    judge(parser, &Scope::new(&catalogs, "lake", "bronze"), sql)
 }
 
 /// The tables of a verdict as text.
