@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::binding::{Connection, Instance, Outcome, Prepared, Rows, StatementKind};
 use super::failure::StatementError;
-use super::guard::{PlanForm, RealColumns, Refusal, Scope, Verdict};
+use super::guard::{PlanForm, RealColumns, Refusal, Scope, SystemObject, Verdict};
 use super::input::column_types::naming_the_column;
 use super::input::ingest;
 use super::input::parameters::{self, ParameterRows};
@@ -82,11 +82,13 @@ enum Ending {
 }
 
 /// What is to be run, after the gateway has let it through.
+#[derive(Default)]
 struct Admitted {
     sql: String,
     class: Class,
     session: Option<SessionChange>,
     listings: Vec<Listing>,
+    system: Vec<SystemObject>,
     target_has: Option<RealColumns>,
     plan: Option<PlanForm>,
 }
@@ -167,7 +169,7 @@ impl DataConnection {
         }
         let mut listings = Listings::default();
         let outcome =
-            listings.create(&self.shared.instance, &self.engine, &admitted.listings).map_err(Trouble::from).and_then(|()| {
+            listings.create(&self.shared.instance, &self.engine, &admitted.listings, &admitted.system).map_err(Trouble::from).and_then(|()| {
                 self.check_target(&admitted)?;
                 let ending = match action {
                     request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
@@ -198,15 +200,14 @@ impl DataConnection {
             return Ok(None);
         }
         let listings = if waiting { self.proceed()?.listings } else { Vec::new() };
-        let Verdict { sql, class, session, target_has, plan, .. } = verdict.as_ref().clone();
-        Ok(Some(Admitted { sql, class, session, listings, target_has, plan }))
+        let Verdict { sql, class, session, system, target_has, plan, .. } = verdict.as_ref().clone();
+        Ok(Some(Admitted { sql, class, session, listings, system, target_has, plan }))
     }
 
     /// On the user's own files everything is allowed, and nothing is looked up first.
     fn admit_local(&mut self, request: &Request, running: &Running) -> Result<Admitted, Trouble> {
         self.tell_judged(&Judged { class: Class::Read.into(), ..Judged::default() }, running)?;
-        let sql = request.sql.clone();
-        Ok(Admitted { sql, class: Class::Read, session: None, listings: Vec::new(), target_has: None, plan: None })
+        Ok(Admitted { sql: request.sql.clone(), ..Admitted::default() })
     }
 
     /// The target's own columns: a virtual one of the same name would show where its files lie.

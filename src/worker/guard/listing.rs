@@ -2,7 +2,7 @@
 //! DuckDB's own answer has; of queries the query is judged. Refuses what only DuckDB's catalog could answer.
 
 use super::grammar::Cursor;
-use super::names::quote_text;
+use super::names::{Meaning, quote_text};
 use super::query::listing_table;
 use super::{Parser, Reads, Refusal, Scope, Verdict, names, verdict};
 use crate::wire::proto;
@@ -21,7 +21,7 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
             ("SUMMARIZE", true) => of_query(parser, scope, "SUMMARIZE", cursor.rest()),
             ("SUMMARIZE", false) => summarize(parser, scope, cursor),
             (_, true) => of_query(parser, scope, "DESCRIBE", cursor.rest()),
-            (_, false) => describe(scope, cursor),
+            (_, false) => describe(parser, scope, cursor),
         };
     }
     if cursor.take_words(&["ALL", "TABLES"]) {
@@ -43,13 +43,13 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
         "DATABASES" | "CATALOGS" if ends_here => Ok(databases(scope)),
         "COLUMNS" if ["FROM", "IN"].contains(&after.peek_word().as_str()) => {
             after.next();
-            describe(scope, &mut after)
+            describe(parser, scope, &mut after)
         }
         "TABLES" | "SCHEMAS" | "DATABASES" | "CATALOGS" | "COLUMNS" | "ALL" | "FUNCTIONS" | "VARIABLES" | "CREATE"
         | "INDEXES" | "VIEWS" | "SEARCH_PATH" | "TIME" | "TRANSACTION" => {
             Err(Refusal::Unsupported(format!("SHOW {} is not supported: {FORMS}", cursor.peek_word())))
         }
-        _ => describe(scope, cursor),
+        _ => describe(parser, scope, cursor),
     }
 }
 
@@ -64,7 +64,7 @@ fn is(column: &str, name: &str) -> String {
 
 fn reading(sql: String, listing: &str) -> Verdict {
     let mut reads = Reads::default();
-    reads.add_listing(listing);
+    reads.add_listing(proto::WantedListing { name: listing.to_owned(), any_of: Vec::new() });
     verdict(proto::Class::Read, sql, reads)
 }
 
@@ -101,13 +101,17 @@ fn databases(scope: &Scope<'_>) -> Verdict {
 }
 
 /// DESCRIBE of a table. The table counts as read, so that one that isn't there is an error and not an empty answer.
-fn describe(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+fn describe(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
     if cursor.at_end() {
         return Err(Refusal::Unsupported(format!("DESCRIBE without a table is not supported: {FORMS}")));
     }
+    let start = *cursor;
     let path = cursor.path("the name of a table")?;
     cursor.expect_end()?;
-    let table = scope.table(&path.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let table = match scope.resolve(&path.iter().map(String::as_str).collect::<Vec<_>>())? {
+        Meaning::Table(table) => table,
+        Meaning::System(_) => return of_query(parser, scope, "DESCRIBE", &format!("FROM {}", cursor.since(&start))),
+    };
     let condition = format!(
         "{} AND {} AND {}",
         is("table_catalog", &table.catalog),

@@ -7,6 +7,7 @@
 //! - `token`: cuts the text, finds a second statement.
 //! - `query`: judges a query on DuckDB's own syntax tree, writes it out, and checks that the text means the same.
 //! - `names`: what the name of a table means.
+//! - `system`: the system tables, and what makes them.
 //! - `grammar`, `writes`, `ddl`, `types`, `explain`, `listing`, `session`: the kinds of statement that DuckDB gives no tree for.
 
 mod ddl;
@@ -16,6 +17,7 @@ mod listing;
 mod names;
 mod query;
 mod session;
+mod system;
 mod token;
 mod types;
 mod writes;
@@ -28,6 +30,7 @@ use serde_json::Value;
 
 use self::grammar::Cursor;
 use self::query::Reads;
+pub use self::system::SystemObject;
 use crate::wire::proto;
 
 /// Longest statement in bytes.
@@ -148,8 +151,10 @@ pub struct Verdict {
     pub target: Option<proto::TableName>,
     /// It creates its target.
     pub creates_target: bool,
-    /// The listings (`tables`, `columns`, `schemata`) that it reads as `temp.main.polynya_listing_<name>`.
-    pub listings: Vec<String>,
+    /// The listings that it reads as `temp.main.listed_<name>`.
+    pub listings: Vec<proto::WantedListing>,
+    /// The system tables and functions that it names in `temp.main`, made of the listings.
+    pub system: Vec<SystemObject>,
     /// For SESSION: what changes.
     pub session: Option<proto::SessionChange>,
     /// It reads the past of a table, whatever its class.
@@ -248,8 +253,8 @@ fn call(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> 
 
 /// A verdict without a target.
 fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
-    let Reads { tables, listings, time_travel } = reads;
-    Verdict { class, sql, tables, listings, time_travel, ..Verdict::default() }
+    let Reads { tables, listings, system, time_travel } = reads;
+    Verdict { class, sql, tables, listings, system, time_travel, ..Verdict::default() }
 }
 
 /// For the first word of a statement that is none of the supported kinds. A word that DuckDB doesn't know either is a syntax error

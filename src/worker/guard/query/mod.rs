@@ -5,6 +5,7 @@
 pub(super) mod fragment;
 pub(super) mod functions;
 mod hidden;
+mod narrow;
 mod select;
 mod shape;
 

@@ -1,6 +1,6 @@
 //! What queries become: names in full, tables found, listings, session functions, classes.
 
-use super::{DuckParser, judged, judged_by, tables};
+use super::{DuckParser, judged, judged_by, listings, tables};
 use crate::wire::proto::Class;
 
 /// Query, class, tables, and a piece of the text that runs.
@@ -125,12 +125,12 @@ fn listings_are_read_from_their_temporary_tables() {
             .unwrap();
     assert_eq!(
         verdict.sql,
-        "SELECT table_name FROM \"temp\".main.polynya_listing_tables AS \"tables\" WHERE (\"tables\".table_schema = 'bronze')"
+        "SELECT table_name FROM \"temp\".main.listed_information_schema_tables AS \"tables\" WHERE (\"tables\".table_schema = 'bronze')"
     );
-    assert_eq!((verdict.listings, verdict.tables), (vec!["tables".to_owned()], vec![]));
+    assert_eq!((verdict.listings[0].name.as_str(), verdict.tables), ("tables", vec![]));
     let verdict =
         judged("SELECT * FROM lake.INFORMATION_SCHEMA.Columns AS c JOIN information_schema.schemata AS s ON true, t").unwrap();
-    assert_eq!(verdict.listings, ["columns", "schemata"]);
+    assert_eq!(listings(&verdict), ["columns", "schemata"]);
     assert_eq!(tables(&verdict), ["lake.bronze.t"]);
 }
 

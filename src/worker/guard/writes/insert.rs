@@ -39,7 +39,7 @@ pub(in crate::worker::guard) fn judge(
     }
     let query::Query { sql: text, reads } = query::judge(parser, scope, &query_text(with, cursor)?)?;
     // The relay rebases a blind INSERT on a newer snapshot without running it again, so it must not have read anything.
-    let is_blind = reads.tables.is_empty() && reads.listings.is_empty();
+    let is_blind = reads.tables.is_empty() && reads.listings.is_empty() && reads.system.is_empty();
     let by_name = if by_name { " BY NAME" } else { "" };
     let class = if is_blind { proto::Class::BlindInsert } else { proto::Class::OtherWrite };
     let sql = format!("INSERT INTO {}{columns}{by_name} {text}", names::quote_table(&target));
