@@ -89,6 +89,7 @@ struct Admitted {
     session: Option<SessionChange>,
     listings: Vec<Listing>,
     system: Vec<SystemObject>,
+    parameter_types: Vec<(String, String)>,
     target_has: Option<RealColumns>,
     plan: Option<PlanForm>,
 }
@@ -200,8 +201,8 @@ impl DataConnection {
             return Ok(None);
         }
         let listings = if waiting { self.proceed()?.listings } else { Vec::new() };
-        let Verdict { sql, class, session, system, target_has, plan, .. } = verdict.as_ref().clone();
-        Ok(Some(Admitted { sql, class, session, listings, system, target_has, plan }))
+        let Verdict { sql, class, session, system, parameter_types, target_has, plan, .. } = verdict.as_ref().clone();
+        Ok(Some(Admitted { sql, class, session, listings, system, parameter_types, target_has, plan }))
     }
 
     /// On the user's own files everything is allowed, and nothing is looked up first.
@@ -232,14 +233,14 @@ impl DataConnection {
 
     fn describe(&self, admitted: &Admitted) -> Result<Described, Trouble> {
         let statement = self.engine.prepare(&admitted.sql)?;
-        let parameter_schema = encode::encapsulated_schema(&parameters::describe(&self.engine, &statement)?)?.into();
+        let parameter_schema = encode::encapsulated_schema(&parameters::describe(&self.engine, &statement, &admitted.parameter_types)?)?.into();
         let (mut result_schema, mut provisional) = (Bytes::new(), false);
         if statement.kind() == StatementKind::Query {
             let schema = match statement.columns() {
                 Some(columns) => client_schema(self.engine.arrow_schema(&columns)?.as_ref()),
                 None => {
                     provisional = true;
-                    self.provisional_schema(&admitted.sql)?
+                    self.provisional_schema(admitted)?
                 }
             };
             result_schema = encode::encapsulated_schema(&schema)?.into();
@@ -249,10 +250,10 @@ impl DataConnection {
 
     /// The columns of a query of which some hang on parameters without a type. DuckDB tells them only of a statement that has values:
     /// text, as such parameters are described, or NULLs where text does not fit.
-    fn provisional_schema(&self, sql: &str) -> Result<SchemaRef, Trouble> {
+    fn provisional_schema(&self, admitted: &Admitted) -> Result<SchemaRef, Trouble> {
         // None of its rows is made under this limit.
-        let mut limited = self.engine.prepare(&format!("SELECT * FROM ({sql}\n) LIMIT 0"))?;
-        parameters::bind_text(&mut limited)?;
+        let mut limited = self.engine.prepare(&format!("SELECT * FROM ({}\n) LIMIT 0", admitted.sql))?;
+        parameters::bind_text(&mut limited, &admitted.parameter_types)?;
         let as_text = limited.stream().map(|outcome| rows_schema(&outcome));
         match as_text {
             Ok(schema) => schema,

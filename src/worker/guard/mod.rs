@@ -157,6 +157,9 @@ pub struct Verdict {
     pub system: Vec<SystemObject>,
     /// For SESSION: what changes.
     pub session: Option<proto::SessionChange>,
+    /// Parameters that are cast to one type, each with a NULL of that type as an expression. DuckDB types no parameter of a
+    /// statement in which it cannot type one.
+    pub parameter_types: Vec<(String, String)>,
     /// It reads the past of a table, whatever its class.
     pub time_travel: bool,
     /// For EXPLAIN ANALYZE: the text gives DuckDB's plan as JSON, of which the client gets a part in this form.
@@ -253,8 +256,17 @@ fn call(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> 
 
 /// A verdict without a target.
 fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
-    let Reads { tables, listings, system, time_travel } = reads;
-    Verdict { class, sql, tables, listings, system, time_travel, ..Verdict::default() }
+    let Reads { tables, listings, system, time_travel, casts } = reads;
+    let parameter_types = agreed(casts);
+    Verdict { class, sql, tables, listings, system, time_travel, parameter_types, ..Verdict::default() }
+}
+
+/// Each parameter that all its casts agree on.
+fn agreed(mut casts: Vec<(String, String)>) -> Vec<(String, String)> {
+    casts.sort();
+    casts.dedup();
+    let is_alone = |name: &str| casts.iter().filter(|(other, _)| other == name).count() == 1;
+    casts.iter().filter(|(name, _)| is_alone(name)).cloned().collect()
 }
 
 /// For the first word of a statement that is none of the supported kinds. A word that DuckDB doesn't know either is a syntax error

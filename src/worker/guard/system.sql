@@ -306,13 +306,25 @@ CASE WHEN include_implicit THEN [{schema}, 'pg_catalog'] ELSE [{schema}] END
 --- function pg_get_userbyid(role_oid)
 'duckdb'
 
---- function pg_get_viewdef(view_oid)
+--- function pg_get_viewdef(view_oid, pretty := false)
 CAST(NULL AS VARCHAR)
 
---- function pg_get_constraintdef(constraint_oid)
+--- function pg_get_constraintdef(constraint_oid, pretty := false)
 CAST(NULL AS VARCHAR)
 
---- function pg_get_indexdef(index_oid)
+--- function pg_get_indexdef(index_oid, number := 0, pretty := false)
+CAST(NULL AS VARCHAR)
+
+--- function pg_get_expr(tree, relation, pretty := false)
+CAST(tree AS VARCHAR)
+
+--- function obj_description(object_oid, catalog := '')
+CAST(NULL AS VARCHAR)
+
+--- function col_description(table_oid, number)
+CAST(NULL AS VARCHAR)
+
+--- function shobj_description(object_oid, catalog)
 CAST(NULL AS VARCHAR)
 
 --- function pg_encoding_to_char(encoding)

@@ -25,6 +25,8 @@ pub(in crate::worker::guard) struct Reads {
     pub listings: Vec<proto::WantedListing>,
     pub system: Vec<SystemObject>,
     pub time_travel: bool,
+    /// Parameters that stand directly in a CAST, with that CAST of NULL as text.
+    pub casts: Vec<(String, String)>,
 }
 
 impl Reads {
@@ -40,6 +42,7 @@ impl Reads {
         other.listings.into_iter().for_each(|listing| self.add_listing(listing));
         other.system.into_iter().for_each(|object| self.add_system(object));
         self.time_travel |= other.time_travel;
+        self.casts.extend(other.casts);
     }
 
     /// A listing of which different parts are read is sent once, with all of them.
@@ -264,11 +267,26 @@ impl Walk<'_> {
             _ => {}
         }
         self.fields(shape, node)?;
+        if shape.class == "CAST" {
+            self.note_cast(node)?;
+        }
         if let Some(replacement) = self.replacement(shape, node) {
             *value = replacement;
         } else if shape.class == "COLUMN_REF" {
             unqualify_listing(node);
         }
+        Ok(())
+    }
+
+    fn note_cast(&mut self, node: &Object) -> Judgement {
+        let child = node.get("child").filter(|child| child["class"] == "PARAMETER");
+        let Some(name) = child.and_then(|child| child["identifier"].as_str()) else { return Ok(()) };
+        let value = json!({"type": {"id": "NULL", "type_info": null}, "is_null": true});
+        let mut cast = node.clone();
+        cast.insert("child".to_owned(), json!({"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "value": value}));
+        cast.insert("alias".to_owned(), json!(""));
+        let text = super::expression_text(self.parser, Value::Object(cast))?;
+        self.reads.casts.push((name.to_owned(), text));
         Ok(())
     }
 
@@ -527,7 +545,7 @@ fn own_function(node: &Object) -> Judgement {
     let (catalog, schema) = (text_of(node, "catalog"), text_of(node, "schema"));
     let is_own = (catalog.is_empty() || catalog == "system") && ["", "main", "pg_catalog"].contains(&schema);
     let name = text_of(node, "function_name");
-    if is_own { Ok(()) } else { Err(Refusal::NotFound(format!("there is no function {schema}.{name}"))) }
+    if is_own { Ok(()) } else { Err(Refusal::Refused(format!("there is no function {schema}.{name}"))) }
 }
 
 /// `information_schema.columns.data_type` after the table has become a temporary one with the alias `columns`.

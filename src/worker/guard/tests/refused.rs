@@ -430,7 +430,7 @@ const MESSAGES: &[(&str, char, &str)] = &[
     ("DESCRIBE", 'u', "SHOW TABLES"),
     ("EXPLAIN ANALYZE DELETE FROM t", 'r', "for queries only"),
     ("CALL t", 's', "one table function"),
-    ("SELECT no_such_function(1)", 'n', "no function no_such_function"),
+    ("SELECT no_such_function(1)", 'r', "no function no_such_function"),
     ("SELECT 1::no_such_type", 'n', "no type no_such_type"),
     ("USE nowhere.a", 'n', "there are: lake, Gold"),
     ("CREATE SCHEMA nowhere.a", 'n', "there are: lake, Gold"),
