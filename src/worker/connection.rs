@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, StringArray};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use prost::Message;
@@ -20,8 +20,8 @@ use super::input::ingest;
 use super::input::parameters::{self, ParameterRows};
 use super::judge::{Bench, Judge};
 use super::listing::Listings;
-use super::output::{encode, plan};
 use super::output::stream::{DataSocket, ResultStream, StreamError, client_batch, client_schema};
+use super::output::{encode, plan};
 use super::statements::{Running, Statements};
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, SessionChange, request};
@@ -169,8 +169,10 @@ impl DataConnection {
             return Ok(session_ending(action, admitted));
         }
         let mut listings = Listings::default();
-        let outcome =
-            listings.create(&self.shared.instance, &self.engine, &admitted.listings, &admitted.system).map_err(Trouble::from).and_then(|()| {
+        let outcome = listings
+            .create(&self.shared.instance, &self.engine, &admitted.listings, &admitted.system)
+            .map_err(Trouble::from)
+            .and_then(|()| {
                 self.check_target(&admitted)?;
                 let ending = match action {
                     request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
@@ -233,7 +235,8 @@ impl DataConnection {
 
     fn describe(&self, admitted: &Admitted) -> Result<Described, Trouble> {
         let statement = self.engine.prepare(&admitted.sql)?;
-        let parameter_schema = encode::encapsulated_schema(&parameters::describe(&self.engine, &statement, &admitted.parameter_types)?)?.into();
+        let parameter_schema =
+            encode::encapsulated_schema(&parameters::describe(&self.engine, &statement, &admitted.parameter_types)?)?.into();
         let (mut result_schema, mut provisional) = (Bytes::new(), false);
         if statement.kind() == StatementKind::Query {
             let schema = match statement.columns() {
@@ -251,6 +254,11 @@ impl DataConnection {
     /// The columns of a query of which some hang on parameters without a type. DuckDB tells them only of a statement that has values:
     /// text, as such parameters are described, or NULLs where text does not fit.
     fn provisional_schema(&self, admitted: &Admitted) -> Result<SchemaRef, Trouble> {
+        if admitted.sql.starts_with("EXPLAIN ") {
+            // No query can be made around it, and its columns hang on nothing.
+            let text = |name| Field::new(name, DataType::Utf8, true);
+            return Ok(Arc::new(Schema::new(vec![text("explain_key"), text("explain_value")])));
+        }
         // None of its rows is made under this limit.
         let mut limited = self.engine.prepare(&format!("SELECT * FROM ({}\n) LIMIT 0", admitted.sql))?;
         parameters::bind_text(&mut limited, &admitted.parameter_types)?;
@@ -325,7 +333,7 @@ impl DataConnection {
         }
     }
 
-    /// The one row of EXPLAIN ANALYZE, as the client may see it.
+    /// The rows of EXPLAIN, as the client may see them.
     fn send_plan(&self, mut rows: Rows<'_>, form: PlanForm, running: &Running) -> Result<Done, Trouble> {
         let schema = client_schema(rows.schema());
         let mut stream = ResultStream::begin(self.socket.clone(), &schema, running.cancel_flag())?;
@@ -410,7 +418,9 @@ fn refused(refusal: Refusal) -> Trouble {
 }
 
 fn no_column(name: &str) -> String {
-    format!("the table has no column \"{name}\": a column of that name of another table is written with its table's name before it")
+    format!(
+        "the table has no column \"{name}\": a column of that name of another table is written with its table's name before it"
+    )
 }
 
 /// The end of a statement that changed so many rows.

@@ -120,6 +120,8 @@ async fn a_parameter_in_a_cast_has_its_type_beside_one_that_has_none() {
         // Two casts that differ settle nothing.
         ("SELECT $2, $1::BIGINT, $1::DATE", "Utf8 Utf8", "Utf8 Int64 Date32"),
         ("SELECT CAST(? AS INTEGER) + 1", "Int32", "Int32"),
+        ("EXPLAIN SELECT ?", "Utf8", "Utf8 Utf8"),
+        ("EXPLAIN ANALYZE SELECT ?", "Utf8", "Utf8 Utf8"),
     ] {
         assert_eq!(types(&mut client, sql).await, (parameters.to_owned(), columns.to_owned()), "{sql}");
     }

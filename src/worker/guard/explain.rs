@@ -22,11 +22,13 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
         "SELECT" | "FROM" | "VALUES" | "TABLE" | "PIVOT" | "UNPIVOT" | "(" => {}
         "INSERT" | "UPDATE" | "DELETE" | "MERGE" if !options.analyze => {}
         "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "CREATE" | "ALTER" | "DROP" if options.analyze => {
-            let message = format!("EXPLAIN ANALYZE would run the {kind}: it is for queries only; EXPLAIN shows a plan without running it");
+            let message =
+                format!("EXPLAIN ANALYZE would run the {kind}: it is for queries only; EXPLAIN shows a plan without running it");
             return Err(Refusal::Refused(message));
         }
         _ => {
-            let message = "EXPLAIN shows the plans of queries, INSERT, UPDATE, DELETE and MERGE only, EXPLAIN ANALYZE those of queries";
+            let message =
+                "EXPLAIN shows the plans of queries, INSERT, UPDATE, DELETE and MERGE only, EXPLAIN ANALYZE those of queries";
             return Err(Refusal::Unsupported(message.to_owned()));
         }
     }
@@ -38,12 +40,10 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
             verdict.tables.push(target);
         }
     }
+    // The whole of a plan that was run names files; what a client gets of it is made of its JSON.
+    verdict.plan = (options.analyze || options.form == PlanForm::Json).then_some(options.form);
     let asked = match options {
-        // The whole of such a plan names files; what a client gets of it is made of this JSON.
-        Options { analyze: true, form } => {
-            verdict.plan = Some(form);
-            "(ANALYZE, FORMAT json) "
-        }
+        Options { analyze: true, .. } => "(ANALYZE, FORMAT json) ",
         Options { form: PlanForm::Json, .. } => "(FORMAT json) ",
         Options { form: PlanForm::Text, .. } => "",
     };

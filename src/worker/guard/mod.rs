@@ -162,13 +162,13 @@ pub struct Verdict {
     pub parameter_types: Vec<(String, String)>,
     /// It reads the past of a table, whatever its class.
     pub time_travel: bool,
-    /// For EXPLAIN ANALYZE: the text gives DuckDB's plan as JSON, of which the client gets a part in this form.
+    /// The text gives DuckDB's plan as JSON, of which the client gets a part in this form.
     pub plan: Option<PlanForm>,
     /// What the target must have for the statement to run.
     pub target_has: Option<RealColumns>,
 }
 
-/// How a plan that was run is shown.
+/// How a plan is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlanForm {
     /// A tree of operators by indentation.
@@ -325,8 +325,7 @@ fn unsupported_kind(word: &str) -> Refusal {
         }
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => "prepared statements are made by the client's driver, not in SQL",
         "COPY" | "EXPORT" | "IMPORT" => "statements do not read or write files: `polynya load` brings a file into a table",
-        "ATTACH" | "DETACH" | "INSTALL" | "LOAD" | "PRAGMA" | "SET" | "RESET" | "CHECKPOINT" | "FORCE" | "VACUUM"
-        | "ANALYZE" => {
+        "ATTACH" | "DETACH" | "INSTALL" | "LOAD" | "PRAGMA" | "SET" | "RESET" | "CHECKPOINT" | "FORCE" | "VACUUM" | "ANALYZE" => {
             let message = format!("{word} is refused: clients do not change the workers; {SUPPORTED}");
             return Refusal::Refused(message);
         }

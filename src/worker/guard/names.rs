@@ -88,9 +88,7 @@ impl Scope<'_> {
     pub(super) fn table(&self, parts: &[&str]) -> Result<proto::TableName, Refusal> {
         match self.resolve(parts)? {
             Meaning::Table(table) => Ok(table),
-            Meaning::System(table) => {
-                Err(Refusal::Unsupported(format!("{}.{} can only be read", table.schema, table.name)))
-            }
+            Meaning::System(table) => Err(Refusal::Unsupported(format!("{}.{} can only be read", table.schema, table.name))),
         }
     }
 

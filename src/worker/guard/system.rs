@@ -84,21 +84,43 @@ impl SystemTable {
     }
 }
 
-/// A text with what stands for its names in braces.
+/// A text with what stands for its names in braces. What is put in for a client's name is not looked at again: it could have braces too.
 fn filled(scope: &Scope<'_>, text: &str) -> String {
-    let mut text = text.to_owned();
-    // A definition may use those before it.
-    for (name, definition) in definitions().lets.iter().rev() {
-        text = text.replace(&format!("{{{name}}}"), definition);
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, name, behind)) = placeholder(rest) {
+        filled.push_str(before);
+        filled.push_str(&value(scope, name));
+        rest = behind;
     }
-    for listing in LISTINGS {
-        text = text.replace(&format!("{{{listing}}}"), &format!("temp.main.{}", listing_table(listing)));
+    filled.push_str(rest);
+    filled
+}
+
+/// What stands before the first `{name}`, the name, and what stands behind it.
+fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('{')?;
+    let (name, behind) = rest.split_once('}')?;
+    Some((before, name, behind))
+}
+
+/// What stands for a name in braces.
+fn value(scope: &Scope<'_>, name: &str) -> String {
+    if LISTINGS.contains(&name) {
+        return format!("temp.main.{}", listing_table(name));
     }
-    let catalogs: Vec<String> = scope.catalogs.iter().map(|catalog| quote_text(catalog)).collect();
-    // Clients' names come last: nothing in them is a name in braces.
-    text.replace("{catalogs}", &format!("[{}]", catalogs.join(", ")))
-        .replace("{schema}", &quote_text(scope.default_schema))
-        .replace("{catalog}", &quote_text(scope.owners_default_catalog()))
+    match name {
+        "catalogs" => {
+            let catalogs: Vec<String> = scope.catalogs.iter().map(|catalog| quote_text(catalog)).collect();
+            format!("[{}]", catalogs.join(", "))
+        }
+        "catalog" => quote_text(scope.owners_default_catalog()),
+        "schema" => quote_text(scope.default_schema),
+        _ => {
+            let definition = definitions().lets.iter().find(|(known, _)| *known == name);
+            definition.map(|(_, text)| filled(scope, text)).unwrap_or_default()
+        }
+    }
 }
 
 fn definitions() -> &'static Definitions {

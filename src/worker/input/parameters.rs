@@ -63,11 +63,7 @@ impl ParameterRows {
 /// The parameters as clients see them: nullable, text where neither the statement nor a cast settles a type, and times of day and
 /// timestamps in milliseconds: the JDBC driver writes milliseconds whatever the unit says. Who has finer values binds them in their
 /// own type.
-pub fn describe(
-    connection: &Connection,
-    statement: &Prepared<'_>,
-    casts: &[(String, String)],
-) -> Result<Schema, StatementError> {
+pub fn describe(connection: &Connection, statement: &Prepared<'_>, casts: &[(String, String)]) -> Result<Schema, StatementError> {
     let fields = (0..statement.parameter_count())
         .map(|at| {
             let (name, logical) = statement.parameter(at);

@@ -1,4 +1,4 @@
-//! Owns what a client sees of a plan that was run (EXPLAIN ANALYZE): operators, rows, times, and those details that say nothing of where
+//! Owns what a client sees of a plan that DuckDB gives as JSON (EXPLAIN ANALYZE, and EXPLAIN in that format): operators, rows, times, and those details that say nothing of where
 //! files lie. Refuses every key that is not on its lists; a new one of DuckDB's stays out until it is looked at.
 
 use std::fmt::Write;
@@ -10,10 +10,12 @@ use crate::worker::failure::StatementError;
 use crate::worker::guard::PlanForm;
 
 /// Figures of the whole statement.
-const TOTALS: [&str; 6] = ["latency", "cpu_time", "cumulative_cardinality", "cumulative_rows_scanned", "total_bytes_read", "children"];
+const TOTALS: [&str; 6] =
+    ["latency", "cpu_time", "cumulative_cardinality", "cumulative_rows_scanned", "total_bytes_read", "children"];
 
 /// Figures of one operator.
-const FIGURES: [&str; 10] = [
+const FIGURES: [&str; 11] = [
+    "name",
     "operator_name",
     "operator_type",
     "operator_timing",
@@ -27,7 +29,7 @@ const FIGURES: [&str; 10] = [
 ];
 
 /// Details of an operator, all of them made of the statement's own names and expressions, or counts.
-const DETAILS: [&str; 24] = [
+const DETAILS: [&str; 25] = [
     "Aggregates",
     "Build Max",
     "Build Min",
@@ -49,6 +51,7 @@ const DETAILS: [&str; 24] = [
     "Offset",
     "Order By",
     "Projections",
+    "Sample Method",
     "Table Index",
     "Top",
     "Total Files Read",
@@ -60,8 +63,12 @@ pub fn shown(plan: &str, form: PlanForm) -> Result<String, StatementError> {
     let mut reader = serde_json::Deserializer::from_str(plan);
     // As deep as the statement, whose depth the guard bounds.
     reader.disable_recursion_limit();
-    let mut whole: Value = serde::Deserialize::deserialize(&mut reader).map_err(unreadable)?;
-    let mut totals = allowed(whole.as_object_mut().map(std::mem::take).unwrap_or_default(), &TOTALS);
+    let whole: Value = serde::Deserialize::deserialize(&mut reader).map_err(unreadable)?;
+    let mut totals = match whole {
+        Value::Object(whole) => allowed(whole, &TOTALS),
+        // Of a plan that was not run there are only operators.
+        plan => return serde_json::to_string_pretty(&operators(plan)).map_err(unreadable),
+    };
     let children = totals.remove("children").map(operators).unwrap_or_default();
     totals.insert("children".to_owned(), Value::Array(children));
     match form {
@@ -74,11 +81,15 @@ pub fn shown(plan: &str, form: PlanForm) -> Result<String, StatementError> {
 fn operators(list: Value) -> Vec<Value> {
     let Value::Array(list) = list else { return Vec::new() };
     let nodes = list.into_iter().filter_map(|node| if let Value::Object(node) = node { Some(node) } else { None });
-    nodes.flat_map(|mut node| if node.get("operator_type").is_some_and(|kind| kind == "EXPLAIN_ANALYZE") {
-        node.remove("children").map(operators).unwrap_or_default()
-    } else {
-        vec![Value::Object(operator(node))]
-    }).collect()
+    nodes
+        .flat_map(|mut node| {
+            if node.get("operator_type").is_some_and(|kind| kind == "EXPLAIN_ANALYZE") {
+                node.remove("children").map(operators).unwrap_or_default()
+            } else {
+                vec![Value::Object(operator(node))]
+            }
+        })
+        .collect()
 }
 
 fn operator(node: Map<String, Value>) -> Map<String, Value> {
@@ -109,7 +120,8 @@ fn text(totals: &Map<String, Value>) -> String {
 fn write_operator(text: &mut String, operator: &Value, level: usize) {
     let indent = "    ".repeat(level);
     let name = operator["operator_name"].as_str().unwrap_or("?").trim();
-    let (rows, seconds) = (operator["operator_cardinality"].as_u64().unwrap_or(0), operator["operator_timing"].as_f64().unwrap_or(0.0));
+    let (rows, seconds) =
+        (operator["operator_cardinality"].as_u64().unwrap_or(0), operator["operator_timing"].as_f64().unwrap_or(0.0));
     let scanned = operator["operator_rows_scanned"].as_u64().filter(|scanned| *scanned > 0);
     let scanned = scanned.map(|scanned| format!(", {scanned} scanned")).unwrap_or_default();
     // Writing to a String does not fail.

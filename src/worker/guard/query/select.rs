@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::functions::{self, Place};
+use super::hidden;
 use super::narrow::{self, Conditions};
 use super::shape::{self, Part, Shape};
-use super::hidden;
 use crate::wire::proto;
 use crate::worker::guard::names::{self, Meaning, same};
 use crate::worker::guard::system::{self, SystemTable};
@@ -458,7 +458,14 @@ impl Walk<'_> {
         for (name, value) in object(value)? {
             match name.as_str() {
                 "type" | "null_order" => plain(value)?,
-                "expression" => self.expression(value)?,
+                "expression" => {
+                    let was_constant = value["class"] == "CONSTANT";
+                    self.expression(value)?;
+                    if value["class"] == "CONSTANT" && !was_constant {
+                        // A bare constant in ORDER BY is an error, or the number of a column.
+                        *value = cast(value.take(), "VARCHAR", "");
+                    }
+                }
                 other => return Err(odd(&format!("the field {other} of ORDER BY"))),
             }
         }

@@ -77,7 +77,12 @@ const CASES: &[(&str, Class, &[&str], &str)] = &[
     ("EXPLAIN SELECT * FROM t", Class::Read, &["lake.bronze.t"], "EXPLAIN SELECT * FROM lake.bronze.t"),
     ("explain (format json) (from t)", Class::Read, &["lake.bronze.t"], "EXPLAIN (FORMAT json) SELECT * FROM lake.bronze.t"),
     ("EXPLAIN (FORMAT TEXT) select 1", Class::Read, &[], "EXPLAIN SELECT 1"),
-    ("EXPLAIN ANALYZE SELECT * FROM t", Class::Read, &["lake.bronze.t"], "EXPLAIN (ANALYZE, FORMAT json) SELECT * FROM lake.bronze.t"),
+    (
+        "EXPLAIN ANALYZE SELECT * FROM t",
+        Class::Read,
+        &["lake.bronze.t"],
+        "EXPLAIN (ANALYZE, FORMAT json) SELECT * FROM lake.bronze.t",
+    ),
     ("EXPLAIN (FORMAT text, ANALYZE) (SELECT 1)", Class::Read, &[], "EXPLAIN (ANALYZE, FORMAT json) SELECT 1"),
     ("EXPLAIN ANALYZE FROM t AT (VERSION => 3)", Class::TimeTravel, &["lake.bronze.t"], "EXPLAIN (ANALYZE, FORMAT json) SELECT"),
     ("CALL range(3)", Class::Read, &[], "SELECT * FROM \"range\"(3)"),

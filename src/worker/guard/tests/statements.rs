@@ -247,11 +247,7 @@ fn show_and_describe_read_listings() {
     ];
     for (sql, listings, expected) in cases {
         let verdict = judged(sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
-        assert_eq!(
-            (verdict.class, super::listings(&verdict).as_slice()),
-            (Class::Read, *listings),
-            "{sql}"
-        );
+        assert_eq!((verdict.class, super::listings(&verdict).as_slice()), (Class::Read, *listings), "{sql}");
         assert_eq!(verdict.tables.len(), usize::from(*listings == ["described"]), "{sql}");
         let mut statement = connection.prepare(&verdict.sql).unwrap_or_else(|error| panic!("{}: {error}", verdict.sql));
         let mut rows = statement.query([]).unwrap();

@@ -2,8 +2,8 @@
 
 use duckdb::Connection;
 
-use super::super::{Verdict, system};
-use super::{judged, listings, with_extensions};
+use super::super::{Scope, Verdict, judge, system};
+use super::{DuckParser, judged, listings, with_extensions};
 
 /// Listings of one table, as the gateway makes them.
 const LISTINGS: &str = "
@@ -25,11 +25,15 @@ const TABLE: &str = "
 
 fn prepared(connection: &Connection, sql: &str) -> Verdict {
     let verdict = judged(sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
+    make(connection, &verdict);
+    verdict
+}
+
+fn make(connection: &Connection, verdict: &Verdict) {
     for object in &verdict.system {
         let create = format!("CREATE OR REPLACE TEMP {} temp.main.{}{}", object.kind, object.name, object.definition);
         connection.execute_batch(&create).unwrap_or_else(|error| panic!("{create}: {error}"));
     }
-    verdict
 }
 
 fn rows(connection: &Connection, sql: &str) -> Vec<String> {
@@ -58,7 +62,10 @@ fn system_tables_have_the_columns_and_types_of_duckdb() {
     for schema in system::SCHEMAS {
         for name in system::names(schema) {
             let query = format!("SELECT * FROM {schema}.{name}");
-            let own = rows(&connection, &format!("SELECT column_name, column_type FROM (DESCRIBE {})", prepared(&connection, &query).sql));
+            let own = rows(
+                &connection,
+                &format!("SELECT column_name, column_type FROM (DESCRIBE {})", prepared(&connection, &query).sql),
+            );
             let duckdb = rows(&connection, &format!("SELECT column_name, column_type FROM (DESCRIBE {query})"));
             // DuckDB gives a client a bare NULL as INTEGER.
             let duckdb: Vec<String> = duckdb.iter().map(|row| row.replace("\"\\\"NULL\\\"\"", "\"INTEGER\"")).collect();
@@ -76,7 +83,8 @@ fn columns_are_told_as_duckdb_tells_its_own() {
     let own = answer(&connection, query);
     assert_eq!(own, rows(&connection, query));
     assert_eq!(own.len(), 18);
-    let modifiers = "SELECT attname, atttypmod, attnotnull FROM pg_catalog.pg_attribute WHERE attname IN ('b', 'f', 'g') ORDER BY attnum";
+    let modifiers =
+        "SELECT attname, atttypmod, attnotnull FROM pg_catalog.pg_attribute WHERE attname IN ('b', 'f', 'g') ORDER BY attnum";
     assert_eq!(answer(&connection, modifiers), rows(&connection, modifiers));
 }
 
@@ -98,8 +106,26 @@ fn oids_join_the_tables_of_pg_catalog() {
     assert_eq!(count("SELECT count(DISTINCT oid) = count(*) AS one FROM pg_type"), r#"{"one":true}"#);
     assert_eq!(count("SELECT objsubid, description FROM pg_description"), r#"{"objsubid":1,"description":"a comment"}"#);
     assert_eq!(count("SELECT string_agg(datname, ',' ORDER BY datname) AS d FROM pg_database"), r#"{"d":"Gold,lake"}"#);
-    assert_eq!(count("SELECT current_schemas(true) AS s, current_schemas(false)[1] AS t"), r#"{"s":["bronze","pg_catalog"],"t":"bronze"}"#);
+    assert_eq!(
+        count("SELECT current_schemas(true) AS s, current_schemas(false)[1] AS t"),
+        r#"{"s":["bronze","pg_catalog"],"t":"bronze"}"#
+    );
     assert_eq!(count("SELECT quote_ident('a\"b') AS q"), r#"{"q":"\"a\"\"b\""}"#);
+}
+
+#[test]
+fn a_clients_name_in_a_definition_is_nothing_but_a_text() {
+    let connection = lakehouse();
+    let catalogs = ["it's {schema}".to_owned()];
+    for schema in ["{catalog}{types}'", "'); DROP TABLE t; --", "{schema}", "{", "}", "a\"b", "\\'"] {
+        let scope = Scope::new(&catalogs, "it's {schema}", schema);
+        let verdict =
+            judge(&mut DuckParser::new(), &scope, "SELECT current_schemas(false)[1] AS s, datname FROM pg_database").unwrap();
+        make(&connection, &verdict);
+        let expected = format!(r#"{{"s":{},"datname":"it's {{schema}}"}}"#, serde_json::Value::from(schema));
+        assert_eq!(rows(&connection, &verdict.sql), [expected]);
+    }
+    assert_eq!(rows(&connection, "SELECT count(*) AS n FROM t"), [r#"{"n":0}"#]);
 }
 
 #[test]
@@ -107,19 +133,26 @@ fn a_listing_is_no_larger_than_the_statement_can_be_seen_to_need() {
     let part = |sql: &str| {
         let verdict = judged(sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
         let wanted = &verdict.listings[0];
-        let all = wanted.any_of.iter().map(|one| {
-            [&one.catalogs, &one.schemas, &one.tables].map(|patterns| patterns.join("|")).join(" ")
-        });
+        let all = wanted
+            .any_of
+            .iter()
+            .map(|one| [&one.catalogs, &one.schemas, &one.tables].map(|patterns| patterns.join("|")).join(" "));
         format!("{}: {}", wanted.name, all.collect::<Vec<_>>().join(", "))
     };
     for (sql, expected) in [
         ("SELECT * FROM information_schema.columns WHERE table_name = 'a_b' AND 'gold' = table_schema", "columns:  gold a\\_b"),
-        ("SELECT * FROM information_schema.columns c WHERE c.table_catalog = 'lake' AND (true AND c.table_schema IN ('x', 'y'))", "columns: lake x|y "),
+        (
+            "SELECT * FROM information_schema.columns c WHERE c.table_catalog = 'lake' AND (true AND c.table_schema IN ('x', 'y'))",
+            "columns: lake x|y ",
+        ),
         ("SELECT * FROM information_schema.tables WHERE table_name LIKE 'a%' AND table_type = 'BASE TABLE'", "tables:   a%"),
         ("SELECT * FROM pg_tables WHERE schemaname = 'x' AND tablename = 'y'", "tables: lake x y"),
         ("SELECT * FROM pg_class", "tables: lake  "),
         ("SELECT * FROM pg_namespace", "schemata: lake  "),
-        ("SELECT * FROM information_schema.tables t JOIN information_schema.schemata s ON true WHERE t.table_name = 'x'", "tables:   x"),
+        (
+            "SELECT * FROM information_schema.tables t JOIN information_schema.schemata s ON true WHERE t.table_name = 'x'",
+            "tables:   x",
+        ),
         // What is not a condition on every row, or not surely one on this table, narrows nothing.
         ("SELECT * FROM information_schema.columns WHERE table_name = 'x' OR table_schema = 'y'", "columns: "),
         ("SELECT * FROM information_schema.columns WHERE NOT table_name = 'x'", "columns: "),
@@ -132,10 +165,19 @@ fn a_listing_is_no_larger_than_the_statement_can_be_seen_to_need() {
         ("SELECT * FROM information_schema.columns TABLESAMPLE 10% WHERE table_name = 'x'", "columns: "),
         ("SELECT * FROM information_schema.tables, (SELECT 1 AS x) AS q WHERE table_name = 'x'", "tables: "),
         ("SELECT * FROM information_schema.tables t POSITIONAL JOIN range(3) WHERE t.table_name = 'x'", "tables: "),
-        ("SELECT * FROM information_schema.tables t ASOF JOIN information_schema.tables u ON t.table_name >= u.table_name WHERE u.table_name = 'x'", "tables: "),
-        ("SELECT * FROM information_schema.tables WHERE table_name = 'x' UNION ALL SELECT * FROM information_schema.tables", "tables: "),
+        (
+            "SELECT * FROM information_schema.tables t ASOF JOIN information_schema.tables u ON t.table_name >= u.table_name WHERE u.table_name = 'x'",
+            "tables: ",
+        ),
+        (
+            "SELECT * FROM information_schema.tables WHERE table_name = 'x' UNION ALL SELECT * FROM information_schema.tables",
+            "tables: ",
+        ),
         // Two parts of one listing.
-        ("SELECT * FROM information_schema.tables WHERE table_name = 'x' UNION ALL SELECT * FROM information_schema.tables WHERE table_schema = 'y'", "tables:   x,  y "),
+        (
+            "SELECT * FROM information_schema.tables WHERE table_name = 'x' UNION ALL SELECT * FROM information_schema.tables WHERE table_schema = 'y'",
+            "tables:   x,  y ",
+        ),
     ] {
         assert_eq!(part(sql), expected, "{sql}");
     }
