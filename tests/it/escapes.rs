@@ -20,6 +20,7 @@ fn nested(sql: &str) -> Vec<String> {
     if sql.starts_with("SELECT * FROM") && !sql.contains(';') {
         forms.extend([
             format!("EXPLAIN {sql}"),
+            format!("EXPLAIN ANALYZE {sql}"),
             format!("DESCRIBE {sql}"),
             format!("SUMMARIZE {sql}"),
             format!("WITH q AS ({sql}) SELECT count(*) FROM q"),

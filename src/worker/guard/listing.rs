@@ -70,16 +70,21 @@ fn reading(sql: String, listing: &str) -> Verdict {
 
 /// SHOW TABLES: one column, of one schema, or of all of a catalog where only that is named.
 fn tables(scope: &Scope<'_>, path: &[&str]) -> Result<Verdict, Refusal> {
-    let condition = match *path {
-        [catalog] if scope.catalog(catalog).is_some() => is("table_catalog", catalog),
-        [] => both(scope.schema(&[scope.default_schema])?),
-        _ => both(scope.schema(path)?),
+    let (catalog, condition) = match *path {
+        [name] if let Some(catalog) = scope.catalog(name) => (catalog.to_owned(), is("table_catalog", catalog)),
+        _ => {
+            let path = if path.is_empty() { &[scope.default_schema] } else { path };
+            let (catalog, schema) = scope.schema(path)?;
+            let condition = format!("{} AND {}", is("table_catalog", &catalog), is("table_schema", &schema));
+            (catalog, condition)
+        }
     };
-    Ok(reading(format!("SELECT table_name AS \"name\" FROM {} WHERE {condition} ORDER BY ALL", from("tables")), "tables"))
-}
-
-fn both((catalog, schema): (String, String)) -> String {
-    format!("{} AND {}", is("table_catalog", &catalog), is("table_schema", &schema))
+    let sql = format!("SELECT table_name AS \"name\" FROM {} WHERE {condition} ORDER BY ALL", from("tables"));
+    let mut verdict = reading(sql, "tables");
+    // No other catalog is asked, which could be slow, or down.
+    let part = proto::TablePatterns { catalogs: vec![catalog], ..proto::TablePatterns::default() };
+    verdict.listings.iter_mut().for_each(|listing| listing.any_of = vec![part.clone()]);
+    Ok(verdict)
 }
 
 /// SHOW ALL TABLES without DuckDB's lists of columns, for which each table of the lakehouse would have to be loaded.

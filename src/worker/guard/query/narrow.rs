@@ -10,6 +10,7 @@ use crate::worker::guard::names::same;
 use crate::worker::guard::system::Listed;
 
 type Object = Map<String, Value>;
+type Session<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The conditions on one table of a FROM.
 #[derive(Default)]
@@ -26,15 +27,16 @@ impl Conditions {
     }
 }
 
-/// The conditions that a SELECT has on the tables of its FROM, by where these stand in the text.
-pub(super) fn conditions(select: &Object) -> HashMap<u64, Conditions> {
+/// The conditions that a SELECT has on the tables of its FROM, by where these stand in the text. `session` gives the values of the
+/// session's own functions.
+pub(super) fn conditions(select: &Object, session: Session<'_>) -> HashMap<u64, Conditions> {
     let mut tables = Vec::new();
     let is_known = select.get("from_table").is_some_and(|from| gather(from, &mut tables));
     let Some(condition) = select.get("where_clause").filter(|_| is_known) else {
         return HashMap::new();
     };
     let mut held = Vec::new();
-    conjuncts(condition, &mut held);
+    conjuncts(condition, session, &mut held);
     let is_only = tables.len() == 1;
     let of = |name: &str| {
         let own = held.iter().filter(|held| held.table.as_deref().map_or(is_only, |table| same(table, name)));
@@ -82,39 +84,48 @@ struct Held {
 }
 
 /// What is joined by AND at the top of a condition.
-fn conjuncts(condition: &Value, held: &mut Vec<Held>) {
-    let children = || condition["children"].as_array().map_or(&[][..], Vec::as_slice);
-    match (condition["type"].as_str().unwrap_or(""), children()) {
-        ("CONJUNCTION_AND", children) => children.iter().for_each(|child| conjuncts(child, held)),
+fn conjuncts(condition: &Value, session: Session<'_>, held: &mut Vec<Held>) {
+    let children = condition["children"].as_array().map_or(&[][..], Vec::as_slice);
+    match (condition["type"].as_str().unwrap_or(""), children) {
+        ("CONJUNCTION_AND", children) => children.iter().for_each(|child| conjuncts(child, session, held)),
         ("COMPARE_EQUAL", _) => {
             let (left, right) = (&condition["left"], &condition["right"]);
-            held.extend(hold(left, &[right], literal).or_else(|| hold(right, &[left], literal)));
+            let one = |column, value| hold(column, &[text(value, session)], literal);
+            held.extend(one(left, right).or_else(|| one(right, left)));
         }
-        ("COMPARE_IN", [column, values @ ..]) => held.extend(hold(column, &values.iter().collect::<Vec<_>>(), literal)),
-        ("FUNCTION", [column, pattern]) if condition["function_name"] == "~~" => held.extend(hold(column, &[pattern], like)),
+        ("COMPARE_IN", [column, values @ ..]) => {
+            held.extend(hold(column, &values.iter().map(|value| text(value, session)).collect::<Vec<_>>(), literal));
+        }
+        ("FUNCTION", [column, pattern]) if condition["function_name"] == "~~" => {
+            held.extend(hold(column, &[text(pattern, session)], like));
+        }
         _ => {}
     }
 }
 
-fn hold(column: &Value, values: &[&Value], pattern: fn(&str) -> Option<String>) -> Option<Held> {
+fn hold(column: &Value, values: &[Option<String>], pattern: fn(&str) -> String) -> Option<Held> {
     let names = column["column_names"].as_array().filter(|_| column["class"] == "COLUMN_REF")?;
     let (last, before) = names.split_last()?;
-    let patterns = values.iter().map(|value| text(value).and_then(pattern)).collect::<Option<Vec<_>>>()?;
+    let patterns = values.iter().map(|value| value.as_deref().map(pattern)).collect::<Option<Vec<_>>>()?;
     let table = before.last().and_then(Value::as_str).map(str::to_owned);
     Some(Held { table, column: last.as_str()?.to_owned(), patterns })
 }
 
-fn text(value: &Value) -> Option<&str> {
-    let is_text = value["class"] == "CONSTANT" && value.pointer("/value/type/id").is_some_and(|id| id == "VARCHAR");
-    value.pointer("/value/value").filter(|_| is_text)?.as_str()
+fn text(value: &Value, session: Session<'_>) -> Option<String> {
+    let is_text = value.pointer("/value/type/id").is_some_and(|id| id == "VARCHAR");
+    match value["class"].as_str()? {
+        "CONSTANT" if is_text => value.pointer("/value/value")?.as_str().map(str::to_owned),
+        "FUNCTION" if value["children"].as_array()?.is_empty() => session(value["function_name"].as_str()?),
+        _ => None,
+    }
 }
 
 /// A pattern that fits this text only.
-fn literal(text: &str) -> Option<String> {
-    Some(text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
+fn literal(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
 /// DuckDB's LIKE has no escape of its own.
-fn like(pattern: &str) -> Option<String> {
-    Some(pattern.replace('\\', "\\\\"))
+fn like(pattern: &str) -> String {
+    pattern.replace('\\', "\\\\")
 }

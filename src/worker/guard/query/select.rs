@@ -166,7 +166,8 @@ impl Walk<'_> {
             self.recursive(shape, node)?;
         } else {
             if shape.class == "SELECT_NODE" {
-                self.conditions.extend(narrow::conditions(node));
+                let found = narrow::conditions(node, &|function| self.session_value(function));
+                self.conditions.extend(found);
             }
             self.fields(shape, node)?;
         }
@@ -230,8 +231,11 @@ impl Walk<'_> {
         let is_named = value["alias"] != "" || value["class"] == "STAR";
         let before = (!is_named).then(|| value.clone());
         self.expression(value)?;
-        if let Some(before) = before.filter(|before| before != value) {
-            value["alias"] = Value::String(self.column_name(before)?);
+        // An expression that has no text of its own is found out when the whole is written.
+        if let Some(before) = before.filter(|before| before != value)
+            && let Ok(name) = self.column_name(before)
+        {
+            value["alias"] = Value::String(name);
         }
         Ok(())
     }
@@ -268,7 +272,7 @@ impl Walk<'_> {
         }
         self.fields(shape, node)?;
         if shape.class == "CAST" {
-            self.note_cast(node)?;
+            self.note_cast(node);
         }
         if let Some(replacement) = self.replacement(shape, node) {
             *value = replacement;
@@ -278,16 +282,16 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn note_cast(&mut self, node: &Object) -> Judgement {
+    fn note_cast(&mut self, node: &Object) {
         let child = node.get("child").filter(|child| child["class"] == "PARAMETER");
-        let Some(name) = child.and_then(|child| child["identifier"].as_str()) else { return Ok(()) };
+        let Some(name) = child.and_then(|child| child["identifier"].as_str()) else { return };
         let value = json!({"type": {"id": "NULL", "type_info": null}, "is_null": true});
         let mut cast = node.clone();
         cast.insert("child".to_owned(), json!({"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "value": value}));
         cast.insert("alias".to_owned(), json!(""));
-        let text = super::expression_text(self.parser, Value::Object(cast))?;
-        self.reads.casts.push((name.to_owned(), text));
-        Ok(())
+        if let Ok(text) = super::expression_text(self.parser, Value::Object(cast)) {
+            self.reads.casts.push((name.to_owned(), text));
+        }
     }
 
     /// A call by name. `x.f(1)` is DuckDB's other way to write `f(x, 1)` unless a schema x has a function f; it is rewritten, so that

@@ -148,6 +148,12 @@ fn a_listing_is_no_larger_than_the_statement_can_be_seen_to_need() {
         ("SELECT * FROM information_schema.tables WHERE table_name LIKE 'a%' AND table_type = 'BASE TABLE'", "tables:   a%"),
         ("SELECT * FROM pg_tables WHERE schemaname = 'x' AND tablename = 'y'", "tables: lake x y"),
         ("SELECT * FROM pg_class", "tables: lake  "),
+        ("SHOW TABLES", "tables: lake  "),
+        ("SHOW TABLES FROM gold.mart", "tables: Gold  "),
+        (
+            "SELECT * FROM information_schema.tables WHERE table_schema = current_schema() AND table_catalog = current_database()",
+            "tables: lake bronze ",
+        ),
         ("SELECT * FROM pg_namespace", "schemata: lake  "),
         (
             "SELECT * FROM information_schema.tables t JOIN information_schema.schemata s ON true WHERE t.table_name = 'x'",
