@@ -3,6 +3,7 @@
 
 pub mod encode;
 pub mod pipeline;
+pub mod plan;
 mod pulse;
 pub mod socket;
 pub mod stream;
