@@ -361,6 +361,7 @@ fn judged(verdict: &Verdict, handed_back: bool) -> Judged {
         handed_back,
         session: verdict.session.clone(),
         creates_target: verdict.creates_target,
+        glance: verdict.glance,
     }
 }
 

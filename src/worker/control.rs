@@ -78,9 +78,9 @@ fn serve(control: UnixStream, judge: JudgeFn, confine: fn(&Init)) -> io::Result<
         match message {
             control::Message::Cancel(cancel) => statements.cancel(cancel.statement_id),
             control::Message::Attach(attach) if !acceptor.started() => match shared.attach(&attach) {
-                Ok(attached) => {
-                    acceptor.start(attached)?;
-                    statements.tell(event::Message::Attached(Attached {}))?;
+                Ok((parts, attached)) => {
+                    acceptor.start(parts)?;
+                    statements.tell(event::Message::Attached(attached))?;
                 }
                 Err(error) => return fail(&statements, &error),
             },
@@ -117,10 +117,10 @@ struct SharedParts {
 }
 
 impl SharedParts {
-    fn attach(&self, attach: &Attach) -> Result<Arc<Shared>, StatementError> {
+    fn attach(&self, attach: &Attach) -> Result<(Arc<Shared>, Attached), StatementError> {
         let bench = Bench::open(self.judge)?;
-        database::attach(&self.instance, attach)?;
-        Ok(self.build(Some(bench), attach.catalogs.iter().map(|catalog| catalog.name.clone()).collect()))
+        let attached = database::attach(&self.instance, attach)?;
+        Ok((self.build(Some(bench), attach.catalogs.iter().map(|catalog| catalog.name.clone()).collect()), attached))
     }
 
     fn build(&self, bench: Option<Bench>, catalogs: Vec<String>) -> Arc<Shared> {

@@ -25,6 +25,8 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
             verdict.tables.push(target);
         }
     }
+    // No file is read for a plan.
+    verdict.glance = true;
     verdict.sql = format!("EXPLAIN {options}{}", verdict.sql);
     Ok(verdict)
 }

@@ -142,6 +142,8 @@ pub struct Verdict {
     pub listings: Vec<String>,
     /// For SESSION: what changes.
     pub session: Option<proto::SessionChange>,
+    /// For READ: it looks at a few rows of its table only, or counts them.
+    pub glance: bool,
 }
 
 /// Why a statement may not run. The texts are for the client.
@@ -199,7 +201,16 @@ fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdi
 
 /// A verdict without a target.
 fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
-    Verdict { class, sql, tables: reads.tables, target: None, creates_target: false, listings: reads.listings, session: None }
+    Verdict {
+        class,
+        sql,
+        tables: reads.tables,
+        target: None,
+        creates_target: false,
+        listings: reads.listings,
+        session: None,
+        glance: reads.glance,
+    }
 }
 
 /// For the first word of a statement that is none of the supported kinds. A word that DuckDB doesn't know either is a syntax error

@@ -52,7 +52,7 @@ fn lenient(parser: &mut dyn Parser, _: &Scope<'_>, sql: &str) -> Result<Verdict,
 }
 
 fn verdict(class: Class, sql: String, listings: Vec<String>) -> Verdict {
-    Verdict { class, sql, tables: Vec::new(), target: None, creates_target: false, listings, session: None }
+    Verdict { class, sql, tables: Vec::new(), target: None, creates_target: false, listings, session: None, glance: false }
 }
 
 pub(super) struct TestWorker {
@@ -82,8 +82,10 @@ impl TestWorker {
         worker.send(control::Message::Init(init));
         assert!(matches!(worker.event(), event::Message::Ready(_)));
         if mode == Mode::Governed {
-            worker.send(control::Message::Attach(Attach { catalogs, allowed_locations: locations }));
-            assert_eq!(worker.event(), event::Message::Attached(crate::wire::proto::Attached {}));
+            let limits = Attach { memory_limit_bytes: 900 << 20, threads: 2, ..Attach::default() };
+            worker.send(control::Message::Attach(Attach { catalogs, allowed_locations: locations, ..limits }));
+            let limits = crate::wire::proto::Attached { memory_limit: "900.0 MiB".to_owned(), threads: 2 };
+            assert_eq!(worker.event(), event::Message::Attached(limits));
         }
         worker
     }

@@ -19,6 +19,8 @@ pub(in crate::worker::guard) struct Reads {
     pub tables: Vec<proto::TableName>,
     pub listings: Vec<String>,
     pub time_travel: bool,
+    /// Of a whole query: it looks at a few rows of its table only, or counts them.
+    pub glance: bool,
 }
 
 impl Reads {

@@ -49,6 +49,7 @@ pub(in crate::worker::guard) fn judge(
         creates_target: false,
         listings: reads.listings,
         session: None,
+        glance: false,
     })
 }
 
