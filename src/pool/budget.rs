@@ -65,7 +65,8 @@ impl Budget {
 
     fn grant(&self, shares: u64) -> Grant {
         let all = self.places + self.second_shares;
-        let threads = self.threads.map_or(u64::from(self.threads_per_worker), |all_threads| u64::from(all_threads) * shares / all);
+        let threads =
+            self.threads.map_or(u64::from(self.threads_per_worker), |all_threads| u64::from(all_threads) * shares / all);
         Grant {
             memory_bytes: self.memory_bytes / all * shares,
             threads: u32::try_from(threads).unwrap_or(u32::MAX).clamp(1, self.threads_per_worker),

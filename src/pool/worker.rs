@@ -361,7 +361,9 @@ async fn finish(worker: &Worker, why: Option<Retired>, child: &mut tokio::proces
     let status = child.wait().await;
     let exit = status.map_or_else(|e| e.to_string(), |s| s.to_string());
     match why {
-        Some(Retired::Idle | Retired::Evicted | Retired::Regraded | Retired::Drained) => tracing::debug!(worker = worker.id, ?why, "worker ended"),
+        Some(Retired::Idle | Retired::Evicted | Retired::Regraded | Retired::Drained) => {
+            tracing::debug!(worker = worker.id, ?why, "worker ended")
+        }
         _ => tracing::warn!(worker = worker.id, ?why, exit, "worker lost"),
     }
     if let Some(pool) = worker.pool.upgrade() {

@@ -243,7 +243,7 @@ impl Engine {
             let ran = AtomicBool::new(matches!(way, Way::HandedBack { waits: false, .. }));
             let attempt = Attempt { caller, way, deadline, ran };
             match (self.first_answer(&attempt, request, log).await, way) {
-                (Ok(Answer::Opening(opening)), _) => return Ok(opening),
+                (Ok(Answer::Opening(opening)), _) => return Ok(*opening),
                 (Ok(Answer::Elsewhere(other)), Way::Reader) => way = other,
                 (Ok(Answer::Elsewhere(_)), _) => return Err(PoolError::Protocol("a statement was classed in two ways").into()),
                 (Err(QueryError::Pool(lost @ PoolError::Lost { .. })), _) => losses.bear(lost)?,
@@ -296,12 +296,12 @@ impl Engine {
                         return Ok(Answer::Elsewhere(Way::LargeRead));
                     }
                 }
-                Reply::Schema(schema) => return Ok(Answer::Opening(first_row(lease, schema).await?)),
+                Reply::Schema(schema) => return Ok(Answer::opening(first_row(lease, schema).await?)),
                 Reply::Done(Done { session: Some(change), .. }) => {
                     drop(lease);
-                    return Ok(Answer::Opening(self.checked_change(attempt.caller, change).await?));
+                    return Ok(Answer::opening(self.checked_change(attempt.caller, change).await?));
                 }
-                Reply::Done(done) => return Ok(Answer::Opening(Opening::Over(done))),
+                Reply::Done(done) => return Ok(Answer::opening(Opening::Over(done))),
                 _ => return Err(PoolError::Protocol("a batch without a schema").into()),
             }
         }
@@ -352,9 +352,15 @@ impl Engine {
 }
 
 enum Answer {
-    Opening(Opening),
+    Opening(Box<Opening>),
     /// Another worker must be asked.
     Elsewhere(Way),
+}
+
+impl Answer {
+    fn opening(opening: Opening) -> Self {
+        Self::Opening(Box::new(opening))
+    }
 }
 
 /// The workers that one statement has lost.

@@ -28,8 +28,8 @@ use crate::wire::read_control;
 /// The data socket in the worker's directory.
 pub const DATA_SOCKET: &str = "worker.sock";
 
-/// How long statements may take to end after the control socket has closed.
-const ENDING: Duration = Duration::from_secs(2);
+/// How long statements may take to end after the control socket has closed: no worker outlives its gateway by two seconds.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// How a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

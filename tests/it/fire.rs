@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::harness::{Gateway, Held, held, kill, query, status, stop, until};
+use crate::large::{DEBUG, field};
 
 /// Rows of the table that is read; each value is there once.
 const ROWS: i64 = 300_000;
@@ -328,4 +329,48 @@ async fn connections_leave_nothing() {
         .await;
     }
     no_more_than(before, at_rest(&gateway).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_given_up_half_way_costs_no_worker() {
+    let gateway = Gateway::with(&["pool.spares=0", "pool.readers_per_key=1", "pool.cancel_grace=500ms"]);
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    let workers = gateway.workers();
+    // More than a socket takes: the stopped worker gets a part of it.
+    let long = format!("SELECT 1 -- {}", "x".repeat(900_000));
+    let stopped = stop(workers[0]);
+    let mut client = gateway.client().await;
+    let given_up = tokio::time::timeout(Duration::from_secs(1), query(&mut client, &long)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    // For longer than the grace after which a worker is killed that does not say that a cancelled statement has ended.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    drop(stopped);
+    assert_eq!(gateway.value("SELECT 2").await, "2");
+    assert_eq!(gateway.workers(), workers, "{}", gateway.log());
+    assert!(!gateway.log().contains("worker lost"), "{}", gateway.log());
+}
+
+/// The process of the first worker of a class; for gateways that log what they start.
+fn worker_of(gateway: &Gateway, class: &str) -> u32 {
+    let log = gateway.log();
+    let attached = log.lines().find(|line| line.contains("worker attached") && field(line, "class") == Some(class));
+    let pid = attached.and_then(|line| field(line, "pid")).unwrap_or_else(|| panic!("no {class}:\n{log}"));
+    pid.parse().expect("a process id")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_lost_before_it_ran_is_known_not_to_have_run() {
+    let gateway = with_table(&["pool.spares=0", "pool.exclusive_per_key=1", DEBUG]).await;
+    let exclusive = worker_of(&gateway, "Exclusive");
+    let stopped = stop(exclusive);
+    let mut client = gateway.client().await;
+    let writing = tokio::spawn(async move { query(&mut client, "INSERT INTO lake.gold.t VALUES (1)").await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!writing.is_finished(), "it does not wait for the stopped worker");
+    kill(exclusive);
+    drop(stopped);
+    let status = writing.await.expect("no panic").expect_err("a lost worker");
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("nothing of the statement has run"), "{status}");
+    assert_eq!(gateway.value("SELECT count(*) FROM lake.gold.t").await, ROWS.to_string());
 }

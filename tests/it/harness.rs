@@ -130,12 +130,23 @@ impl Gateway {
     }
 
     /// SIGTERM; gives the exit status and the directory.
-    pub fn terminate(mut self) -> (ExitStatus, Arc<TempDir>) {
+    pub fn terminate(self) -> (ExitStatus, Arc<TempDir>) {
+        self.tell_to_end();
+        let dir = Arc::clone(&self.dir);
+        (self.ended(START).0, dir)
+    }
+
+    /// SIGTERM.
+    pub fn tell_to_end(&self) {
         rustix::process::kill_process(pid(self.pid()), rustix::process::Signal::TERM).expect("a signal");
-        let until = Instant::now() + START;
+    }
+
+    /// Waits until it has ended; gives the exit status and the log.
+    pub fn ended(mut self, limit: Duration) -> (ExitStatus, String) {
+        let until = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().expect("a status") {
-                return (status, Arc::clone(&self.dir));
+                return (status, self.log());
             }
             assert!(Instant::now() < until, "the gateway did not end:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
