@@ -466,6 +466,7 @@ impl Inner {
     async fn fresh(&self) -> Result<Fresh, PoolError> {
         let environment = &self.environment;
         let grant = self.budget.of_spare();
+        let locations = self.leases.allowed_locations(&environment.catalogs);
         let init = Init {
             extension_dir: environment.extension_dir.to_string_lossy().into_owned(),
             run_dir: String::new(),
@@ -474,7 +475,8 @@ impl Inner {
             spill_limit_bytes: self.config.spill_limit.as_u64(),
             mode: Mode::Governed.into(),
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
-            local_directories: local_directories(&self.leases.allowed_locations(&environment.catalogs)),
+            local_directories: local_directories(&locations),
+            connect_ports: connect_ports(&locations, &self.leases.endpoint()),
         };
         process::start(&environment.worker_exe, &self.run_root, self.next_number(), init, self.config.start_timeout).await
     }
@@ -538,4 +540,11 @@ impl Inner {
 fn local_directories(locations: &[String]) -> Vec<String> {
     let paths = locations.iter().filter_map(|location| location.strip_prefix("file:"));
     paths.map(|path| format!("/{}", path.trim_start_matches('/'))).collect()
+}
+
+/// Where every table lies on this machine, a worker has nothing to reach but the relay.
+fn connect_ports(locations: &[String], endpoint: &str) -> Vec<u32> {
+    let all_local = locations.iter().all(|location| location.starts_with("file:"));
+    let port = endpoint.rsplit(':').next().and_then(|port| port.parse().ok());
+    port.filter(|_| all_local).into_iter().collect()
 }

@@ -64,16 +64,22 @@ impl Gateway {
 
     /// The same with variables in its environment.
     pub fn with_env(set: &[&str], variables: &[(&str, &str)]) -> Self {
-        Self::spawn(Arc::new(TempDir::new().expect("a directory")), set, variables)
+        Self::spawn(Arc::new(TempDir::new().expect("a directory")), polynya(), set, variables)
+    }
+
+    /// The same, started by a shell that leaves this file open as number 9.
+    pub fn with_open_file(file: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec 9<\"$0\"; exec \"$@\""]).arg(file).arg(env!("CARGO_BIN_EXE_polynya"));
+        Self::spawn(Arc::new(TempDir::new().expect("a directory")), shell, &[], &[])
     }
 
     /// A gateway whose embedded catalog lies in this directory.
     pub fn in_dir(dir: Arc<TempDir>, set: &[&str]) -> Self {
-        Self::spawn(dir, set, &[])
+        Self::spawn(dir, polynya(), set, &[])
     }
 
-    fn spawn(dir: Arc<TempDir>, set: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = polynya();
+    fn spawn(dir: Arc<TempDir>, mut command: Command, set: &[&str], variables: &[(&str, &str)]) -> Self {
         command.envs(variables.iter().copied());
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--set"])

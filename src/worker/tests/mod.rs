@@ -77,6 +77,7 @@ impl TestWorker {
             mode: mode.into(),
             extensions: extensions.into_iter().map(str::to_owned).collect(),
             local_directories: Vec::new(),
+            connect_ports: Vec::new(),
         };
         let mut worker = Self { control: ours, dir, thread: Some(thread), next: AtomicU64::new(1) };
         worker.send(control::Message::Init(init));
