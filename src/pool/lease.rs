@@ -37,14 +37,14 @@ pub struct Lease {
     worker: Arc<Worker>,
     connection: Option<(Requests, Replies)>,
     phase: Phase,
-    /// The place of a large read.
-    large_read: Option<OwnedSemaphorePermit>,
+    /// The place of a read that must not be among others.
+    lone_read: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
     /// Takes over a slot that was taken already. `None` when the worker takes no connection any more; the slot is given back.
     pub(super) async fn open(pool: Arc<Inner>, worker: Arc<Worker>) -> Option<Self> {
-        let mut lease = Self { pool, worker, connection: None, phase: Phase::Free, large_read: None };
+        let mut lease = Self { pool, worker, connection: None, phase: Phase::Free, lone_read: None };
         lease.connection = match lease.worker.take_connection() {
             Some(connection) => Some(connection),
             None => match connection::open(&lease.worker.socket).await {
@@ -59,9 +59,15 @@ impl Lease {
         Some(lease)
     }
 
-    /// Keeps the place of a large read for as long as the lease lives.
+    /// Keeps the place of a lone read for as long as the lease lives.
     pub(super) fn hold(&mut self, place: OwnedSemaphorePermit) {
-        self.large_read = Some(place);
+        self.lone_read = Some(place);
+    }
+
+    /// What its worker is for.
+    #[must_use]
+    pub fn class(&self) -> WorkerClass {
+        self.worker.key.class
     }
 
     /// The worker's number, for the log.

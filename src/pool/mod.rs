@@ -113,8 +113,8 @@ struct State {
     /// Held by exclusive workers, those on their way included.
     second_shares: usize,
     waiting: usize,
-    /// Places for large reads, by key.
-    large_reads: HashMap<WorkerKey, Arc<Semaphore>>,
+    /// Places for reads that must not be among others, by key.
+    lone_reads: HashMap<WorkerKey, Arc<Semaphore>>,
 }
 
 impl State {
@@ -199,15 +199,15 @@ impl Pool {
         tokio::time::timeout(limit, lease).await.unwrap_or_else(|_| Err(PoolError::QueueTimeout { waited: began.elapsed() }))
     }
 
-    /// A slot on an exclusive worker for a read that is too large for a reader. It may wait for other large reads: while a key may have
+    /// A slot on an exclusive worker for a read that must not be among others. It may wait for others of its kind: while a key may have
     /// more exclusive workers than one, they leave one to writes.
     ///
     /// # Errors
     /// As [`Self::lease`].
-    pub async fn lease_for_large_read(&self, key: &WorkerKey) -> Result<Lease, PoolError> {
+    pub async fn lease_alone(&self, key: &WorkerKey) -> Result<Lease, PoolError> {
         let place = QueuePlace::take(&self.0)?;
         let began = Instant::now();
-        let semaphore = self.0.large_reads(key);
+        let semaphore = self.0.lone_reads(key);
         let permit = tokio::select! {
             permit = tokio::time::timeout(self.0.config.queue_timeout, semaphore.acquire_owned()) => permit,
             () = self.0.stop.cancelled() => return Err(PoolError::Draining),
@@ -270,10 +270,10 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn large_reads(&self, key: &WorkerKey) -> Arc<Semaphore> {
+    fn lone_reads(&self, key: &WorkerKey) -> Arc<Semaphore> {
         let places = self.config.exclusive_per_key.saturating_sub(1).max(1);
         let mut state = self.state();
-        Arc::clone(state.large_reads.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(places))))
+        Arc::clone(state.lone_reads.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(places))))
     }
 
     /// Takes what a worker of this class may use.

@@ -7,8 +7,9 @@
 //!                         └─ session ─▶ Done with the change, which is checked here; nothing ran
 //! ```
 //!
-//! A read whose worker is lost before its first row is asked once more, and so is a Describe; a write never is. How large a read is,
-//! is estimated from the sizes of its tables alone; a few rows of a table, or their number, are never large.
+//! A read whose worker is lost before its first row is asked once more, and so is a Describe; a write never is. It is then asked alone,
+//! on an exclusive worker: among all that ran on a lost worker one may have brought it down, and would do so again to the others. How
+//! large a read is, is estimated from the sizes of its tables alone; a few rows of a table, or their number, are never large.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +49,9 @@ enum First {
     End(Done),
 }
 
+/// How long a statement that has lost a worker waits for one of its own, before it is asked among others again.
+const ALONE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Who is asked, and on which terms.
 #[derive(Clone, Copy)]
 enum Way {
@@ -55,6 +59,8 @@ enum Way {
     Reader,
     /// An exclusive worker, for a read that is too large for a reader.
     LargeRead,
+    /// An exclusive worker where one is to be had soon, else a reader: the worker was lost that had it before.
+    Again,
     /// An exclusive worker, for what a reader handed back.
     HandedBack {
         /// The reader's verdict.
@@ -72,7 +78,7 @@ impl Way {
 
     fn class(self) -> Class {
         match self {
-            Self::Reader | Self::LargeRead => Class::Read,
+            Self::Reader | Self::LargeRead | Self::Again => Class::Read,
             Self::HandedBack { class, .. } => class,
         }
     }
@@ -83,8 +89,8 @@ impl Way {
 
     fn terms(self) -> LeaseTerms {
         match self {
-            // As a reader sees it: the large table is read at the same snapshot.
-            Self::Reader | Self::LargeRead => LeaseTerms::default(),
+            // As a reader sees it.
+            Self::Reader | Self::LargeRead | Self::Again => LeaseTerms::default(),
             Self::HandedBack { class, .. } => {
                 LeaseTerms { whole_metadata: true, writes: self.writes(), blind_insert: class == Class::BlindInsert }
             }
@@ -187,13 +193,18 @@ impl Engine {
     ) -> Result<Described, QueryError> {
         let mut losses = Losses::default();
         let mut worker = WorkerClass::Reader;
+        let mut again = false;
         loop {
             let request = asked(caller, sql, &[], request::Action::Describe(Describe {}));
-            match self.described(caller, request, worker, deadline, log).await {
+            let lease = if again { self.lease_again(caller, log).await? } else { self.lease(caller, worker, log).await? };
+            match self.described(caller, request, lease, deadline, log).await {
                 // Readers have no metadata of the past.
-                Ok(None) => worker = WorkerClass::Exclusive,
+                Ok(None) => (worker, again) = (WorkerClass::Exclusive, false),
                 Ok(Some(described)) => return Ok(described),
-                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => losses.bear(lost)?,
+                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => {
+                    losses.bear(lost)?;
+                    again = worker == WorkerClass::Reader;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -204,16 +215,17 @@ impl Engine {
         &self,
         caller: &Caller,
         request: Request,
-        worker: WorkerClass,
+        mut lease: Lease,
         deadline: Instant,
         log: &mut StatementLog,
     ) -> Result<Option<Described>, QueryError> {
-        let mut lease = self.lease(caller, worker, log).await?;
         let terms = LeaseTerms { whole_metadata: true, ..LeaseTerms::default() };
         lease.ask(request, terms, deadline.into_std()).await?;
         loop {
             match lease.next().await? {
-                Reply::Judged(judged) if judged.class() == Class::TimeTravel && worker == WorkerClass::Reader => return Ok(None),
+                Reply::Judged(judged) if judged.class() == Class::TimeTravel && lease.class() == WorkerClass::Reader => {
+                    return Ok(None);
+                }
                 Reply::Judged(judged) => {
                     log.classed(judged.class().as_str_name());
                     if judged.waiting {
@@ -244,9 +256,14 @@ impl Engine {
             let attempt = Attempt { caller, way, deadline, ran };
             match (self.first_answer(&attempt, request, log).await, way) {
                 (Ok(Answer::Opening(opening)), _) => return Ok(*opening),
-                (Ok(Answer::Elsewhere(other)), Way::Reader) => way = other,
+                (Ok(Answer::Elsewhere(other)), Way::Reader | Way::Again) => way = other,
                 (Ok(Answer::Elsewhere(_)), _) => return Err(PoolError::Protocol("a statement was classed in two ways").into()),
-                (Err(QueryError::Pool(lost @ PoolError::Lost { .. })), _) => losses.bear(lost)?,
+                (Err(QueryError::Pool(lost @ PoolError::Lost { .. })), _) => {
+                    losses.bear(lost)?;
+                    if matches!(way, Way::Reader) {
+                        way = Way::Again;
+                    }
+                }
                 (Err(error), _) => return Err(error),
             }
         }
@@ -269,10 +286,26 @@ impl Engine {
             Way::Reader => self.lease(attempt.caller, WorkerClass::Reader, log).await,
             Way::HandedBack { .. } => self.lease(attempt.caller, WorkerClass::Exclusive, log).await,
             Way::LargeRead => {
-                let lease = self.pool().lease_for_large_read(&worker_key(attempt.caller, WorkerClass::Exclusive)).await?;
+                let lease = self.pool().lease_alone(&worker_key(attempt.caller, WorkerClass::Exclusive)).await?;
                 log.leased(lease.worker_id());
                 Ok(lease)
             }
+            Way::Again => self.lease_again(attempt.caller, log).await,
+        }
+    }
+
+    /// For a statement that has lost a worker.
+    async fn lease_again(&self, caller: &Caller, log: &mut StatementLog) -> Result<Lease, QueryError> {
+        let key = worker_key(caller, WorkerClass::Exclusive);
+        match tokio::time::timeout(ALONE_WITHIN, self.pool().lease_alone(&key)).await {
+            Ok(Ok(lease)) => {
+                log.leased(lease.worker_id());
+                Ok(lease)
+            }
+            Ok(Err(PoolError::QueueFull { .. } | PoolError::QueueTimeout { .. })) | Err(_) => {
+                self.lease(caller, WorkerClass::Reader, log).await
+            }
+            Ok(Err(error)) => Err(error.into()),
         }
     }
 

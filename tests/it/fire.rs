@@ -374,3 +374,58 @@ async fn a_write_lost_before_it_ran_is_known_not_to_have_run() {
     assert!(status.message().contains("nothing of the statement has run"), "{status}");
     assert_eq!(gateway.value("SELECT count(*) FROM lake.gold.t").await, ROWS.to_string());
 }
+
+/// Makes DuckDB 1.5.5 read where nothing is: its process ends by a signal.
+const CRASH: &str = "SELECT lag(x, -9223372036854775808) OVER () FROM range(3) t(x)";
+
+/// Ends with an INTERNAL error of DuckDB 1.5.5.
+const INTERNAL: &str = "SELECT * FROM repeat_row(1, num_rows := -1) LIMIT 1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_crashes_its_worker_costs_itself_only() {
+    let gateway = with_table(&["pool.spares=0"]).await;
+    let (tally, over) = (Tally::default(), AtomicBool::new(false));
+    let crashes = async {
+        let mut client = gateway.client().await;
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let status = query(&mut client, CRASH).await.expect_err("DuckDB 1.5.5 does not bear it");
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+            assert!(status.message().contains("run twice"), "{status}");
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(readers(&gateway, 8, &over, &tally), crashes);
+    eprintln!("good {:?}, cut {:?}, lost twice {:?}", tally.good, tally.cut, tally.lost_twice);
+    assert!(tally.good.into_inner() > 8);
+    // Asked once more it was alone.
+    assert_eq!(tally.lost_twice.into_inner(), 0, "a neighbour's statement failed");
+    assert_eq!(gateway.log().matches("signal: 11").count(), 6, "{}", gateway.log());
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_internal_error_retires_the_instance_and_its_neighbours_are_asked_again() {
+    let gateway = with_table(&["pool.spares=0", "pool.readers_per_key=1"]).await;
+    let (tally, over) = (Tally::default(), AtomicBool::new(false));
+    let errors = async {
+        let mut client = gateway.client().await;
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let status = query(&mut client, INTERNAL).await.expect_err("DuckDB 1.5.5 does not bear it");
+            assert_eq!(status.code(), Code::Internal, "{status}");
+            assert!(status.message().starts_with("internal error; request id"), "{status}");
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(readers(&gateway, 8, &over, &tally), errors);
+    let log = gateway.log();
+    eprintln!("good {:?}, cut {:?}, lost twice {:?}", tally.good, tally.cut, tally.lost_twice);
+    // The process ends by itself as well, and is not always first told to.
+    assert_eq!(log.matches("worker lost").count(), 3, "{log}");
+    assert!(log.contains("why=Some(Fatal)"), "{log}");
+    assert!(log.contains("asked once more"), "no neighbour was asked again:\n{log}");
+    assert_eq!(tally.lost_twice.into_inner(), 0, "a neighbour's statement failed");
+    assert!(tally.good.into_inner() > 8);
+    assert_eq!(gateway.value("SELECT sum(v)::BIGINT FROM lake.gold.t").await, SUM.to_string());
+}
