@@ -302,7 +302,7 @@ impl Engine {
                 log.leased(lease.worker_id());
                 Ok(lease)
             }
-            Ok(Err(PoolError::QueueFull { .. } | PoolError::QueueTimeout { .. })) | Err(_) => {
+            Ok(Err(PoolError::QueueFull { .. } | PoolError::QueueTimeout { .. } | PoolError::Start { .. })) | Err(_) => {
                 self.lease(caller, WorkerClass::Reader, log).await
             }
             Ok(Err(error)) => Err(error.into()),

@@ -423,7 +423,7 @@ async fn an_internal_error_retires_the_instance_and_its_neighbours_are_asked_aga
     eprintln!("good {:?}, cut {:?}, lost twice {:?}", tally.good, tally.cut, tally.lost_twice);
     // The process ends by itself as well, and is not always first told to.
     assert_eq!(log.matches("worker lost").count(), 3, "{log}");
-    assert!(log.contains("why=Some(Fatal)"), "{log}");
+    assert!(log.matches("the instance is no longer usable").count() >= 3, "{log}");
     assert!(log.contains("asked once more"), "no neighbour was asked again:\n{log}");
     assert_eq!(tally.lost_twice.into_inner(), 0, "a neighbour's statement failed");
     assert!(tally.good.into_inner() > 8);
