@@ -314,6 +314,9 @@ impl Inner {
 
     async fn wait_for_slot(self: &Arc<Self>, key: &WorkerKey) -> Result<Arc<Worker>, PoolError> {
         loop {
+            if self.stop.is_cancelled() {
+                return Err(PoolError::Draining);
+            }
             // Registered before looking, so that a slot freed in between is not missed.
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -345,10 +348,17 @@ impl Inner {
         if let Some(worker) = least_loaded.map(|(_, worker)| Arc::clone(worker))
             && worker.take_slot(self.slots(key.class))
         {
-            let grow = worker.running() > 1 && self.take_place(&mut state, key);
+            // A worker more is worth a place that is free, not one that a worker of another key has.
+            let grow = worker.running() > 1 && self.has_place(&state, key) && self.take_place(&mut state, key);
             return Found::Slot { worker, grow };
         }
         if self.take_place(&mut state, key) { Found::Place } else { Found::Nothing }
+    }
+
+    /// Whether there is a place for one more worker of the key. A spare becomes the new worker, so it is a place of its own.
+    fn has_place(&self, state: &State, key: &WorkerKey) -> bool {
+        let free = state.processes() < self.config.max_workers || !state.spares.is_empty();
+        free && state.of_key(key) < self.workers_per_key(key.class)
     }
 
     /// Books a place for one more worker of the key, if there is one or an idle worker of another key can make room.
@@ -356,9 +366,7 @@ impl Inner {
         if state.of_key(key) >= self.workers_per_key(key.class) {
             return false;
         }
-        let full = state.processes() >= self.config.max_workers;
-        // A spare becomes the new worker, so it is a place of its own.
-        if full && state.spares.is_empty() {
+        if !self.has_place(state, key) {
             let idle = state.workers.iter().filter(|w| w.key != *key && w.running() == 0).min_by_key(|w| w.last_used()).cloned();
             if let Some(worker) = idle {
                 // Its place is free when its process has ended; `forget` wakes the waiters then.

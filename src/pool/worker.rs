@@ -338,7 +338,8 @@ async fn watch(worker: Arc<Worker>, fresh: Fresh, mut queue: mpsc::UnboundedRece
     }
     let why = worker.state().retired;
     finish(&worker, why, &mut child, events, commands).await;
-    drop(run_dir);
+    // Gigabytes may lie in it, and their removal is no work for a thread that serves others. An error means a panic in there.
+    let _ = tokio::task::spawn_blocking(move || drop(run_dir)).await;
 }
 
 fn look_after(worker: &Worker) {

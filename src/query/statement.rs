@@ -352,7 +352,7 @@ impl Engine {
         let prepared = within(attempt.deadline, &log.cut(), self.prepare(attempt.caller, judged)).await?;
         log.reads(prepared.data_bytes);
         let is_large = prepared.data_bytes > self.config().large_read.as_u64();
-        if is_large && !judged.glance && matches!(attempt.way, Way::Reader) {
+        if is_large && !judged.glance && lease.class() == WorkerClass::Reader {
             return Ok(false);
         }
         lease.proceed(&prepared.proceed).await?;

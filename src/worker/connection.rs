@@ -196,7 +196,7 @@ impl DataConnection {
         if handed_back {
             return Ok(None);
         }
-        let listings = if waiting { self.proceed()?.listings } else { Vec::new() };
+        let listings = if waiting { self.proceed(running)?.listings } else { Vec::new() };
         Ok(Some(Admitted { sql: verdict.sql.clone(), class: verdict.class, session: verdict.session.clone(), listings }))
     }
 
@@ -210,7 +210,11 @@ impl DataConnection {
         self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag()).map_err(Trouble::Broken)
     }
 
-    fn proceed(&self) -> Result<Proceed, Trouble> {
+    fn proceed(&self, running: &Running) -> Result<Proceed, Trouble> {
+        if !self.socket.wait_readable(|| running.is_cancelled()).map_err(Trouble::Broken)? {
+            // PROCEED may still come, and would be taken for the next request.
+            return Err(closed());
+        }
         let (header, payload) = self.socket.read().map_err(Trouble::Broken)?.ok_or_else(closed)?;
         expect_message(header, &payload, FrameKind::Proceed).map_err(Trouble::Broken)
     }

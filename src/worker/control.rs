@@ -31,6 +31,9 @@ pub const DATA_SOCKET: &str = "worker.sock";
 /// How long statements may take to end after the control socket has closed: no worker outlives its gateway by two seconds.
 const ENDING: Duration = Duration::from_secs(1);
 
+/// Pause after a data connection that could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// How a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -170,10 +173,17 @@ impl Acceptor {
         self.started = true;
         let (listener, open) = (Arc::clone(&self.listener), Arc::clone(&self.open));
         thread::Builder::new().name("accept".to_owned()).spawn(move || {
-            // Ends when the listener is shut down.
-            while let Ok((socket, _)) = listener.accept() {
-                if let Err(error) = open.spawn(socket, Arc::clone(&shared)) {
-                    warn!(%error, "a data connection was turned away");
+            loop {
+                let accepted = listener.accept().and_then(|(socket, _)| open.spawn(socket, Arc::clone(&shared)));
+                match accepted {
+                    Ok(()) => {}
+                    // The listener is shut down.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+                    // Out of files or threads: a worker that took no connection any more would hang whoever comes.
+                    Err(error) => {
+                        warn!(%error, "a data connection was turned away");
+                        thread::sleep(ACCEPT_PAUSE);
+                    }
                 }
             }
         })?;

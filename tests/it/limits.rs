@@ -224,3 +224,21 @@ async fn a_drain_says_what_it_cut() {
     assert_eq!(cut.iter().filter(rows).count(), 2, "{cut:?}");
     assert!(log.contains("statements that still ran were cut statements=4"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_waits_for_a_worker_past_its_deadline_is_told_so() {
+    let set = ["pool.exclusive_per_key=1", "pool.spares=0", "query.statement_timeout=2s", "pool.cancel_grace=10s"];
+    let gateway = Gateway::with(&set);
+    gateway.run("CREATE SCHEMA lake.gold").await;
+    let mut busy = gateway.client().await;
+    let first = tokio::spawn(async move {
+        query(&mut busy, "CREATE TABLE lake.gold.t AS SELECT i FROM range(100000000000) t(i) WHERE (i * i) % 7 = 3").await
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    // Not "unknown whether it was committed", and not later than its deadline.
+    refused(gateway.query("CREATE SCHEMA lake.other").await, Code::DeadlineExceeded, "2 s");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    refused(first.await.expect("no panic"), Code::DeadlineExceeded, "2 s");
+    gateway.run("CREATE SCHEMA lake.other").await;
+}
