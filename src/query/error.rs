@@ -26,7 +26,7 @@ pub enum QueryError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     /// The deadline passed.
-    #[error("the statement did not end within {} s (its deadline, or query.statement_timeout) and was cancelled", .0.as_secs_f32())]
+    #[error("the statement did not end within {:.1} s (its deadline, or query.statement_timeout) and was cancelled", .0.as_secs_f32())]
     Deadline(Duration),
     /// The gateway drains.
     #[error("the gateway is shutting down and takes no new statements: connect again")]

@@ -351,7 +351,7 @@ async fn a_request_given_up_half_way_costs_no_worker() {
 }
 
 /// The process of the first worker of a class; for gateways that log what they start.
-fn worker_of(gateway: &Gateway, class: &str) -> u32 {
+pub fn worker_of(gateway: &Gateway, class: &str) -> u32 {
     let log = gateway.log();
     let attached = log.lines().find(|line| line.contains("worker attached") && field(line, "class") == Some(class));
     let pid = attached.and_then(|line| field(line, "pid")).unwrap_or_else(|| panic!("no {class}:\n{log}"));
