@@ -135,6 +135,7 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
         ("flight.max_statement_bytes", config.flight.max_statement_bytes),
         ("session.max_sessions", config.session.max_sessions),
         ("query.listing_loads", config.query.listing_loads),
+        ("query.max_statements_per_principal", config.query.max_statements_per_principal),
         ("pool.max_workers", config.pool.max_workers),
         ("pool.readers_per_key", config.pool.readers_per_key),
         ("pool.exclusive_per_key", config.pool.exclusive_per_key),
@@ -144,6 +145,10 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
     ];
     if let Some((key, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
         return Err(ConfigError::Invalid { path: key.to_owned(), reason: "must be at least 1".to_owned() });
+    }
+    if config.pool.thread_budget.is_some_and(|threads| (threads as usize) < config.pool.max_workers) {
+        let reason = format!("must be at least pool.max_workers, {}: every worker needs a thread", config.pool.max_workers);
+        return Err(ConfigError::Invalid { path: "pool.thread_budget".to_owned(), reason });
     }
     if !config.catalogs.contains_key(&config.default_catalog) {
         let known: Vec<&str> = config.catalogs.keys().map(CatalogName::as_str).collect();
@@ -310,6 +315,13 @@ mod tests {
             let error = with(&[&format!("{key}=0")]).expect_err("a zero").to_string();
             assert!(error.contains(key) && error.contains("at least 1"), "{error}");
         }
+    }
+
+    #[test]
+    fn every_worker_needs_a_thread_of_the_budget() {
+        let error = with(&["pool.thread_budget=5", "pool.max_workers=6"]).expect_err("too few").to_string();
+        assert!(error.contains("pool.thread_budget") && error.contains("at least pool.max_workers, 6"), "{error}");
+        with(&["pool.thread_budget=6", "pool.max_workers=6"]).expect("enough");
     }
 
     #[test]

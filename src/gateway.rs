@@ -53,6 +53,7 @@ pub struct Running {
     /// Where Flight SQL is served.
     pub flight_addr: SocketAddr,
     drain_timeout: Duration,
+    engine: Engine,
     stop: CancellationToken,
     stop_workers: CancellationToken,
     stop_relay: CancellationToken,
@@ -115,7 +116,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let auth = Authenticator::new(&config.auth)?;
     let defaults = Defaults { catalog: config.default_catalog, schema: config.default_schema };
     let sessions = Sessions::new(config.session, auth.sealer().clone(), config.auth.session_ttl, defaults);
-    let server = FlightServer::new(engine, auth, sessions, config.flight).serve(listener, stop.clone());
+    let (swept, swept_until) = (sessions.clone(), stop_workers.clone());
+    tasks.spawn(async move { swept_until.run_until_cancelled(swept.keep_swept()).await });
+    let server = FlightServer::new(engine.clone(), auth, sessions, config.flight).serve(listener, stop.clone());
     edges.spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(error = &error as &dyn std::error::Error, "the Flight edge ended");
@@ -123,18 +126,24 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     });
     edges.close();
     tracing::info!(%flight_addr, start_ms = began.elapsed().as_millis(), "serving Flight SQL");
-    Ok(Running { flight_addr, drain_timeout: config.drain_timeout, stop, stop_workers, stop_relay, edges, tasks })
+    Ok(Running { flight_addr, drain_timeout: config.drain_timeout, engine, stop, stop_workers, stop_relay, edges, tasks })
 }
 
 impl Running {
-    /// Refuses new statements, lets running ones end within `drain_timeout`, then ends the workers.
+    /// Refuses new statements, lets running ones end within `drain_timeout`, then ends the connections and the workers.
     pub async fn finish(self) {
+        let over = tokio::time::Instant::now() + self.drain_timeout;
+        // Connections stay open meanwhile, so that new calls are told why they are refused.
+        let statements = self.engine.drain(self.drain_timeout).await;
+        if statements > 0 {
+            let drain_timeout_ms = self.drain_timeout.as_millis();
+            tracing::warn!(statements, drain_timeout_ms, "drain_timeout passed: statements that still ran were cut");
+        }
         self.stop.cancel();
-        if tokio::time::timeout(self.drain_timeout, self.edges.wait()).await.is_err() {
-            tracing::warn!(
-                drain_timeout_ms = self.drain_timeout.as_millis(),
-                "drain_timeout passed: statements still running are cut"
-            );
+        // The last rows may still be on their way to clients.
+        let delivered = over.max(tokio::time::Instant::now() + LAST_MOMENTS);
+        if tokio::time::timeout_at(delivered, self.edges.wait()).await.is_err() {
+            tracing::warn!("clients did not read to the end: their connections are cut");
         }
         self.stop_workers.cancel();
         self.stop_relay.cancel();

@@ -120,6 +120,7 @@ impl LocalWorker {
             mode: Mode::Local.into(),
             extensions: wanted.iter().map(|&name| name.to_owned()).collect(),
             local_directories: Vec::new(),
+            connect_ports: Vec::new(),
         };
         worker.wait_ready(init)?;
         Ok(worker)

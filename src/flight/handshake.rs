@@ -82,6 +82,7 @@ impl Edge {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<BoxStream<'static, Result<HandshakeResponse, Status>>>, FlightError> {
+        self.kernel.check_open()?;
         let header = authorization(request.metadata());
         let token = match (header, self.resumed(header)?) {
             (Some(header), Some(_)) => match Credentials::parse(header)? {

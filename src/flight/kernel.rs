@@ -16,6 +16,9 @@ pub(super) type ClientFrames = Pin<Box<dyn Stream<Item = Result<Frame, QueryErro
 /// The query layer as the edge sees it.
 #[async_trait]
 pub(super) trait Kernel: Send + Sync + 'static {
+    /// Fails when new calls are refused because the gateway drains.
+    fn check_open(&self) -> Result<(), QueryError>;
+
     async fn describe(&self, caller: &Caller, sql: &str, limits: Limits) -> Result<Description, QueryError>;
 
     async fn execute(&self, caller: &Caller, sql: &str, parameters: Bytes, limits: Limits) -> Result<Execution, QueryError>;
@@ -45,6 +48,10 @@ pub(super) trait Kernel: Send + Sync + 'static {
 
 #[async_trait]
 impl Kernel for Engine {
+    fn check_open(&self) -> Result<(), QueryError> {
+        self.check_open()
+    }
+
     async fn describe(&self, caller: &Caller, sql: &str, limits: Limits) -> Result<Description, QueryError> {
         self.describe(caller, sql, limits).await
     }

@@ -316,6 +316,7 @@ impl FlightService for FlightServer {
 
 impl Edge {
     async fn flight_info(&self, call: &Call, descriptor: FlightDescriptor) -> Result<FlightInfo, FlightError> {
+        self.kernel.check_open()?;
         let any = described(&descriptor)?;
         match command(any.clone())? {
             Command::CommandStatementQuery(command) => self.statement_info(call, descriptor, command).await,
@@ -333,6 +334,7 @@ impl Edge {
     }
 
     async fn rows(&self, call: &Call, ticket: &[u8]) -> Result<Messages, FlightError> {
+        self.kernel.check_open()?;
         match command(unpack(ticket)?)? {
             Command::TicketStatementQuery(ticket) => self.ticket_rows(call, &ticket.statement_handle).await,
             other => self.catalog_rows(call, CatalogCommand::from_command(other, "DoGet")?).await,

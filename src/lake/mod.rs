@@ -5,6 +5,7 @@
 pub mod catalog;
 mod files;
 mod metadata;
+pub mod size;
 #[cfg(test)]
 mod tests;
 pub mod trim;

@@ -22,8 +22,10 @@ pub struct Config {
     pub spares: usize,
     /// Memory of all workers together; none stands for 60 % of the machine's.
     pub memory_budget: Option<ByteSize>,
-    /// DuckDB threads of one worker; none stands for the machine's cores.
+    /// DuckDB threads of one worker at the most; none stands for the machine's cores.
     pub threads: Option<u32>,
+    /// DuckDB threads of all workers together; none stands for as many as each may have.
+    pub thread_budget: Option<u32>,
     /// Disk that one worker may spill to.
     pub spill_limit: ByteSize,
     /// Where workers keep their sockets and spill files; none stands for the system's temporary directory.

@@ -43,7 +43,7 @@ pub enum PoolError {
     #[error("unexpected message from a worker: {0}")]
     Protocol(&'static str),
     /// The gateway is draining.
-    #[error("the gateway is shutting down")]
+    #[error("the gateway is shutting down: connect again")]
     Draining,
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::connection::{self, Replies, Reply, Requests};
 use super::error::PoolError;
 use super::worker::{Retired, Worker};
@@ -18,6 +20,8 @@ use crate::wire::proto::{Failure, Proceed, Request, failure};
 enum Phase {
     /// Nothing was asked, or the last frame of the answer was read.
     Free,
+    /// A statement is on its way to the worker, which knows nothing of it until it has all of it.
+    Asking(u64),
     /// A statement is with the worker.
     Asked(u64),
     /// The connection broke: neither it nor the statement can be trusted.
@@ -33,12 +37,14 @@ pub struct Lease {
     worker: Arc<Worker>,
     connection: Option<(Requests, Replies)>,
     phase: Phase,
+    /// The place of a read that must not be among others.
+    lone_read: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
     /// Takes over a slot that was taken already. `None` when the worker takes no connection any more; the slot is given back.
     pub(super) async fn open(pool: Arc<Inner>, worker: Arc<Worker>) -> Option<Self> {
-        let mut lease = Self { pool, worker, connection: None, phase: Phase::Free };
+        let mut lease = Self { pool, worker, connection: None, phase: Phase::Free, lone_read: None };
         lease.connection = match lease.worker.take_connection() {
             Some(connection) => Some(connection),
             None => match connection::open(&lease.worker.socket).await {
@@ -51,6 +57,17 @@ impl Lease {
             },
         };
         Some(lease)
+    }
+
+    /// Keeps the place of a lone read for as long as the lease lives.
+    pub(super) fn hold(&mut self, place: OwnedSemaphorePermit) {
+        self.lone_read = Some(place);
+    }
+
+    /// What its worker is for.
+    #[must_use]
+    pub fn class(&self) -> WorkerClass {
+        self.worker.key.class
     }
 
     /// The worker's number, for the log.
@@ -71,9 +88,11 @@ impl Lease {
             self.pool.leases.grant(&self.worker.token, terms);
         }
         self.worker.began(id, expires);
-        self.phase = Phase::Asked(id);
+        self.phase = Phase::Asking(id);
         let sent = self.requests()?.message(FrameKind::Request, &request).await;
-        self.checked(sent)
+        self.checked(sent)?;
+        self.phase = Phase::Asked(id);
+        Ok(())
     }
 
     /// Lets a statement that waits go on.
@@ -161,7 +180,7 @@ impl Lease {
 
     fn free(&mut self) {
         let holds_slot = match self.phase {
-            Phase::Asked(id) | Phase::Broken(id) => self.worker.forget_statement(id),
+            Phase::Asking(id) | Phase::Asked(id) | Phase::Broken(id) => self.worker.forget_statement(id),
             Phase::Free => true,
             Phase::Released => false,
         };
@@ -170,8 +189,11 @@ impl Lease {
 
     fn checked<T>(&mut self, result: io::Result<T>) -> Result<T, PoolError> {
         result.map_err(|error| {
-            if let Phase::Asked(id) = self.phase {
-                self.phase = Phase::Broken(id);
+            match self.phase {
+                Phase::Asked(id) => self.phase = Phase::Broken(id),
+                // Half a request is none.
+                Phase::Asking(_) => self.free(),
+                _ => {}
             }
             self.connection = None;
             self.worker.doubt();
@@ -186,6 +208,14 @@ impl Drop for Lease {
         match self.phase {
             Phase::Free => self.worker.give_back(self.connection.take()),
             Phase::Released => {}
+            // The worker gets half a request and the end of the connection, and will never say that this statement has ended.
+            Phase::Asking(_) => {
+                self.connection = None;
+                self.free();
+                if self.phase == Phase::Free {
+                    self.worker.give_back(None);
+                }
+            }
             Phase::Asked(id) | Phase::Broken(id) => {
                 // Closed before the cancel is sent: a worker that writes rows then stops at its next write.
                 self.connection = None;

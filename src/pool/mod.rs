@@ -4,6 +4,7 @@
 //! `max_workers` processes, so a key without one may take the place of an idle worker of another key. It refuses to know SQL: what
 //! a statement is allowed is decided by its caller and passed on as lease terms.
 
+mod budget;
 mod config;
 pub mod connection;
 mod error;
@@ -21,22 +22,20 @@ use std::time::{Duration, Instant};
 pub use config::Config;
 pub use error::PoolError;
 pub use lease::Lease;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::budget::{Budget, Grant};
 use self::process::Fresh;
 use self::run_dir::RunRoot;
 use self::worker::{Retired, Worker};
-use crate::names::{CatalogName, CredentialId};
+use crate::names::{CatalogName, CredentialId, WorkerToken};
 use crate::relay::lease::{Leases, WorkerGrant};
 use crate::wire::proto::{Attach, CatalogAttachment, Init, Mode};
 
 /// The extensions that every governed worker loads, in the order that their dependencies ask for.
 pub const EXTENSIONS: [&str; 4] = ["avro", "httpfs", "iceberg", "icu"];
-
-/// Share of the machine's memory that workers get when the config says nothing, in percent.
-const DEFAULT_MEMORY_PERCENT: u64 = 60;
 
 /// How often a worker is started anew whose process ends while it starts.
 const START_ATTEMPTS: u32 = 3;
@@ -85,6 +84,7 @@ pub struct Pool(Arc<Inner>);
 
 struct Inner {
     config: Config,
+    budget: Budget,
     environment: Environment,
     run_root: Arc<RunRoot>,
     leases: Arc<dyn Leases>,
@@ -110,7 +110,11 @@ struct State {
     /// Workers on their way, by key.
     starting: HashMap<WorkerKey, usize>,
     spares_starting: usize,
+    /// Held by exclusive workers, those on their way included.
+    second_shares: usize,
     waiting: usize,
+    /// Places for reads that must not be among others, by key.
+    lone_reads: HashMap<WorkerKey, Arc<Semaphore>>,
 }
 
 impl State {
@@ -151,6 +155,7 @@ impl Pool {
             std::io::Error::new(error.kind(), reason)
         })?;
         let inner = Arc::new(Inner {
+            budget: Budget::new(&config, environment.machine_memory, environment.machine_cores),
             config,
             environment,
             run_root,
@@ -194,10 +199,38 @@ impl Pool {
         tokio::time::timeout(limit, lease).await.unwrap_or_else(|_| Err(PoolError::QueueTimeout { waited: began.elapsed() }))
     }
 
+    /// A slot on an exclusive worker for a read that must not be among others. It may wait for others of its kind: while a key may have
+    /// more exclusive workers than one, they leave one to writes.
+    ///
+    /// # Errors
+    /// As [`Self::lease`].
+    pub async fn lease_alone(&self, key: &WorkerKey) -> Result<Lease, PoolError> {
+        let place = QueuePlace::take(&self.0)?;
+        let began = Instant::now();
+        let semaphore = self.0.lone_reads(key);
+        let permit = tokio::select! {
+            permit = tokio::time::timeout(self.0.config.queue_timeout, semaphore.acquire_owned()) => permit,
+            () = self.0.stop.cancelled() => return Err(PoolError::Draining),
+        };
+        let Ok(Ok(permit)) = permit else { return Err(PoolError::QueueTimeout { waited: began.elapsed() }) };
+        drop(place);
+        let mut lease = self.lease(key).await?;
+        lease.hold(permit);
+        Ok(lease)
+    }
+
     /// How long a cancelled statement may go on before its worker is killed.
     #[must_use]
     pub fn cancel_grace(&self) -> Duration {
         self.0.config.cancel_grace
+    }
+
+    /// Cancels every statement as if its time were over; workers that do not give theirs up are killed after the grace.
+    pub fn cancel_all(&self) {
+        let workers = self.0.state().workers.clone();
+        for worker in workers {
+            worker.expire_all(self.0.config.cancel_grace);
+        }
     }
 
     /// Workers that are attached and in use, for tests and for the log.
@@ -237,6 +270,29 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lone_reads(&self, key: &WorkerKey) -> Arc<Semaphore> {
+        let places = self.config.exclusive_per_key.saturating_sub(1).max(1);
+        let mut state = self.state();
+        Arc::clone(state.lone_reads.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(places))))
+    }
+
+    /// Takes what a worker of this class may use.
+    fn take_grant(&self, class: WorkerClass) -> Grant {
+        let mut state = self.state();
+        let grant = self.budget.of(class, state.second_shares);
+        state.second_shares += usize::from(grant.second_share);
+        grant
+    }
+
+    fn give_back_grant(&self, grant: Grant) {
+        self.state().second_shares -= usize::from(grant.second_share);
+    }
+
+    /// Whether a new worker of this class would get more than this one has.
+    fn has_more_for(&self, class: WorkerClass, grant: Grant) -> bool {
+        class == WorkerClass::Exclusive && !grant.second_share && self.budget.has_second_share(self.state().second_shares)
+    }
+
     /// A number that no other statement or worker of this gateway has.
     fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
@@ -258,6 +314,9 @@ impl Inner {
 
     async fn wait_for_slot(self: &Arc<Self>, key: &WorkerKey) -> Result<Arc<Worker>, PoolError> {
         loop {
+            if self.stop.is_cancelled() {
+                return Err(PoolError::Draining);
+            }
             // Registered before looking, so that a slot freed in between is not missed.
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -289,10 +348,17 @@ impl Inner {
         if let Some(worker) = least_loaded.map(|(_, worker)| Arc::clone(worker))
             && worker.take_slot(self.slots(key.class))
         {
-            let grow = worker.running() > 1 && self.take_place(&mut state, key);
+            // A worker more is worth a place that is free, not one that a worker of another key has.
+            let grow = worker.running() > 1 && self.has_place(&state, key) && self.take_place(&mut state, key);
             return Found::Slot { worker, grow };
         }
         if self.take_place(&mut state, key) { Found::Place } else { Found::Nothing }
+    }
+
+    /// Whether there is a place for one more worker of the key. A spare becomes the new worker, so it is a place of its own.
+    fn has_place(&self, state: &State, key: &WorkerKey) -> bool {
+        let free = state.processes() < self.config.max_workers || !state.spares.is_empty();
+        free && state.of_key(key) < self.workers_per_key(key.class)
     }
 
     /// Books a place for one more worker of the key, if there is one or an idle worker of another key can make room.
@@ -300,9 +366,7 @@ impl Inner {
         if state.of_key(key) >= self.workers_per_key(key.class) {
             return false;
         }
-        let full = state.processes() >= self.config.max_workers;
-        // A spare becomes the new worker, so it is a place of its own.
-        if full && state.spares.is_empty() {
+        if !self.has_place(state, key) {
             let idle = state.workers.iter().filter(|w| w.key != *key && w.running() == 0).min_by_key(|w| w.last_used()).cloned();
             if let Some(worker) = idle {
                 // Its place is free when its process has ended; `forget` wakes the waiters then.
@@ -363,47 +427,66 @@ impl Inner {
             Some(fresh) => fresh,
             None => self.fresh().await?,
         };
-        let grant = WorkerGrant { credential: key.credential.clone(), catalogs: self.environment.catalogs.clone() };
-        let allowed_locations = self.leases.allowed_locations(&grant.catalogs);
-        let token = self.leases.admit(grant);
-        let attachment = |name: &CatalogName| CatalogAttachment {
+        let grant = self.take_grant(key.class);
+        let credential = WorkerGrant { credential: key.credential.clone(), catalogs: self.environment.catalogs.clone() };
+        let token = self.leases.admit(credential);
+        let attached = process::attach(&mut fresh, self.attachment(&token, grant), self.config.start_timeout).await;
+        let attached = match attached {
+            Ok(attached) => attached,
+            Err(error) => {
+                self.leases.expel(&token);
+                fresh.end().await;
+                self.give_back_grant(grant);
+                return Err(error);
+            }
+        };
+        let pid = fresh.child.id();
+        let (worker, watch) = Worker::adopt(self.next_number(), key.clone(), token, grant, fresh, self);
+        self.tasks.spawn(watch);
+        tracing::debug!(
+            worker = worker.id,
+            pid,
+            class = ?key.class,
+            memory_bytes = grant.memory_bytes,
+            threads = attached.threads,
+            start_ms = began.elapsed().as_millis(),
+            "worker attached, DuckDB keeps to {}",
+            attached.memory_limit
+        );
+        Ok(worker)
+    }
+
+    fn attachment(&self, token: &WorkerToken, grant: Grant) -> Attach {
+        let catalogs = &self.environment.catalogs;
+        let one = |name: &CatalogName| CatalogAttachment {
             name: name.to_string(),
             endpoint: self.leases.endpoint(),
             token: token.as_str().to_owned(),
         };
-        let catalogs = self.environment.catalogs.iter().map(attachment).collect();
-        if let Err(error) = process::attach(&mut fresh, Attach { catalogs, allowed_locations }, self.config.start_timeout).await {
-            self.leases.expel(&token);
-            return Err(error);
+        Attach {
+            catalogs: catalogs.iter().map(one).collect(),
+            allowed_locations: self.leases.allowed_locations(catalogs),
+            memory_limit_bytes: grant.memory_bytes,
+            threads: grant.threads,
         }
-        let (worker, watch) = Worker::adopt(self.next_number(), key.clone(), token, fresh, self);
-        self.tasks.spawn(watch);
-        tracing::debug!(worker = worker.id, class = ?key.class, start_ms = began.elapsed().as_millis(), "worker attached");
-        Ok(worker)
     }
 
     async fn fresh(&self) -> Result<Fresh, PoolError> {
         let environment = &self.environment;
+        let grant = self.budget.of_spare();
+        let locations = self.leases.allowed_locations(&environment.catalogs);
         let init = Init {
             extension_dir: environment.extension_dir.to_string_lossy().into_owned(),
             run_dir: String::new(),
-            memory_limit_bytes: self.memory_per_worker(),
-            threads: self.config.threads.unwrap_or(environment.machine_cores),
+            memory_limit_bytes: grant.memory_bytes,
+            threads: grant.threads,
             spill_limit_bytes: self.config.spill_limit.as_u64(),
             mode: Mode::Governed.into(),
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
-            local_directories: local_directories(&self.leases.allowed_locations(&environment.catalogs)),
+            local_directories: local_directories(&locations),
+            connect_ports: connect_ports(&locations, &self.leases.endpoint()),
         };
         process::start(&environment.worker_exe, &self.run_root, self.next_number(), init, self.config.start_timeout).await
-    }
-
-    /// Every worker gets the same share, so that the sum stays within the budget whatever runs.
-    fn memory_per_worker(&self) -> u64 {
-        let budget = match self.config.memory_budget {
-            Some(bytes) => bytes.as_u64(),
-            None => self.environment.machine_memory / 100 * DEFAULT_MEMORY_PERCENT,
-        };
-        budget / self.config.max_workers.max(1) as u64
     }
 
     /// Starts spares in the background until there are as many as configured.
@@ -441,8 +524,9 @@ impl Inner {
     }
 
     /// Takes a worker whose process has ended off the list.
-    fn forget(self: &Arc<Self>, worker: u64) {
-        self.state().workers.retain(|w| w.id != worker);
+    fn forget(self: &Arc<Self>, worker: &Worker) {
+        self.state().workers.retain(|w| w.id != worker.id);
+        self.give_back_grant(worker.grant);
         self.changed.notify_waiters();
         self.replenish();
     }
@@ -464,4 +548,11 @@ impl Inner {
 fn local_directories(locations: &[String]) -> Vec<String> {
     let paths = locations.iter().filter_map(|location| location.strip_prefix("file:"));
     paths.map(|path| format!("/{}", path.trim_start_matches('/'))).collect()
+}
+
+/// Where every table lies on this machine, a worker has nothing to reach but the relay.
+fn connect_ports(locations: &[String], endpoint: &str) -> Vec<u32> {
+    let all_local = locations.iter().all(|location| location.starts_with("file:"));
+    let port = endpoint.rsplit(':').next().and_then(|port| port.parse().ok());
+    port.filter(|_| all_local).into_iter().collect()
 }

@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 
 use super::error::PoolError;
 use super::run_dir::{RunDir, RunRoot};
-use crate::wire::proto::{Attach, Control, Event, Init, control, event};
+use crate::wire::proto::{Attach, Attached, Control, Event, Init, control, event};
 use crate::wire::{MAX_CONTROL_BYTES, encode_control};
 
 /// A worker that has loaded its extensions and is attached to nothing.
@@ -160,18 +160,21 @@ fn command(exe: &Path, control: std::os::unix::net::UnixStream, run_dir: &RunDir
     command
 }
 
-/// Attaches a fresh worker to its catalogs and waits until it is locked down.
-pub async fn attach(fresh: &mut Fresh, attach: Attach, limit: Duration) -> Result<(), PoolError> {
-    exchange(fresh, control::Message::Attach(attach), limit).await
+/// Attaches a fresh worker to its catalogs and waits until it is locked down; gives what it then keeps to.
+pub async fn attach(fresh: &mut Fresh, attach: Attach, limit: Duration) -> Result<Attached, PoolError> {
+    match exchange(fresh, control::Message::Attach(attach), limit).await? {
+        event::Message::Attached(attached) => Ok(attached),
+        _ => Err(PoolError::Protocol("an Attach was answered with something else")),
+    }
 }
 
-async fn exchange(fresh: &mut Fresh, message: control::Message, limit: Duration) -> Result<(), PoolError> {
+async fn exchange(fresh: &mut Fresh, message: control::Message, limit: Duration) -> Result<event::Message, PoolError> {
     let answer = tokio::time::timeout(limit, async {
         fresh.control.send(message).await?;
         fresh.control.event().await
     });
     match answer.await {
-        Ok(Ok(event::Message::Ready(_) | event::Message::Attached(_))) => Ok(()),
+        Ok(Ok(event @ (event::Message::Ready(_) | event::Message::Attached(_)))) => Ok(event),
         Ok(Ok(event::Message::Failed(failure))) => Err(PoolError::Start { reason: failure.message, ended: false }),
         Ok(Ok(event::Message::Ended(_))) => Err(PoolError::Protocol("Ended before any statement")),
         Ok(Err(error)) => Err(PoolError::Start {

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Grant;
 use super::connection::{Replies, Requests};
 use super::process::{Commands, Events, Fresh};
 use super::{Inner, WorkerClass, WorkerKey};
@@ -34,6 +35,8 @@ pub enum Retired {
     Idle,
     /// Its place was needed for another key.
     Evicted,
+    /// There is more memory for a worker of its class than it got.
+    Regraded,
     /// The gateway drains.
     Drained,
 }
@@ -84,6 +87,8 @@ pub struct Worker {
     pub key: WorkerKey,
     /// Its token at the relay.
     pub token: WorkerToken,
+    /// What it may use.
+    pub grant: Grant,
     /// Where it takes data connections.
     pub socket: PathBuf,
     commands: mpsc::UnboundedSender<control::Message>,
@@ -99,6 +104,7 @@ impl Worker {
         id: u64,
         key: WorkerKey,
         token: WorkerToken,
+        grant: Grant,
         fresh: Fresh,
         pool: &Arc<Inner>,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static + use<>) {
@@ -107,6 +113,7 @@ impl Worker {
             id,
             key,
             token,
+            grant,
             socket: fresh.run_dir.socket(),
             commands,
             gone: CancellationToken::new(),
@@ -212,12 +219,17 @@ impl Worker {
         let _ = self.commands.send(control::Message::Cancel(Cancel { statement_id: statement }));
     }
 
+    /// Cancels all statements, and says so to nobody but the worker.
+    pub fn expire_all(&self, grace: std::time::Duration) {
+        self.expire(Instant::now(), grace, |_| true);
+    }
+
     /// Cancels statements whose time is over although their leases have not said so.
-    fn expire(&self, now: Instant, grace: std::time::Duration) {
+    fn expire(&self, now: Instant, grace: std::time::Duration, is_over: impl Fn(Instant) -> bool) {
         let mut state = self.state();
         let mut overdue = Vec::new();
         for (id, statement) in &mut state.statements {
-            if matches!(statement, Statement::Held { expires } if *expires + EXPIRY_SLACK <= now) {
+            if matches!(statement, Statement::Held { expires } if is_over(*expires)) {
                 *statement = Statement::Expired { kill_at: now + grace };
                 overdue.push(*id);
             }
@@ -326,17 +338,21 @@ async fn watch(worker: Arc<Worker>, fresh: Fresh, mut queue: mpsc::UnboundedRece
     }
     let why = worker.state().retired;
     finish(&worker, why, &mut child, events, commands).await;
-    drop(run_dir);
+    // Gigabytes may lie in it, and their removal is no work for a thread that serves others. An error means a panic in there.
+    let _ = tokio::task::spawn_blocking(move || drop(run_dir)).await;
 }
 
 fn look_after(worker: &Worker) {
     let Some(pool) = worker.pool.upgrade() else { return worker.retire(Retired::Drained) };
     let now = Instant::now();
-    worker.expire(now, pool.config.cancel_grace);
+    worker.expire(now, pool.config.cancel_grace, |expires| expires + EXPIRY_SLACK <= now);
     if worker.is_stuck(now) {
         return worker.retire(Retired::Stuck);
     }
     worker.retire_if(Retired::Died, |state| state.doubted && state.running == 0);
+    if pool.has_more_for(worker.key.class, worker.grant) {
+        worker.retire_unused(Retired::Regraded);
+    }
     worker.retire_if(Retired::Idle, |state| state.running == 0 && state.last_used.elapsed() >= pool.config.idle_timeout);
 }
 
@@ -346,11 +362,13 @@ async fn finish(worker: &Worker, why: Option<Retired>, child: &mut tokio::proces
     let status = child.wait().await;
     let exit = status.map_or_else(|e| e.to_string(), |s| s.to_string());
     match why {
-        Some(Retired::Idle | Retired::Evicted | Retired::Drained) => tracing::debug!(worker = worker.id, ?why, "worker ended"),
+        Some(Retired::Idle | Retired::Evicted | Retired::Regraded | Retired::Drained) => {
+            tracing::debug!(worker = worker.id, ?why, "worker ended")
+        }
         _ => tracing::warn!(worker = worker.id, ?why, exit, "worker lost"),
     }
     if let Some(pool) = worker.pool.upgrade() {
         pool.leases.expel(&worker.token);
-        pool.forget(worker.id);
+        pool.forget(worker);
     }
 }

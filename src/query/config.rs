@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 /// The section `query` of the config; `config/polynya.yaml` documents each key.
@@ -11,6 +12,10 @@ pub struct Config {
     /// From the statement's arrival to its last row.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
+    /// A read whose tables have more bytes of data files than this runs on an exclusive worker.
+    pub large_read: ByteSize,
+    /// Statements of one principal at once, those that wait included.
+    pub max_statements_per_principal: usize,
     /// Tables loaded at once for a listing with columns.
     pub listing_loads: usize,
     /// Tables that one listing may name.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Explain, Kind};
-use crate::names::CatalogName;
+use crate::names::{CatalogName, PrincipalName};
 use crate::pool::PoolError;
 use crate::relay::CatalogError;
 
@@ -16,6 +16,9 @@ pub enum QueryError {
     /// The worker was lost that ran the statement, and then the one that ran it again.
     #[error("the statement was run twice, and each time its worker process was lost: {0}")]
     LostTwice(PoolError),
+    /// The worker of a write was lost before it ran.
+    #[error("nothing of the statement has run, and it can be run again: {0}")]
+    NotRun(PoolError),
     /// The worker was lost while a write was under way.
     #[error("it is not known whether the write was committed: look at the table before running it again")]
     WriteUnknown(#[source] PoolError),
@@ -23,8 +26,29 @@ pub enum QueryError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     /// The deadline passed.
-    #[error("the statement did not end within {} s (its deadline, or query.statement_timeout) and was cancelled", .0.as_secs_f32())]
+    #[error("the statement did not end within {:.1} s (its deadline, or query.statement_timeout) and was cancelled", .0.as_secs_f32())]
     Deadline(Duration),
+    /// The gateway drains.
+    #[error("the gateway is shutting down and takes no new statements: connect again")]
+    Draining,
+    /// The gateway drains, and `drain_timeout` is over.
+    #[error(
+        "the gateway is shutting down, and cut the statement after {:.1} s (drain_timeout): connect again and run it anew",
+        .0.as_secs_f32()
+    )]
+    Cut(Duration),
+    /// The principal has its share in work already.
+    #[error(
+        "{principal} has {limit} statements in work, which is the limit of one principal (query.max_statements_per_principal): try again later"
+    )]
+    TooManyStatements {
+        /// Whose they are.
+        principal: PrincipalName,
+        /// The configured ceiling.
+        limit: usize,
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
     /// A catalog that is not configured.
     #[error("catalog \"{name}\" does not exist; there are: {}", known.iter().map(CatalogName::as_str).collect::<Vec<_>>().join(", "))]
     NoCatalog {
@@ -61,7 +85,8 @@ impl Explain for QueryError {
     fn kind(&self) -> Kind {
         match self {
             Self::Pool(error) => error.kind(),
-            Self::LostTwice(_) => Kind::Unavailable,
+            Self::LostTwice(_) | Self::NotRun(_) | Self::Draining | Self::Cut(_) => Kind::Unavailable,
+            Self::TooManyStatements { retry_after, .. } => Kind::ResourceExhausted(Some(*retry_after)),
             // Not UNAVAILABLE: clients run that again by themselves.
             Self::WriteUnknown(_) => Kind::FailedPrecondition,
             Self::Catalog(error) => error.kind(),

@@ -1,10 +1,13 @@
 //! Owns the way of a client's batches into a table: one exclusive worker, batches passed on as they come, and an eye on the worker
 //! meanwhile, which may refuse at any time. Refuses to decode the batches; the worker does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::{Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::log::StatementLog;
+use super::statement::within;
 use super::{Caller, Engine, Frame, IngestMode, Limits, QueryError};
 use crate::names::TableRef;
 use crate::pool::connection::{Reply, Requests};
@@ -27,12 +30,10 @@ impl Engine {
         frames: impl Stream<Item = Result<Frame, QueryError>> + Send + Unpin + 'static,
         limits: Limits,
     ) -> Result<u64, QueryError> {
-        let mut log = StatementLog::begin(self.config(), caller, "ingest", &table.to_string());
+        let mut log = self.begin(caller, "ingest", &table.to_string())?;
         log.classed("BLIND_INSERT");
         let deadline = self.deadline(limits);
-        let ingest = self.ingest_on_worker(caller, table, mode, frames, deadline, &mut log);
-        let ingested = self.to_the_last_word(deadline, ingest).await;
-        match ingested {
+        match self.ingest_on_worker(caller, table, mode, frames, deadline, &mut log).await {
             Ok(rows) => {
                 log.end(i64::try_from(rows).ok());
                 Ok(rows)
@@ -53,21 +54,31 @@ impl Engine {
         deadline: Instant,
         log: &mut StatementLog,
     ) -> Result<u64, QueryError> {
+        let cut = log.cut();
+        within(deadline, &cut, self.check_target(caller, &table, mode)).await?;
+        let mut lease = within(deadline, &cut, self.lease(caller, WorkerClass::Exclusive, log)).await?;
+        let terms = LeaseTerms { whole_metadata: true, writes: true, blind_insert: true };
+        let whole = AtomicBool::new(false);
+        let ingest = async {
+            lease.ask(request(&table, mode), terms, deadline.into_std()).await?;
+            match lease.next().await? {
+                Reply::Judged(judged) if !judged.handed_back => {}
+                _ => return Err(PoolError::Protocol("an ingest was not let in").into()),
+            }
+            stream_to_worker(&mut lease, frames, &whole, log).await
+        };
+        self.to_the_last_word(deadline, &cut, &whole, ingest).await
+    }
+
+    async fn check_target(&self, caller: &Caller, table: &TableRef, mode: IngestMode) -> Result<(), QueryError> {
         let schema = table.namespace.to_string();
         if !self.schema_exists(caller, &table.catalog, &schema).await? {
-            return Err(QueryError::NoSchema { catalog: table.catalog, schema });
+            return Err(QueryError::NoSchema { catalog: table.catalog.clone(), schema });
         }
         if mode == IngestMode::Append {
-            self.relay().load(&caller.credential, &table).await?;
+            self.relay().load(&caller.credential, table).await?;
         }
-        let mut lease = self.lease(caller, WorkerClass::Exclusive, log).await?;
-        let terms = LeaseTerms { whole_metadata: true, writes: true, blind_insert: true };
-        lease.ask(request(&table, mode), terms, deadline.into_std()).await?;
-        match lease.next().await? {
-            Reply::Judged(judged) if !judged.handed_back => {}
-            _ => return Err(PoolError::Protocol("an ingest was not let in").into()),
-        }
-        stream_to_worker(&mut lease, frames, log).await
+        Ok(())
     }
 }
 
@@ -87,14 +98,16 @@ fn request(table: &TableRef, mode: IngestMode) -> Request {
     Request { action: Some(request::Action::Ingest(ingest)), allowed, ..Request::default() }
 }
 
+/// `whole` is set when the worker has been told that the input ends: before that it commits nothing.
 async fn stream_to_worker(
     lease: &mut Lease,
     frames: impl Stream<Item = Result<Frame, QueryError>> + Unpin,
+    whole: &AtomicBool,
     log: &mut StatementLog,
 ) -> Result<u64, QueryError> {
     let (reply, input_sent) = {
         let (requests, replies) = lease.halves()?;
-        let input = send_all(requests, frames, log);
+        let input = send_all(requests, frames, whole, log);
         // One future for the whole wait: a reading given up half-way would lose its bytes.
         let reply = replies.next();
         tokio::pin!(input, reply);
@@ -125,6 +138,7 @@ enum InputError {
 async fn send_all(
     requests: &mut Requests,
     mut frames: impl Stream<Item = Result<Frame, QueryError>> + Unpin,
+    whole: &AtomicBool,
     log: &mut StatementLog,
 ) -> Result<(), InputError> {
     let mut kind = FrameKind::Schema;
@@ -134,5 +148,7 @@ async fn send_all(
         log.sent(frame.body.len());
         kind = FrameKind::Batch;
     }
+    // Before it is sent: it may arrive although the sending fails.
+    whole.store(true, Ordering::Release);
     requests.end_of_input().await.map_err(InputError::Worker)
 }

@@ -1,8 +1,11 @@
 //! Owns the one log event of a statement. It is written when the token is dropped, so no way out of a statement is silent; a token
-//! dropped without a word means that the client went away.
+//! dropped without a word means that the client went away. As long as it lives, the statement counts as in work.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Admitted;
 use super::{Caller, Config, QueryError};
 use crate::error::Explain;
 
@@ -15,6 +18,7 @@ pub(super) const DESCRIBE: &str = "describe";
 /// What is known of a statement so far.
 pub(super) struct StatementLog {
     began: Instant,
+    admitted: Admitted,
     action: &'static str,
     principal: String,
     session: String,
@@ -23,22 +27,26 @@ pub(super) struct StatementLog {
     class: Option<&'static str>,
     leased_ms: Option<u64>,
     first_ms: Option<u64>,
+    data_bytes: Option<u64>,
     rows: Option<i64>,
+    sent_rows: i64,
     bytes: u64,
     outcome: Outcome,
 }
 
 enum Outcome {
     Abandoned,
+    Cut,
     Ended,
     Failed { kind: String, message: String },
 }
 
 impl StatementLog {
-    /// A statement has arrived.
-    pub fn begin(config: &Config, caller: &Caller, action: &'static str, sql: &str) -> Self {
+    /// A statement has arrived and was let in.
+    pub fn begin(admitted: Admitted, config: &Config, caller: &Caller, action: &'static str, sql: &str) -> Self {
         Self {
             began: Instant::now(),
+            admitted,
             action,
             principal: caller.principal.to_string(),
             session: caller.session.to_string(),
@@ -47,10 +55,22 @@ impl StatementLog {
             class: None,
             leased_ms: None,
             first_ms: None,
+            data_bytes: None,
             rows: None,
+            sent_rows: 0,
             bytes: 0,
             outcome: Outcome::Abandoned,
         }
+    }
+
+    /// How long it has been in work.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Cancelled when the statement must end at once.
+    pub fn cut(&self) -> CancellationToken {
+        self.admitted.cut.clone()
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -68,7 +88,19 @@ impl StatementLog {
         self.class = Some(class);
     }
 
-    /// A piece of the result left.
+    /// So much is in the data files of the tables that it reads, about.
+    pub fn reads(&mut self, data_bytes: u64) {
+        self.data_bytes = Some(data_bytes);
+    }
+
+    /// A batch of the result leaves.
+    pub fn sent_batch(&mut self, header: &[u8], bytes: usize) {
+        let message = arrow_ipc::root_as_message(header).ok();
+        self.sent_rows += message.and_then(|message| message.header_as_record_batch()).map_or(0, |batch| batch.length());
+        self.sent(bytes);
+    }
+
+    /// Bytes of rows went by.
     pub fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         if self.first_ms.is_none() {
@@ -84,13 +116,21 @@ impl StatementLog {
 
     /// It ended with an error.
     pub fn fail(mut self, error: &QueryError) {
+        if matches!(error, QueryError::Cut(_)) {
+            self.outcome = Outcome::Cut;
+            return;
+        }
         self.outcome = Outcome::Failed { kind: format!("{:?}", error.kind()), message: error.client_message() };
     }
 }
 
 impl Drop for StatementLog {
     fn drop(&mut self) {
+        let rows = self.rows.or((self.sent_rows > 0).then_some(self.sent_rows));
         let (outcome, kind, error) = match &self.outcome {
+            Outcome::Cut => ("cut", None, None),
+            // The client did not read on, so it could not be told.
+            Outcome::Abandoned if self.admitted.cut.is_cancelled() => ("cut", None, None),
             Outcome::Abandoned => ("abandoned", None, None),
             Outcome::Ended => ("ok", None, None),
             Outcome::Failed { kind, message } => ("failed", Some(kind.as_str()), Some(message.as_str())),
@@ -98,6 +138,7 @@ impl Drop for StatementLog {
         macro_rules! tell {
             ($level:ident) => {
                 tracing::$level!(
+                    statement = self.admitted.id,
                     action = self.action,
                     principal = self.principal,
                     session = self.session,
@@ -110,7 +151,8 @@ impl Drop for StatementLog {
                     leased_ms = self.leased_ms,
                     first_ms = self.first_ms,
                     total_ms = self.elapsed_ms(),
-                    rows = self.rows,
+                    rows,
+                    data_bytes = self.data_bytes,
                     bytes = self.bytes,
                     "statement {outcome}",
                 )
@@ -119,6 +161,8 @@ impl Drop for StatementLog {
         // A statement that was only described runs next, and that is its event.
         if self.action == DESCRIBE && matches!(self.outcome, Outcome::Ended) {
             tell!(debug);
+        } else if outcome == "cut" {
+            tell!(warn);
         } else {
             tell!(info);
         }

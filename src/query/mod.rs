@@ -3,6 +3,7 @@
 //! It owns the order of these steps and the one log event at their end. It refuses to know a client protocol: the edges turn their
 //! calls into [`Caller`] and text, and its frames into their messages.
 
+mod admission;
 mod config;
 mod descriptions;
 mod error;
@@ -23,6 +24,9 @@ use descriptions::Descriptions;
 pub use error::QueryError;
 use futures::Stream;
 
+use self::admission::Admission;
+use self::log::StatementLog;
+use self::statement::LAST_WORD;
 use crate::names::{CatalogName, CredentialId, PrincipalName, SessionId, TableRef};
 use crate::pool::connection::RawFrame;
 use crate::pool::{Pool, WorkerClass, WorkerKey};
@@ -137,6 +141,7 @@ pub struct Engine(Arc<Parts>);
 
 struct Parts {
     config: Config,
+    admission: Arc<Admission>,
     pool: Pool,
     relay: Arc<Relay>,
     descriptions: Descriptions,
@@ -146,7 +151,41 @@ impl Engine {
     /// An engine over these workers and catalogs.
     #[must_use]
     pub fn new(config: Config, pool: Pool, relay: Arc<Relay>) -> Self {
-        Self(Arc::new(Parts { config, pool, relay, descriptions: Descriptions::new() }))
+        let admission = Admission::new(config.max_statements_per_principal);
+        Self(Arc::new(Parts { config, admission, pool, relay, descriptions: Descriptions::new() }))
+    }
+
+    /// Whether the gateway takes new calls.
+    ///
+    /// # Errors
+    /// When it drains.
+    pub fn check_open(&self) -> Result<(), QueryError> {
+        self.0.admission.check_open()
+    }
+
+    /// Lets no statement in from here on, waits for those in work, and cuts the ones that are left after `limit`; gives how many. Each
+    /// has a line of its own in the log.
+    pub async fn drain(&self, limit: Duration) -> usize {
+        let admission = &self.0.admission;
+        admission.close();
+        if tokio::time::timeout(limit, admission.empty()).await.is_ok() {
+            return 0;
+        }
+        let left = admission.in_work();
+        admission.cut();
+        // Writes have the last word of their workers, which are killed after the grace.
+        self.pool().cancel_all();
+        let last_words = self.pool().cancel_grace() + LAST_WORD;
+        if tokio::time::timeout(last_words, admission.empty()).await.is_err() {
+            tracing::warn!(statements = admission.in_work(), "clients do not read on: their results end with the connections");
+        }
+        left
+    }
+
+    /// Lets a statement in, and begins its log.
+    fn begin(&self, caller: &Caller, action: &'static str, sql: &str) -> Result<StatementLog, QueryError> {
+        let admitted = self.0.admission.enter(&caller.principal)?;
+        Ok(StatementLog::begin(admitted, self.config(), caller, action, sql))
     }
 
     fn config(&self) -> &Config {

@@ -7,9 +7,18 @@ use super::{Caller, Engine, QueryError};
 use crate::names::{CatalogName, Namespace, TableRef};
 use crate::wire::proto::{Class, Judged, Proceed, TableName};
 
+/// What a judged statement needs is ready.
+pub(super) struct Prepared {
+    /// Lets it go on.
+    pub proceed: Proceed,
+    /// Bytes in the data files of its tables, estimated from the summaries of their snapshots. A statement may read less: columns and
+    /// rows that it does not ask for are left out as far as the files allow.
+    pub data_bytes: u64,
+}
+
 impl Engine {
     /// Makes ready what a judged statement needs.
-    pub(super) async fn prepare(&self, caller: &Caller, judged: &Judged) -> Result<Proceed, QueryError> {
+    pub(super) async fn prepare(&self, caller: &Caller, judged: &Judged) -> Result<Prepared, QueryError> {
         let mut tables: Vec<TableRef> = judged.tables.iter().map(table_ref).collect();
         // DDL finds out itself whether its target is there; an INSERT into a missing table is told so here.
         if let Some(target) = &judged.target
@@ -21,8 +30,9 @@ impl Engine {
         tables.sort();
         tables.dedup();
         let loads = try_join_all(tables.iter().map(|table| self.relay().load(&caller.credential, table)));
-        let (_, listings) = tokio::try_join!(async { Ok(loads.await?) }, self.listings(caller, &judged.listings, &tables))?;
-        Ok(Proceed { listings })
+        let (sizes, listings) = tokio::try_join!(async { Ok(loads.await?) }, self.listings(caller, &judged.listings, &tables))?;
+        let data_bytes = sizes.into_iter().fold(0, u64::saturating_add);
+        Ok(Prepared { proceed: Proceed { listings }, data_bytes })
     }
 }
 

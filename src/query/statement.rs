@@ -1,14 +1,18 @@
 //! Owns the way of one statement through the workers.
 //!
 //! ```text
-//! ask a reader ─▶ Judged ─┬─ read ──────────────▶ prepare ─▶ proceed ─▶ Schema, Batch*, Done
+//! ask a reader ─▶ Judged ─┬─ read ──────────────▶ prepare ─┬─▶ proceed ─▶ Schema, Batch*, Done
+//!                         │                                └─ too large ─▶ ask an exclusive worker ─▶ Judged ─▶ as above
 //!                         ├─ handed back ─▶ ask an exclusive worker with the verdict's lease terms ─▶ Judged ─▶ as above
 //!                         └─ session ─▶ Done with the change, which is checked here; nothing ran
 //! ```
 //!
-//! A read whose worker is lost before its first row is asked once more, and so is a Describe; a write never is.
+//! A read whose worker is lost before its first row is asked once more, and so is a Describe; a write never is. It is then asked alone,
+//! on an exclusive worker: among all that ran on a lost worker one may have brought it down, and would do so again to the others. How
+//! large a read is, is estimated from the sizes of its tables alone; a few rows of a table, or their number, are never large.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -16,6 +20,7 @@ use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::descriptions::Basis;
 use super::log::{DESCRIBE, StatementLog};
@@ -27,7 +32,7 @@ use crate::relay::lease::LeaseTerms;
 use crate::wire::proto::{self, Class, Describe, Described, Done, Judged, Request, Run, failure, request};
 
 /// How long a cancelled write's last word may take beyond the grace after which its worker is killed.
-const LAST_WORD: Duration = Duration::from_secs(2);
+pub(super) const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How a statement began to answer.
 enum Opening {
@@ -45,21 +50,79 @@ enum First {
     End(Done),
 }
 
+/// How long a statement that has lost a worker waits for one of its own, before it is asked among others again.
+const ALONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Who is asked, and on which terms.
+#[derive(Clone, Copy)]
+enum Way {
+    /// A reader: nobody has judged the statement yet.
+    Reader,
+    /// An exclusive worker, for a read that is too large for a reader.
+    LargeRead,
+    /// An exclusive worker where one is to be had soon, else a reader: the worker was lost that had it before.
+    Again,
+    /// An exclusive worker, for what a reader handed back.
+    HandedBack {
+        /// The reader's verdict.
+        class: Class,
+        /// It names tables or listings, so that its worker waits for PROCEED before it runs.
+        waits: bool,
+    },
+}
+
+impl Way {
+    fn of_handed_back(judged: &Judged) -> Self {
+        let waits = !judged.tables.is_empty() || judged.target.is_some() || !judged.listings.is_empty();
+        Self::HandedBack { class: judged.class(), waits }
+    }
+
+    fn class(self) -> Class {
+        match self {
+            Self::Reader | Self::LargeRead | Self::Again => Class::Read,
+            Self::HandedBack { class, .. } => class,
+        }
+    }
+
+    fn writes(self) -> bool {
+        !matches!(self.class(), Class::Read | Class::TimeTravel | Class::Session)
+    }
+
+    fn terms(self) -> LeaseTerms {
+        match self {
+            // As a reader sees it.
+            Self::Reader | Self::LargeRead | Self::Again => LeaseTerms::default(),
+            Self::HandedBack { class, .. } => {
+                LeaseTerms { whole_metadata: true, writes: self.writes(), blind_insert: class == Class::BlindInsert }
+            }
+        }
+    }
+}
+
+/// One asking of a statement.
+struct Attempt<'a> {
+    caller: &'a Caller,
+    way: Way,
+    deadline: Instant,
+    /// Something of it may have run.
+    ran: AtomicBool,
+}
+
 impl Engine {
     /// Judges and binds a statement without running it.
     ///
     /// # Errors
     /// When it is refused, does not bind, or names what is not there.
     pub async fn describe(&self, caller: &Caller, sql: &str, limits: Limits) -> Result<Description, QueryError> {
-        let mut log = StatementLog::begin(self.config(), caller, DESCRIBE, sql);
-        let deadline = self.deadline(limits);
+        let mut log = self.begin(caller, DESCRIBE, sql)?;
+        let (deadline, cut) = (self.deadline(limits), log.cut());
         let description = async {
             match self.recall(caller, sql).await? {
                 Some(description) => Ok(description),
                 None => self.describe_on_worker(caller, sql, deadline, &mut log).await,
             }
         };
-        match self.within(deadline, description).await {
+        match within(deadline, &cut, description).await {
             Ok(description) => {
                 log.end(None);
                 Ok(description)
@@ -78,7 +141,7 @@ impl Engine {
     /// # Errors
     /// When it is refused, fails before its first row, or no worker is to be had.
     pub async fn execute(&self, caller: &Caller, sql: &str, parameters: Bytes, limits: Limits) -> Result<Execution, QueryError> {
-        let mut log = StatementLog::begin(self.config(), caller, "execute", sql);
+        let mut log = self.begin(caller, "execute", sql)?;
         let deadline = self.deadline(limits);
         let opening = self.open(caller, sql, parameters, deadline, &mut log).await;
         match opening {
@@ -99,34 +162,31 @@ impl Engine {
         }
     }
 
-    /// Bounds a step by the statement's deadline; a lease inside it is dropped, which cancels the statement.
-    pub(super) async fn within<T>(
-        &self,
-        deadline: Instant,
-        step: impl Future<Output = Result<T, QueryError>>,
-    ) -> Result<T, QueryError> {
-        let allowed = deadline - Instant::now();
-        tokio::time::timeout_at(deadline, step).await.unwrap_or(Err(QueryError::Deadline(allowed)))
-    }
-
     /// Waits for the last word on a write. At the deadline the pool cancels it on its worker, which then says what came of it; a write
-    /// that was already committed is done, however late. Only where no word comes is the outcome unknown.
+    /// that was already committed is done, however late. Only where no word comes of one that may have run is the outcome unknown.
     pub(super) async fn to_the_last_word<T>(
         &self,
         deadline: Instant,
+        cut: &CancellationToken,
+        ran: &AtomicBool,
         step: impl Future<Output = Result<T, QueryError>>,
     ) -> Result<T, QueryError> {
-        let allowed = deadline - Instant::now();
+        let began = Instant::now();
         let last = deadline + self.pool().cancel_grace() + LAST_WORD;
+        let lost = |error| if ran.load(Ordering::Acquire) { QueryError::WriteUnknown(error) } else { QueryError::NotRun(error) };
         match tokio::time::timeout_at(last, step).await {
-            Ok(Err(QueryError::Pool(PoolError::Statement(failure))))
-                if failure.kind() == failure::Kind::Interrupted && Instant::now() >= deadline =>
-            {
-                Err(QueryError::Deadline(allowed))
+            Ok(Err(QueryError::Pool(PoolError::Statement(failure)))) if failure.kind() == failure::Kind::Interrupted => {
+                if cut.is_cancelled() {
+                    Err(QueryError::Cut(began.elapsed()))
+                } else if Instant::now() >= deadline {
+                    Err(QueryError::Deadline(deadline - began))
+                } else {
+                    Err(PoolError::Statement(failure).into())
+                }
             }
-            Ok(Err(QueryError::Pool(lost @ PoolError::Lost { .. }))) => Err(QueryError::WriteUnknown(lost)),
+            Ok(Err(QueryError::Pool(error @ PoolError::Lost { .. }))) => Err(lost(error)),
             Ok(outcome) => outcome,
-            Err(_) => Err(QueryError::WriteUnknown(PoolError::Lost { reason: "it did not stop at its deadline".to_owned() })),
+            Err(_) => Err(lost(PoolError::Lost { reason: "it did not stop at its deadline".to_owned() })),
         }
     }
 
@@ -139,11 +199,13 @@ impl Engine {
     ) -> Result<Description, QueryError> {
         let mut losses = Losses::default();
         let mut worker = WorkerClass::Reader;
+        let mut again = false;
         loop {
             let request = asked(caller, sql, &[], request::Action::Describe(Describe {}));
-            match self.described(caller, request, worker, deadline, log).await {
+            let lease = if again { self.lease_again(caller, log).await? } else { self.lease(caller, worker, log).await? };
+            match self.described(caller, request, lease, deadline, log).await {
                 // Readers have no metadata of the past.
-                Ok(None) => worker = WorkerClass::Exclusive,
+                Ok(None) => (worker, again) = (WorkerClass::Exclusive, false),
                 Ok(Some((described, basis))) => {
                     let description = description(&described)?;
                     if let Some(basis) = basis {
@@ -151,7 +213,10 @@ impl Engine {
                     }
                     return Ok(description);
                 }
-                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => losses.bear(lost)?,
+                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => {
+                    losses.bear(lost)?;
+                    again = worker == WorkerClass::Reader;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -162,20 +227,22 @@ impl Engine {
         &self,
         caller: &Caller,
         request: Request,
-        worker: WorkerClass,
+        mut lease: Lease,
         deadline: Instant,
         log: &mut StatementLog,
     ) -> Result<Option<(Described, Option<Basis>)>, QueryError> {
         let mut basis = None;
-        let mut lease = self.lease(caller, worker, log).await?;
         let terms = LeaseTerms { whole_metadata: true, ..LeaseTerms::default() };
         lease.ask(request, terms, deadline.into_std()).await?;
         loop {
             match lease.next().await? {
-                Reply::Judged(judged) if worker == WorkerClass::Reader && needs_the_past(&judged) => return Ok(None),
+                Reply::Judged(judged) if lease.class() == WorkerClass::Reader && needs_the_past(&judged) => return Ok(None),
                 Reply::Judged(judged) => {
+                    log.classed(judged.class().as_str_name());
                     basis = self.basis(caller, &judged).await;
-                    self.after_judged(caller, &mut lease, &judged, log).await?;
+                    if judged.waiting {
+                        lease.proceed(&self.prepare(caller, &judged).await?.proceed).await?;
+                    }
                 }
                 Reply::Described(described) => return Ok(Some((described, basis))),
                 _ => return Err(PoolError::Protocol("a Describe was answered with rows").into()),
@@ -192,73 +259,117 @@ impl Engine {
         log: &mut StatementLog,
     ) -> Result<Opening, QueryError> {
         let mut losses = Losses::default();
-        // What a reader may run; after it has handed the statement back, the class that it gave.
-        let mut class = Class::Read;
+        let mut way = Way::Reader;
         loop {
             let run = request::Action::Run(Run { parameters: parameters.clone() });
-            let request = asked(caller, sql, &[class], run);
-            let answer = self.first_answer(caller, request, class, deadline, log);
-            let answer =
-                if writes(class) { self.to_the_last_word(deadline, answer).await } else { self.within(deadline, answer).await };
-            match answer {
-                Ok(Answer::Opening(opening)) => return Ok(opening),
-                Ok(Answer::HandedBack(judged)) if class == Class::Read => class = judged.class(),
-                Ok(Answer::HandedBack(_)) => return Err(PoolError::Protocol("a statement was classed in two ways").into()),
-                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => losses.bear(lost)?,
-                Err(error) => return Err(error),
+            let request = asked(caller, sql, &[way.class()], run);
+            // What does not wait for PROCEED runs as soon as it is asked.
+            let ran = AtomicBool::new(matches!(way, Way::HandedBack { waits: false, .. }));
+            let attempt = Attempt { caller, way, deadline, ran };
+            match (self.first_answer(&attempt, request, log).await, way) {
+                (Ok(Answer::Opening(opening)), _) => return Ok(*opening),
+                (Ok(Answer::Elsewhere(other)), Way::Reader | Way::Again) => way = other,
+                (Ok(Answer::Elsewhere(_)), _) => return Err(PoolError::Protocol("a statement was classed in two ways").into()),
+                (Err(QueryError::Pool(lost @ PoolError::Lost { .. })), _) => {
+                    losses.bear(lost)?;
+                    if matches!(way, Way::Reader) {
+                        way = Way::Again;
+                    }
+                }
+                (Err(error), _) => return Err(error),
             }
         }
     }
 
-    /// Asks a worker that fits the class, and follows the statement to its first row or its end.
-    async fn first_answer(
+    /// Asks a worker that fits, and follows the statement to its first row or its end.
+    async fn first_answer(&self, attempt: &Attempt<'_>, request: Request, log: &mut StatementLog) -> Result<Answer, QueryError> {
+        let (deadline, cut) = (attempt.deadline, log.cut());
+        let lease = within(deadline, &cut, self.lease_for(attempt, log)).await?;
+        let answer = self.answer(attempt, lease, request, log);
+        if attempt.way.writes() {
+            self.to_the_last_word(deadline, &cut, &attempt.ran, answer).await
+        } else {
+            within(deadline, &cut, answer).await
+        }
+    }
+
+    async fn lease_for(&self, attempt: &Attempt<'_>, log: &mut StatementLog) -> Result<Lease, QueryError> {
+        match attempt.way {
+            Way::Reader => self.lease(attempt.caller, WorkerClass::Reader, log).await,
+            Way::HandedBack { .. } => self.lease(attempt.caller, WorkerClass::Exclusive, log).await,
+            Way::LargeRead => {
+                let lease = self.pool().lease_alone(&worker_key(attempt.caller, WorkerClass::Exclusive)).await?;
+                log.leased(lease.worker_id());
+                Ok(lease)
+            }
+            Way::Again => self.lease_again(attempt.caller, log).await,
+        }
+    }
+
+    /// For a statement that has lost a worker.
+    async fn lease_again(&self, caller: &Caller, log: &mut StatementLog) -> Result<Lease, QueryError> {
+        let key = worker_key(caller, WorkerClass::Exclusive);
+        match tokio::time::timeout(ALONE_WITHIN, self.pool().lease_alone(&key)).await {
+            Ok(Ok(lease)) => {
+                log.leased(lease.worker_id());
+                Ok(lease)
+            }
+            Ok(Err(PoolError::QueueFull { .. } | PoolError::QueueTimeout { .. } | PoolError::Start { .. })) | Err(_) => {
+                self.lease(caller, WorkerClass::Reader, log).await
+            }
+            Ok(Err(error)) => Err(error.into()),
+        }
+    }
+
+    async fn answer(
         &self,
-        caller: &Caller,
+        attempt: &Attempt<'_>,
+        mut lease: Lease,
         request: Request,
-        class: Class,
-        deadline: Instant,
         log: &mut StatementLog,
     ) -> Result<Answer, QueryError> {
-        let (worker, terms) = match class {
-            Class::Read => (WorkerClass::Reader, LeaseTerms::default()),
-            _ => {
-                let blind_insert = class == Class::BlindInsert;
-                (WorkerClass::Exclusive, LeaseTerms { whole_metadata: true, writes: writes(class), blind_insert })
-            }
-        };
-        let mut lease = self.lease(caller, worker, log).await?;
-        lease.ask(request, terms, deadline.into_std()).await?;
+        lease.ask(request, attempt.way.terms(), attempt.deadline.into_std()).await?;
         loop {
             match lease.next().await? {
-                Reply::Judged(judged) if judged.handed_back => {
+                Reply::Judged(judged) => {
                     log.classed(judged.class().as_str_name());
-                    return Ok(Answer::HandedBack(judged));
+                    if judged.handed_back {
+                        return Ok(Answer::Elsewhere(Way::of_handed_back(&judged)));
+                    }
+                    // The lease is dropped: the statement waits to be let on, and nothing of it has run.
+                    if judged.waiting && !self.lets_on(attempt, &mut lease, &judged, log).await? {
+                        return Ok(Answer::Elsewhere(Way::LargeRead));
+                    }
                 }
-                Reply::Judged(judged) => self.after_judged(caller, &mut lease, &judged, log).await?,
-                Reply::Schema(schema) => return Ok(Answer::Opening(first_row(lease, schema).await?)),
+                Reply::Schema(schema) => return Ok(Answer::opening(first_row(lease, schema).await?)),
                 Reply::Done(Done { session: Some(change), .. }) => {
                     drop(lease);
-                    return Ok(Answer::Opening(self.checked_change(caller, change).await?));
+                    return Ok(Answer::opening(self.checked_change(attempt.caller, change).await?));
                 }
-                Reply::Done(done) => return Ok(Answer::Opening(Opening::Over(done))),
+                Reply::Done(done) => return Ok(Answer::opening(Opening::Over(done))),
                 _ => return Err(PoolError::Protocol("a batch without a schema").into()),
             }
         }
     }
 
-    async fn after_judged(
+    /// Makes ready what a statement waits for and lets it on; `false` when a reader has one that is too large for it.
+    async fn lets_on(
         &self,
-        caller: &Caller,
+        attempt: &Attempt<'_>,
         lease: &mut Lease,
         judged: &Judged,
         log: &mut StatementLog,
-    ) -> Result<(), QueryError> {
-        log.classed(judged.class().as_str_name());
-        if judged.waiting {
-            let proceed = self.prepare(caller, judged).await?;
-            lease.proceed(&proceed).await?;
+    ) -> Result<bool, QueryError> {
+        // A catalog that does not answer must not cost the worker, which cannot give up what it waits for.
+        let prepared = within(attempt.deadline, &log.cut(), self.prepare(attempt.caller, judged)).await?;
+        log.reads(prepared.data_bytes);
+        let is_large = prepared.data_bytes > self.config().large_read.as_u64();
+        if is_large && !judged.glance && lease.class() == WorkerClass::Reader {
+            return Ok(false);
         }
-        Ok(())
+        lease.proceed(&prepared.proceed).await?;
+        attempt.ran.store(true, Ordering::Release);
+        Ok(true)
     }
 
     pub(super) async fn lease(&self, caller: &Caller, class: WorkerClass, log: &mut StatementLog) -> Result<Lease, QueryError> {
@@ -286,8 +397,15 @@ impl Engine {
 }
 
 enum Answer {
-    Opening(Opening),
-    HandedBack(Judged),
+    Opening(Box<Opening>),
+    /// Another worker must be asked.
+    Elsewhere(Way),
+}
+
+impl Answer {
+    fn opening(opening: Opening) -> Self {
+        Self::Opening(Box::new(opening))
+    }
 }
 
 /// The workers that one statement has lost.
@@ -311,8 +429,17 @@ fn needs_the_past(judged: &Judged) -> bool {
     judged.class() == Class::TimeTravel || judged.whole_metadata
 }
 
-fn writes(class: Class) -> bool {
-    !matches!(class, Class::Read | Class::TimeTravel | Class::Session)
+/// Bounds a step by the statement's deadline and by the cut of a drain; a lease inside it is dropped, which cancels the statement.
+pub(super) async fn within<T>(
+    deadline: Instant,
+    cut: &CancellationToken,
+    step: impl Future<Output = Result<T, QueryError>>,
+) -> Result<T, QueryError> {
+    let began = Instant::now();
+    tokio::select! {
+        outcome = tokio::time::timeout_at(deadline, step) => outcome.unwrap_or(Err(QueryError::Deadline(deadline - began))),
+        () = cut.cancelled() => Err(QueryError::Cut(began.elapsed())),
+    }
 }
 
 async fn first_row(mut lease: Lease, schema: RawFrame) -> Result<Opening, QueryError> {
@@ -340,8 +467,8 @@ fn rows(schema: RawFrame, first: First, mut log: StatementLog, deadline: Instant
     let head = |frame: RawFrame| stream::iter([Ok(Frame::from(frame))]);
     match first {
         First::Batch(batch, lease) => {
-            log.sent(batch.message.len());
-            let rest = Rest { lease, log, began: Instant::now(), deadline };
+            log.sent_batch(&batch.header, batch.message.len());
+            let rest = Rest { lease, cut: log.cut(), log, began: Instant::now(), deadline };
             Box::pin(head(schema).chain(head(batch)).chain(stream::unfold(Some(rest), Rest::next)))
         }
         First::End(done) => {
@@ -357,6 +484,7 @@ struct Rest {
     log: StatementLog,
     began: Instant,
     deadline: Instant,
+    cut: CancellationToken,
 }
 
 impl Rest {
@@ -364,7 +492,7 @@ impl Rest {
         let mut rest = rest?;
         let error = match rest.reply().await {
             Ok(Reply::Batch(batch)) => {
-                rest.log.sent(batch.message.len());
+                rest.log.sent_batch(&batch.header, batch.message.len());
                 return Some((Ok(Frame::from(batch)), Some(rest)));
             }
             Ok(Reply::Done(done)) => {
@@ -384,9 +512,13 @@ impl Rest {
         if Instant::now() >= self.deadline {
             return Err(over());
         }
-        match tokio::time::timeout_at(self.deadline, self.lease.next()).await {
-            Ok(reply) => Ok(reply?),
-            Err(_) => Err(over()),
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => Err(QueryError::Cut(self.log.elapsed())),
+            reply = tokio::time::timeout_at(self.deadline, self.lease.next()) => match reply {
+                Ok(reply) => Ok(reply?),
+                Err(_) => Err(over()),
+            },
         }
     }
 }

@@ -192,12 +192,13 @@ impl Relay {
         self.table(credential, table).await?.columns(&table.catalog)
     }
 
-    /// Loads a table, so that the worker which asks for it next finds it in the cache.
+    /// Loads a table, so that the worker which asks for it next finds it in the cache; gives an estimate of the bytes in its data
+    /// files.
     ///
     /// # Errors
     /// When the table is not there, must not be seen, or cannot be read.
-    pub async fn load(&self, credential: &CredentialId, table: &TableRef) -> Result<(), CatalogError> {
-        self.table(credential, table).await.map(drop)
+    pub async fn load(&self, credential: &CredentialId, table: &TableRef) -> Result<u64, CatalogError> {
+        Ok(self.table(credential, table).await?.data_bytes)
     }
 
     async fn table(&self, credential: &CredentialId, table: &TableRef) -> Result<Arc<table::Table>, CatalogError> {

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::confine::Confinement;
 use super::error::CatalogError;
-use crate::lake::{self, Column, trim};
+use crate::lake::{self, Column, size, trim};
 use crate::names::{CatalogName, TableRef};
 
 /// An answer above this is parsed on a thread that may block.
@@ -32,6 +32,8 @@ pub(super) struct Table {
     pub(super) trimmed: Bytes,
     /// The current columns, or why they cannot be read.
     pub(super) columns: Result<Arc<[Column]>, String>,
+    /// Bytes in the data files of the current snapshot, estimated.
+    pub(super) data_bytes: u64,
     /// `last-updated-ms` of the metadata.
     pub(super) last_updated_ms: i64,
     /// Its directory, when it lies on this machine's file system.
@@ -79,12 +81,13 @@ impl Table {
         }
         check(table, answer.location.as_deref(), &metadata, confinement)?;
         let columns = lake::columns(&metadata).map(Arc::from).map_err(|error| error.to_string());
+        let data_bytes = size::data_bytes(&metadata, columns.as_ref().map_or(0, |columns: &Arc<[Column]>| columns.len()));
         let last_updated_ms = metadata["last-updated-ms"].as_i64().unwrap_or_default();
         let whole = body(answer.location.as_deref(), answer.metadata.get());
         trim::trim(&mut metadata);
         let trimmed = body(answer.location.as_deref(), &metadata.to_string());
         let directory = metadata["location"].as_str().and_then(local_path);
-        Ok(Self { etag, whole, trimmed, columns, last_updated_ms, directory })
+        Ok(Self { etag, whole, trimmed, columns, data_bytes, last_updated_ms, directory })
     }
 
     /// Makes the directories that a writer expects: DuckDB makes none on a local file system, and a catalog need not. The place was

@@ -17,6 +17,10 @@ pub struct Config {
     pub idle_ttl: Duration,
     /// How many prepared statements one session may hold.
     pub max_prepared_per_session: usize,
+    /// How many prepared statements one principal may hold in all its sessions.
+    pub max_prepared_per_principal: usize,
+    /// How many bytes their texts and bound parameters may have.
+    pub max_prepared_bytes_per_principal: usize,
     /// A prepared statement that is not used for so long is dropped.
     #[serde(with = "humantime_serde")]
     pub prepared_ttl: Duration,
@@ -31,6 +35,8 @@ impl Default for Config {
             max_sessions_per_principal: 5_000,
             idle_ttl: Duration::from_secs(4 * 3600),
             max_prepared_per_session: 256,
+            max_prepared_per_principal: 20_000,
+            max_prepared_bytes_per_principal: 256 << 20,
             prepared_ttl: Duration::from_secs(3600),
             max_bound_bytes_per_session: 64 << 20,
         }

@@ -3,11 +3,12 @@
 //! It owns the register of sessions and its limits. It refuses to know protocols and to run statements. Locks are private to this
 //! module, held for a few map operations, and never over an await.
 
+mod account;
 pub mod config;
 mod prepared;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,12 +18,15 @@ use crate::auth::Principal;
 use crate::auth::seal::{Purpose, SealError, Sealer};
 use crate::error::{Explain, Kind};
 use crate::names::{CatalogName, PrincipalName, SessionId};
+use account::Account;
 use config::Config;
 use prepared::PreparedStatements;
 pub use prepared::{Binding, PreparedId, PreparedStatement};
 
-/// How often opening a session looks for idle ones, at most.
+/// How often idle sessions and unused statements are looked for, at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Shorter lives are not looked after more often than this.
+const SWEEP_AT_LEAST: Duration = Duration::from_millis(100);
 /// In a full register, sessions unused for so long give way. Some clients log in for every statement and never close a session.
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(60);
 /// What part of a full register gives way at once, so that not every log-in has to look for the next.
@@ -65,6 +69,16 @@ pub enum SessionError {
     /// No place for another prepared statement.
     #[error("this session holds {0} prepared statements, which is its limit (session.max_prepared_per_session); close some")]
     TooManyPrepared(usize),
+    /// No place for another prepared statement of this principal.
+    #[error(
+        "your sessions hold {0} prepared statements, which is the limit of one principal (session.max_prepared_per_principal); close some"
+    )]
+    TooManyPreparedOfPrincipal(usize),
+    /// The principal's prepared statements take too much.
+    #[error(
+        "the prepared statements of your sessions would exceed {0} bytes with what is bound to them (session.max_prepared_bytes_per_principal); close some"
+    )]
+    TooManyPreparedBytes(usize),
     /// Bound parameters take too much.
     #[error("the bound parameters of this session would exceed {0} bytes (session.max_bound_bytes_per_session)")]
     TooManyBoundBytes(usize),
@@ -80,7 +94,10 @@ impl Explain for SessionError {
         match self {
             Self::ForeignToken | Self::Token(_) | Self::Ended => Kind::Unauthenticated,
             Self::TooMany(_) | Self::TooManyOfPrincipal { .. } => Kind::ResourceExhausted(Some(SWEEP_EVERY)),
-            Self::TooManyPrepared(_) | Self::TooManyBoundBytes(_) => Kind::ResourceExhausted(None),
+            Self::TooManyPrepared(_)
+            | Self::TooManyPreparedOfPrincipal(_)
+            | Self::TooManyPreparedBytes(_)
+            | Self::TooManyBoundBytes(_) => Kind::ResourceExhausted(None),
             Self::NoSuchPrepared => Kind::NotFound,
         }
     }
@@ -187,6 +204,8 @@ struct Inner {
 struct Register {
     sessions: HashMap<SessionId, Arc<Session>>,
     by_connection: HashMap<u64, HashMap<PrincipalName, SessionId>>,
+    /// Of principals that have sessions.
+    accounts: HashMap<PrincipalName, Weak<Account>>,
     swept: Option<Instant>,
 }
 
@@ -208,6 +227,16 @@ impl Register {
         for (_, id) in self.idle_for(idle_ttl, now, None) {
             self.remove(&id);
         }
+        self.accounts.retain(|_, account| account.strong_count() > 0);
+    }
+
+    fn account(&mut self, principal: &PrincipalName, config: &Config) -> Arc<Account> {
+        if let Some(account) = self.accounts.get(principal).and_then(Weak::upgrade) {
+            return account;
+        }
+        let account = Account::new(config);
+        self.accounts.insert(principal.clone(), Arc::downgrade(&account));
+        account
     }
 
     /// Removes the sessions that were unused for longest, of one principal or of all.
@@ -310,6 +339,31 @@ impl Sessions {
         }
     }
 
+    /// Ends idle sessions and drops unused prepared statements, again and again; for one task of the gateway.
+    pub async fn keep_swept(self) {
+        let config = &self.0.config;
+        let every = config.idle_ttl.min(config.prepared_ttl).clamp(SWEEP_AT_LEAST, SWEEP_EVERY);
+        let mut tick = tokio::time::interval(every);
+        loop {
+            tick.tick().await;
+            self.sweep(Instant::now());
+        }
+    }
+
+    fn sweep(&self, now: Instant) {
+        let config = &self.0.config;
+        let mut register = self.lock();
+        let before = register.sessions.len();
+        register.sweep(config.idle_ttl, now);
+        let ended = before - register.sessions.len();
+        let left: Vec<Arc<Session>> = register.sessions.values().cloned().collect();
+        drop(register);
+        let dropped: usize = left.iter().map(|session| session.lock().prepared.drop_old(config, now)).sum();
+        if ended + dropped > 0 {
+            tracing::debug!(sessions = ended, statements = dropped, "ended what was not used any more");
+        }
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -352,7 +406,8 @@ impl Sessions {
             }
         }
         let id = SessionId::from(uuid::Uuid::new_v4().simple().to_string());
-        let state = State { defaults: self.0.defaults.clone(), prepared: PreparedStatements::default(), used: now };
+        let prepared = PreparedStatements::new(register.account(&principal.name, config));
+        let state = State { defaults: self.0.defaults.clone(), prepared, used: now };
         let session = Arc::new(Session {
             id: id.clone(),
             principal: principal.clone(),
@@ -379,6 +434,12 @@ mod tests {
     fn sessions(config: Config) -> Sessions {
         let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned() };
         Sessions::new(config, Sealer::random(), Duration::from_secs(60), defaults)
+    }
+
+    fn prepared(sql: &str) -> PreparedStatement {
+        let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned() };
+        let parameters = Arc::new(arrow::datatypes::Schema::empty());
+        PreparedStatement { sql: sql.to_owned(), defaults, parameters, columns: None, provisional: false }
     }
 
     fn principal(name: &str) -> Principal {
@@ -421,6 +482,39 @@ mod tests {
         assert!(all.resume(&token).is_ok());
         drop(streaming);
         assert!(all.resume(&token).is_err());
+    }
+
+    #[test]
+    fn what_nobody_comes_back_for_is_swept() {
+        let config = Config { idle_ttl: Duration::from_secs(60), prepared_ttl: Duration::from_secs(20), ..Config::default() };
+        let all = sessions(config);
+        let (session, _) = all.open(&principal("ana")).unwrap();
+        session.prepare(prepared("SELECT 1")).unwrap();
+        let start = Instant::now();
+        all.sweep(start + Duration::from_secs(10));
+        assert_eq!((all.len(), session.lock().prepared.len()), (1, 1));
+        all.sweep(start + Duration::from_secs(30));
+        assert_eq!((all.len(), session.lock().prepared.len()), (1, 0));
+        drop(session);
+        all.sweep(start + Duration::from_secs(90));
+        assert!(all.is_empty() && all.lock().accounts.is_empty());
+    }
+
+    #[test]
+    fn a_principal_s_sessions_share_the_room_for_prepared_statements() {
+        let all = sessions(Config { max_prepared_per_principal: 2, ..Config::default() });
+        let (one, _) = all.open(&principal("ana")).unwrap();
+        let other = all.of_connection(7, &principal("ana")).unwrap();
+        one.prepare(prepared("SELECT 1")).unwrap();
+        let id = other.prepare(prepared("SELECT 2")).unwrap();
+        assert_eq!(one.prepare(prepared("SELECT 3")).err(), Some(SessionError::TooManyPreparedOfPrincipal(2)));
+        all.open(&principal("bob")).unwrap().0.prepare(prepared("SELECT 4")).unwrap();
+        assert!(other.close_prepared(&id));
+        one.prepare(prepared("SELECT 5")).unwrap();
+        all.end_connection(7);
+        all.close(&one);
+        drop((one, other));
+        assert!(all.open(&principal("ana")).unwrap().0.prepare(prepared("SELECT 6")).is_ok());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Instant;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
+use super::account::{Account, Part};
 use super::config::Config;
 use super::{Defaults, SessionError};
 
@@ -61,19 +62,25 @@ pub struct Binding {
     pub number: u64,
 }
 
-#[derive(Default)]
 pub(super) struct PreparedStatements {
     entries: HashMap<PreparedId, Entry>,
     bound_bytes: usize,
+    /// Of the principal whose session this is.
+    account: Arc<Account>,
 }
 
 struct Entry {
     statement: Arc<PreparedStatement>,
     binding: Binding,
     used: Instant,
+    part: Part,
 }
 
 impl PreparedStatements {
+    pub(super) fn new(account: Arc<Account>) -> Self {
+        Self { entries: HashMap::new(), bound_bytes: 0, account }
+    }
+
     pub(super) fn add(
         &mut self,
         statement: PreparedStatement,
@@ -84,8 +91,9 @@ impl PreparedStatements {
         if self.entries.len() >= config.max_prepared_per_session {
             return Err(SessionError::TooManyPrepared(config.max_prepared_per_session));
         }
+        let part = self.account.take(statement.sql.len())?;
         let id = PreparedId(uuid::Uuid::new_v4().simple().to_string());
-        self.entries.insert(id.clone(), Entry { statement: Arc::new(statement), binding: Binding::default(), used: now });
+        self.entries.insert(id.clone(), Entry { statement: Arc::new(statement), binding: Binding::default(), used: now, part });
         Ok(id)
     }
 
@@ -115,6 +123,7 @@ impl PreparedStatements {
         if bound_bytes > config.max_bound_bytes_per_session {
             return Err(SessionError::TooManyBoundBytes(config.max_bound_bytes_per_session));
         }
+        entry.part.resize(entry.statement.sql.len() + parameters.len())?;
         self.bound_bytes = bound_bytes;
         entry.binding = Binding { parameters, other_types, number: entry.binding.number + 1 };
         entry.used = now;
@@ -127,7 +136,9 @@ impl PreparedStatements {
         entry.is_some()
     }
 
-    fn drop_old(&mut self, config: &Config, now: Instant) {
+    /// Drops what was not used for too long; gives how many.
+    pub(super) fn drop_old(&mut self, config: &Config, now: Instant) -> usize {
+        let before = self.entries.len();
         let bound_bytes = &mut self.bound_bytes;
         self.entries.retain(|_, entry| {
             let keep = now.saturating_duration_since(entry.used) < config.prepared_ttl;
@@ -136,6 +147,12 @@ impl PreparedStatements {
             }
             keep
         });
+        before - self.entries.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 }
 
@@ -161,7 +178,7 @@ mod tests {
     #[test]
     fn an_unused_prepared_statement_is_dropped_and_a_used_one_kept() {
         let config = Config { prepared_ttl: Duration::from_secs(10), ..Config::default() };
-        let (mut all, start) = (PreparedStatements::default(), Instant::now());
+        let (mut all, start) = (PreparedStatements::new(Account::new(&config)), Instant::now());
         let used = all.add(statement("used"), &config, start).unwrap();
         let unused = all.add(statement("unused"), &config, start).unwrap();
         all.bind(&unused, Bytes::from_static(b"abc"), false, &config, start).unwrap();
@@ -175,7 +192,7 @@ mod tests {
     #[test]
     fn numbers_and_bytes_are_bounded() {
         let config = Config { max_prepared_per_session: 1, max_bound_bytes_per_session: 4, ..Config::default() };
-        let (mut all, now) = (PreparedStatements::default(), Instant::now());
+        let (mut all, now) = (PreparedStatements::new(Account::new(&config)), Instant::now());
         let id = all.add(statement("one"), &config, now).unwrap();
         assert!(matches!(all.add(statement("two"), &config, now), Err(SessionError::TooManyPrepared(1))));
         all.bind(&id, Bytes::from_static(b"1234"), false, &config, now).unwrap();

@@ -218,7 +218,7 @@ impl DataConnection {
         if handed_back {
             return Ok(None);
         }
-        let listings = if waiting { self.proceed()?.listings } else { Vec::new() };
+        let listings = if waiting { self.proceed(running)?.listings } else { Vec::new() };
         let Verdict { sql, class, session, system, parameter_types, target_has, plan, .. } = verdict.as_ref().clone();
         Ok(Some(Admitted { sql, class, session, listings, system, parameter_types, target_has, plan }))
     }
@@ -250,7 +250,11 @@ impl DataConnection {
         told.map_err(Trouble::Broken)
     }
 
-    fn proceed(&self) -> Result<Proceed, Trouble> {
+    fn proceed(&self, running: &Running) -> Result<Proceed, Trouble> {
+        if !self.socket.wait_readable(|| running.is_cancelled()).map_err(Trouble::Broken)? {
+            // PROCEED may still come, and would be taken for the next request.
+            return Err(closed());
+        }
         let (header, payload) = self.socket.read().map_err(Trouble::Broken)?.ok_or_else(closed)?;
         expect_message(header, &payload, FrameKind::Proceed).map_err(Trouble::Broken)
     }
@@ -416,6 +420,7 @@ fn judged(verdict: &Verdict, handed_back: bool) -> Judged {
         session: verdict.session.clone(),
         creates_target: verdict.creates_target,
         whole_metadata: verdict.time_travel,
+        glance: verdict.glance,
     }
 }
 

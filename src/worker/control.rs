@@ -28,8 +28,11 @@ use crate::wire::read_control;
 /// The data socket in the worker's directory.
 pub const DATA_SOCKET: &str = "worker.sock";
 
-/// How long statements may take to end after the control socket has closed.
-const ENDING: Duration = Duration::from_secs(2);
+/// How long statements may take to end after the control socket has closed: no worker outlives its gateway by two seconds.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// Pause after a data connection that could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +81,9 @@ fn serve(control: UnixStream, judge: JudgeFn, confine: fn(&Init)) -> io::Result<
         match message {
             control::Message::Cancel(cancel) => statements.cancel(cancel.statement_id),
             control::Message::Attach(attach) if !acceptor.started() => match shared.attach(&attach) {
-                Ok(attached) => {
-                    acceptor.start(attached)?;
-                    statements.tell(event::Message::Attached(Attached {}))?;
+                Ok((parts, attached)) => {
+                    acceptor.start(parts)?;
+                    statements.tell(event::Message::Attached(attached))?;
                 }
                 Err(error) => return fail(&statements, &error),
             },
@@ -117,10 +120,10 @@ struct SharedParts {
 }
 
 impl SharedParts {
-    fn attach(&self, attach: &Attach) -> Result<Arc<Shared>, StatementError> {
+    fn attach(&self, attach: &Attach) -> Result<(Arc<Shared>, Attached), StatementError> {
         let bench = Bench::open(self.judge)?;
-        database::attach(&self.instance, attach)?;
-        Ok(self.build(Some(bench), attach.catalogs.iter().map(|catalog| catalog.name.clone()).collect()))
+        let attached = database::attach(&self.instance, attach)?;
+        Ok((self.build(Some(bench), attach.catalogs.iter().map(|catalog| catalog.name.clone()).collect()), attached))
     }
 
     fn build(&self, bench: Option<Bench>, catalogs: Vec<String>) -> Arc<Shared> {
@@ -170,10 +173,17 @@ impl Acceptor {
         self.started = true;
         let (listener, open) = (Arc::clone(&self.listener), Arc::clone(&self.open));
         thread::Builder::new().name("accept".to_owned()).spawn(move || {
-            // Ends when the listener is shut down.
-            while let Ok((socket, _)) = listener.accept() {
-                if let Err(error) = open.spawn(socket, Arc::clone(&shared)) {
-                    warn!(%error, "a data connection was turned away");
+            loop {
+                let accepted = listener.accept().and_then(|(socket, _)| open.spawn(socket, Arc::clone(&shared)));
+                match accepted {
+                    Ok(()) => {}
+                    // The listener is shut down.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+                    // Out of files or threads: a worker that took no connection any more would hang whoever comes.
+                    Err(error) => {
+                        warn!(%error, "a data connection was turned away");
+                        thread::sleep(ACCEPT_PAUSE);
+                    }
                 }
             }
         })?;

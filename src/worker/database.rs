@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use tracing::debug;
 
-use super::binding::{Connection, EngineResult, Instance, feed};
-use crate::wire::proto::{Attach, CatalogAttachment, Init, Mode};
+use super::binding::{Connection, EngineError, EngineResult, ErrorKind, Instance, Outcome, feed};
+use crate::wire::proto::{Attach, Attached, CatalogAttachment, Init, Mode};
 
 /// Relative directory that DuckDB's Iceberg extension names while it plans a CREATE TABLE AS, before it knows the table's location.
 const CTAS_PLACEHOLDER: &str = "data";
@@ -50,9 +52,16 @@ pub fn open(init: &Init) -> EngineResult<Instance> {
     Ok(instance)
 }
 
-/// Attaches the catalogs and locks the instance down. The order matters: after the last step nothing of it could be changed.
-pub fn attach(instance: &Instance, attach: &Attach) -> EngineResult<()> {
+/// Attaches the catalogs and locks the instance down; gives the limits that it keeps to. The order matters: after the last step
+/// nothing of it could be changed.
+pub fn attach(instance: &Instance, attach: &Attach) -> EngineResult<Attached> {
     let connection = instance.connect()?;
+    if attach.memory_limit_bytes > 0 {
+        connection.run(&format!("SET GLOBAL memory_limit = {}", literal(&format!("{}B", attach.memory_limit_bytes))))?;
+    }
+    if attach.threads > 0 {
+        connection.run(&format!("SET GLOBAL threads = {}", attach.threads))?;
+    }
     for catalog in &attach.catalogs {
         attach_one(&connection, catalog)?;
     }
@@ -60,7 +69,20 @@ pub fn attach(instance: &Instance, attach: &Attach) -> EngineResult<()> {
     connection.run(&format!("SET GLOBAL allowed_directories = [{}]", list(&directories)))?;
     connection.run(&format!("SET GLOBAL allowed_paths = [{}]", literal(CTAS_PLACEHOLDER)))?;
     connection.run("SET GLOBAL enable_external_access = false")?;
-    connection.run("SET GLOBAL lock_configuration = true")
+    connection.run("SET GLOBAL lock_configuration = true")?;
+    limits(&connection)
+}
+
+/// What DuckDB says of its own limits.
+fn limits(connection: &Connection) -> EngineResult<Attached> {
+    let unread = || EngineError::new(ErrorKind::Other, "DuckDB does not tell its limits".to_owned());
+    let sql = "SELECT current_setting('memory_limit')::VARCHAR, current_setting('threads')::BIGINT";
+    let mut statement = connection.prepare(sql)?;
+    let Outcome::Rows(mut rows) = statement.complete()? else { return Err(unread()) };
+    let batch = rows.next_batch()?.ok_or_else(unread)?;
+    let memory_limit = batch.column(0).as_string_opt::<i32>().ok_or_else(unread)?.value(0).to_owned();
+    let threads = batch.column(1).as_primitive_opt::<Int64Type>().ok_or_else(unread)?.value(0);
+    Ok(Attached { memory_limit, threads: u32::try_from(threads).unwrap_or_default() })
 }
 
 fn attach_one(connection: &Connection, catalog: &CatalogAttachment) -> EngineResult<()> {

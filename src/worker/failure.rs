@@ -219,6 +219,9 @@ mod tests {
         let (kind, _, message) =
             told("Out of Memory Error: failed to allocate data (9 MiB/9 MiB used)\n\nPossible solutions:\n* SET threads=X");
         assert_eq!(kind, Kind::OutOfMemory);
+        let pending = "Invalid Input Error: Attempting to execute an unsuccessful or closed pending query result\nError: ";
+        assert_eq!(told(&format!("{pending}Out of Memory Error: failed to pin block")).0, Kind::OutOfMemory);
+        assert!(told(&format!("{pending}INTERNAL Error: x")).1);
         assert!(message.contains("pool.memory_budget") && message.contains("9 MiB") && !message.contains("SET"), "{message}");
     }
 }

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::harness::{Gateway, Held, held, kill, query, status, stop, until};
+use crate::large::{DEBUG, field};
 
 /// Rows of the table that is read; each value is there once.
 const ROWS: i64 = 300_000;
@@ -328,4 +329,103 @@ async fn connections_leave_nothing() {
         .await;
     }
     no_more_than(before, at_rest(&gateway).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_given_up_half_way_costs_no_worker() {
+    let gateway = Gateway::with(&["pool.spares=0", "pool.readers_per_key=1", "pool.cancel_grace=500ms"]);
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    let workers = gateway.workers();
+    // More than a socket takes: the stopped worker gets a part of it.
+    let long = format!("SELECT 1 -- {}", "x".repeat(900_000));
+    let stopped = stop(workers[0]);
+    let mut client = gateway.client().await;
+    let given_up = tokio::time::timeout(Duration::from_secs(1), query(&mut client, &long)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    // For longer than the grace after which a worker is killed that does not say that a cancelled statement has ended.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    drop(stopped);
+    assert_eq!(gateway.value("SELECT 2").await, "2");
+    assert_eq!(gateway.workers(), workers, "{}", gateway.log());
+    assert!(!gateway.log().contains("worker lost"), "{}", gateway.log());
+}
+
+/// The process of the first worker of a class; for gateways that log what they start.
+pub fn worker_of(gateway: &Gateway, class: &str) -> u32 {
+    let log = gateway.log();
+    let attached = log.lines().find(|line| line.contains("worker attached") && field(line, "class") == Some(class));
+    let pid = attached.and_then(|line| field(line, "pid")).unwrap_or_else(|| panic!("no {class}:\n{log}"));
+    pid.parse().expect("a process id")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_lost_before_it_ran_is_known_not_to_have_run() {
+    let gateway = with_table(&["pool.spares=0", "pool.exclusive_per_key=1", DEBUG]).await;
+    let exclusive = worker_of(&gateway, "Exclusive");
+    let stopped = stop(exclusive);
+    let mut client = gateway.client().await;
+    let writing = tokio::spawn(async move { query(&mut client, "INSERT INTO lake.gold.t VALUES (1)").await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!writing.is_finished(), "it does not wait for the stopped worker");
+    kill(exclusive);
+    drop(stopped);
+    let status = writing.await.expect("no panic").expect_err("a lost worker");
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("nothing of the statement has run"), "{status}");
+    assert_eq!(gateway.value("SELECT count(*) FROM lake.gold.t").await, ROWS.to_string());
+}
+
+/// Makes DuckDB 1.5.5 read where nothing is: its process ends by a signal.
+const CRASH: &str = "SELECT lag(x, -9223372036854775808) OVER () FROM range(3) t(x)";
+
+/// Ends with an INTERNAL error of DuckDB 1.5.5.
+const INTERNAL: &str = "SELECT * FROM repeat_row(1, num_rows := -1) LIMIT 1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_crashes_its_worker_costs_itself_only() {
+    let gateway = with_table(&["pool.spares=0"]).await;
+    let (tally, over) = (Tally::default(), AtomicBool::new(false));
+    let crashes = async {
+        let mut client = gateway.client().await;
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let status = query(&mut client, CRASH).await.expect_err("DuckDB 1.5.5 does not bear it");
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+            assert!(status.message().contains("run twice"), "{status}");
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(readers(&gateway, 8, &over, &tally), crashes);
+    eprintln!("good {:?}, cut {:?}, lost twice {:?}", tally.good, tally.cut, tally.lost_twice);
+    assert!(tally.good.into_inner() > 8);
+    // Asked once more it was alone.
+    assert_eq!(tally.lost_twice.into_inner(), 0, "a neighbour's statement failed");
+    assert_eq!(gateway.log().matches("signal: 11").count(), 6, "{}", gateway.log());
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_internal_error_retires_the_instance_and_its_neighbours_are_asked_again() {
+    let gateway = with_table(&["pool.spares=0", "pool.readers_per_key=1"]).await;
+    let (tally, over) = (Tally::default(), AtomicBool::new(false));
+    let errors = async {
+        let mut client = gateway.client().await;
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let status = query(&mut client, INTERNAL).await.expect_err("DuckDB 1.5.5 does not bear it");
+            assert_eq!(status.code(), Code::Internal, "{status}");
+            assert!(status.message().starts_with("internal error; request id"), "{status}");
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(readers(&gateway, 8, &over, &tally), errors);
+    let log = gateway.log();
+    eprintln!("good {:?}, cut {:?}, lost twice {:?}", tally.good, tally.cut, tally.lost_twice);
+    // The process ends by itself as well, and is not always first told to.
+    assert_eq!(log.matches("worker lost").count(), 3, "{log}");
+    assert!(log.matches("the instance is no longer usable").count() >= 3, "{log}");
+    assert!(log.contains("asked once more"), "no neighbour was asked again:\n{log}");
+    assert_eq!(tally.lost_twice.into_inner(), 0, "a neighbour's statement failed");
+    assert!(tally.good.into_inner() > 8);
+    assert_eq!(gateway.value("SELECT sum(v)::BIGINT FROM lake.gold.t").await, SUM.to_string());
 }

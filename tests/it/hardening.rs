@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
 
-use crate::harness::Gateway;
+use tonic::Code;
+
+use crate::harness::{Gateway, kill};
 
 fn proc_text(pid: u32, file: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_else(|e| panic!("/proc/{pid}/{file}: {e}"))
@@ -89,6 +92,74 @@ async fn only_its_own_files_and_sockets_are_open_in_a_worker() {
         }
     }
     assert!(!gateway.log().contains("hardening step is not available"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_file_that_the_gateway_was_started_with_does_not_reach_a_worker() {
+    let planted = tempfile::NamedTempFile::new().expect("a file");
+    let gateway = Gateway::with_open_file(planted.path());
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    let has_it = |pid: u32| {
+        let files = guarded(fs::read_dir(format!("/proc/{pid}/fd")))?;
+        Some(files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|path| path == planted.path())))
+    };
+    assert!(has_it(gateway.pid()).unwrap_or(true), "it did not even reach the gateway");
+    for pid in gateway.workers() {
+        assert!(!has_it(pid).unwrap_or(false), "worker {pid} has it open");
+    }
+}
+
+/// Every file and directory below one, with its mode.
+fn modes(dir: &Path) -> Vec<(PathBuf, u32)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let below = entries.flat_map(|entry| if entry.path().is_dir() { modes(&entry.path()) } else { vec![own(&entry.path())] });
+    below.chain([own(dir)]).collect()
+}
+
+fn own(path: &Path) -> (PathBuf, u32) {
+    (path.to_owned(), fs::symlink_metadata(path).map_or(0, |found| found.mode() & 0o7777))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_spills_is_its_own() {
+    let gateway = Gateway::with(&["pool.max_workers=2", "pool.memory_budget=180MiB"]);
+    let sort = "SELECT hash(i) AS h, i FROM range(6000000) t(i) ORDER BY h";
+    let mut client = gateway.client().await;
+    let info = client.execute(sort.to_owned(), None).await.expect("a description");
+    let sorted = client.do_get(info.endpoint[0].ticket.clone().expect("a ticket")).await.expect("a sorted result");
+    let entries = fs::read_dir(gateway.dir.path()).expect("the directory").flatten();
+    let gateways = entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains("/polynya-"));
+    let found: Vec<_> = gateways.flat_map(|dir| modes(&dir)).collect();
+    drop(sorted);
+    assert!(found.iter().any(|(path, _)| path.to_string_lossy().contains("/spill/")), "nothing was spilt: {found:?}");
+    for (path, mode) in found {
+        assert_eq!(mode & 0o077, 0, "others may use {}: {mode:o}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_data_file_that_leads_outside_is_not_followed() {
+    let gateway = with_workers().await;
+    let files: Vec<PathBuf> = modes(&gateway.dir.path().join("lake")).into_iter().map(|(path, _)| path).collect();
+    let file = files.iter().find(|path| path.extension().is_some_and(|e| e == "parquet")).expect("a data file");
+    // A link within the catalog's directory is as good as the file.
+    let inside = file.with_extension("moved");
+    fs::rename(file, &inside).expect("moved");
+    symlink(&inside, file).expect("a link");
+    let sql = "SELECT a FROM lake.gold.t WHERE a >= ";
+    assert_eq!(gateway.value(&format!("{sql} 0")).await, "1");
+    let outside = tempfile::tempdir().expect("a directory");
+    fs::copy(&inside, outside.path().join("data")).expect("copied");
+    fs::remove_file(file).and_then(|()| symlink(outside.path().join("data"), file)).expect("a link");
+    // In workers that have the file neither open nor in memory.
+    gateway.workers().into_iter().for_each(kill);
+    let status = loop {
+        match gateway.query(&format!("{sql} 1")).await {
+            Err(status) if status.code() == Code::Unavailable && status.message().contains("run twice") => {}
+            other => break other.expect_err("the kernel keeps it from there"),
+        }
+    };
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
 }
 
 /// Inodes of the TCP sockets of this machine that listen.

@@ -64,16 +64,22 @@ impl Gateway {
 
     /// The same with variables in its environment.
     pub fn with_env(set: &[&str], variables: &[(&str, &str)]) -> Self {
-        Self::spawn(Arc::new(TempDir::new().expect("a directory")), set, variables)
+        Self::spawn(Arc::new(TempDir::new().expect("a directory")), polynya(), set, variables)
+    }
+
+    /// The same, started by a shell that leaves this file open as number 9.
+    pub fn with_open_file(file: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec 9<\"$0\"; exec \"$@\""]).arg(file).arg(env!("CARGO_BIN_EXE_polynya"));
+        Self::spawn(Arc::new(TempDir::new().expect("a directory")), shell, &[], &[])
     }
 
     /// A gateway whose embedded catalog lies in this directory.
     pub fn in_dir(dir: Arc<TempDir>, set: &[&str]) -> Self {
-        Self::spawn(dir, set, &[])
+        Self::spawn(dir, polynya(), set, &[])
     }
 
-    fn spawn(dir: Arc<TempDir>, set: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = polynya();
+    fn spawn(dir: Arc<TempDir>, mut command: Command, set: &[&str], variables: &[(&str, &str)]) -> Self {
         command.envs(variables.iter().copied());
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--set"])
@@ -130,12 +136,23 @@ impl Gateway {
     }
 
     /// SIGTERM; gives the exit status and the directory.
-    pub fn terminate(mut self) -> (ExitStatus, Arc<TempDir>) {
+    pub fn terminate(self) -> (ExitStatus, Arc<TempDir>) {
+        self.tell_to_end();
+        let dir = Arc::clone(&self.dir);
+        (self.ended(START).0, dir)
+    }
+
+    /// SIGTERM.
+    pub fn tell_to_end(&self) {
         rustix::process::kill_process(pid(self.pid()), rustix::process::Signal::TERM).expect("a signal");
-        let until = Instant::now() + START;
+    }
+
+    /// Waits until it has ended; gives the exit status and the log.
+    pub fn ended(mut self, limit: Duration) -> (ExitStatus, String) {
+        let until = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().expect("a status") {
-                return (status, Arc::clone(&self.dir));
+                return (status, self.log());
             }
             assert!(Instant::now() < until, "the gateway did not end:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));

@@ -105,12 +105,12 @@ async fn the_gateway_s_death_ends_its_workers() {
     assert_eq!(gateway.value("SELECT 1").await, "1");
     let workers = gateway.workers();
     kill(gateway.pid());
-    until("workers end with the gateway", Duration::from_secs(2), || {
-        workers.iter().all(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.is_empty() || stat.contains(") Z ")
-        })
-    });
+    until("workers end with the gateway", Duration::from_secs(2), || workers.iter().all(|pid| has_ended(*pid)));
+}
+
+fn has_ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
 }
 
 /// Directories of gateways below their `run_dir`.
@@ -134,7 +134,12 @@ async fn spill_files_of_a_killed_gateway_go_at_the_next_start() {
     let sorting = tokio::spawn(async move { client.do_get(ticket).await.map(drop) });
     let spilt = || walk(&left[0]).iter().any(|path| path.to_string_lossy().contains("/spill/"));
     tokio::task::block_in_place(|| until("the sort spills", Duration::from_secs(30), spilt));
+    let workers = gateway.workers();
+    assert!(workers.iter().any(|pid| cpu_ticks(*pid) > 20), "nobody sorts");
     kill(gateway.pid());
+    tokio::task::block_in_place(|| {
+        until("workers that spill end with the gateway", Duration::from_secs(2), || workers.iter().all(|pid| has_ended(*pid)));
+    });
     sorting.await.expect("no panic").expect_err("the gateway is gone");
     assert!(left[0].exists(), "nobody was left to remove it");
     let again = Gateway::in_dir(std::sync::Arc::clone(&gateway.dir), &set);

@@ -45,7 +45,7 @@ fn spilt(gateway: &Gateway) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_sorts_spill_and_small_reads_go_on() {
-    let gateway = Gateway::with(&["pool.max_workers=4", "pool.memory_budget=600MiB", "pool.spares=0"]);
+    let gateway = Gateway::with(&["pool.max_workers=4", "pool.memory_budget=900MiB", "pool.spares=0"]);
     gateway.run("CREATE SCHEMA lake.gold").await;
     gateway.run("CREATE TABLE lake.gold.t AS SELECT i AS v FROM range(100000) r(i)").await;
     let sorts = async { tokio::join!(sorted_rows(&gateway), sorted_rows(&gateway)) };

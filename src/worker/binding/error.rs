@@ -76,6 +76,9 @@ const PREFIXES: &[(&str, ErrorKind)] = &[
     ("INTERNAL Error", ErrorKind::Fatal),
 ];
 
+/// What DuckDB puts before the error of a result that it was already producing.
+const PENDING: &str = "Invalid Input Error: Attempting to execute an unsuccessful or closed pending query result\nError: ";
+
 impl EngineError {
     /// An error of this kind.
     #[must_use]
@@ -86,6 +89,7 @@ impl EngineError {
     /// An error of the kind that its text begins with.
     #[must_use]
     pub fn from_message(message: String) -> Self {
+        let message = message.strip_prefix(PENDING).map_or(message.clone(), str::to_owned);
         let kind = PREFIXES
             .iter()
             .find(|(prefix, _)| message.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(':')))

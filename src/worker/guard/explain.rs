@@ -40,6 +40,8 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
             verdict.tables.push(target);
         }
     }
+    // No file is read for a plan that is not run.
+    verdict.glance = !options.analyze;
     // The whole of a plan that was run names files; what a client gets of it is made of its JSON.
     verdict.plan = (options.analyze || options.form == PlanForm::Json).then_some(options.form);
     let asked = match options {

@@ -166,6 +166,8 @@ pub struct Verdict {
     pub plan: Option<PlanForm>,
     /// What the target must have for the statement to run.
     pub target_has: Option<RealColumns>,
+    /// For READ: it looks at a few rows of its table only, or counts them.
+    pub glance: bool,
 }
 
 /// How a plan is shown.
@@ -256,9 +258,9 @@ fn call(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> 
 
 /// A verdict without a target.
 fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
-    let Reads { tables, listings, system, time_travel, casts } = reads;
+    let Reads { tables, listings, system, time_travel, casts, glance } = reads;
     let parameter_types = agreed(casts);
-    Verdict { class, sql, tables, listings, system, time_travel, parameter_types, ..Verdict::default() }
+    Verdict { class, sql, tables, listings, system, time_travel, glance, parameter_types, ..Verdict::default() }
 }
 
 /// Each parameter that all its casts agree on.

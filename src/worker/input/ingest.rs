@@ -37,8 +37,11 @@ pub fn serve(parts: Parts<'_>, request: &Request, order: &Ingest, running: &Runn
     if judged.handed_back {
         return Ok(None);
     }
-    let (header, payload) = first_frame(parts.socket)?;
     *parts.input_left = true;
+    if !parts.socket.wait_readable(|| running.is_cancelled()).map_err(Trouble::Broken)? {
+        check_cancelled(running)?;
+    }
+    let (header, payload) = first_frame(parts.socket)?;
     let input = ArrowInput::begin(header, &payload)?;
     let fed = FedSchema::new(input.schema())?;
     let statement = plan(parts.engine, order, input.schema())?;

@@ -79,13 +79,16 @@ impl TestWorker {
             mode: mode.into(),
             extensions: extensions.into_iter().map(str::to_owned).collect(),
             local_directories: Vec::new(),
+            connect_ports: Vec::new(),
         };
         let mut worker = Self { control: ours, dir, thread: Some(thread), next: AtomicU64::new(1) };
         worker.send(control::Message::Init(init));
         assert!(matches!(worker.event(), event::Message::Ready(_)));
         if mode == Mode::Governed {
-            worker.send(control::Message::Attach(Attach { catalogs, allowed_locations: locations }));
-            assert_eq!(worker.event(), event::Message::Attached(crate::wire::proto::Attached {}));
+            let limits = Attach { memory_limit_bytes: 900 << 20, threads: 2, ..Attach::default() };
+            worker.send(control::Message::Attach(Attach { catalogs, allowed_locations: locations, ..limits }));
+            let limits = crate::wire::proto::Attached { memory_limit: "900.0 MiB".to_owned(), threads: 2 };
+            assert_eq!(worker.event(), event::Message::Attached(limits));
         }
         worker
     }

@@ -4,6 +4,7 @@
 
 pub(super) mod fragment;
 pub(super) mod functions;
+mod glance;
 mod hidden;
 mod narrow;
 mod select;
@@ -27,10 +28,12 @@ pub(super) struct Query {
 /// Judges one query and writes it anew.
 pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Query, Refusal> {
     let mut ast = parse(parser, text)?;
-    let reads = select::judge(parser, scope, text, &mut ast)?;
+    let mut reads = select::judge(parser, scope, text, &mut ast)?;
     let judged = canonical(ast);
     let sql = write(parser, &judged)?;
-    Ok(Query { sql: if is_values(&judged["statements"][0]) { bare_values(sql) } else { sql }, reads })
+    let statement = &judged["statements"][0];
+    reads.glance = glance::is_glance(statement);
+    Ok(Query { sql: if is_values(statement) { bare_values(sql) } else { sql }, reads })
 }
 
 /// The text of a canonical tree that was judged; it reads back as the same tree.

@@ -27,6 +27,8 @@ pub(in crate::worker::guard) struct Reads {
     pub time_travel: bool,
     /// Parameters that stand directly in a CAST, with that CAST of NULL as text.
     pub casts: Vec<(String, String)>,
+    /// Of a whole query: it looks at a few rows of its table only, or counts them.
+    pub glance: bool,
 }
 
 impl Reads {

@@ -161,3 +161,50 @@ fn a_quoted_current_schema_is_a_column() {
     assert_eq!(judged("SELECT \"current_schema\" FROM t").unwrap().sql, "SELECT current_schema FROM lake.bronze.t");
     assert_eq!(judged("SELECT current_schema FROM t").unwrap().sql, "SELECT 'bronze' AS current_schema FROM lake.bronze.t");
 }
+
+#[test]
+fn a_few_rows_or_their_number_are_a_glance() {
+    let mut parser = DuckParser::new();
+    for sql in [
+        "SELECT * FROM t LIMIT 10",
+        "FROM t LIMIT 10 OFFSET 20",
+        "SELECT a, b::VARCHAR, 1 FROM t LIMIT 1000",
+        "SELECT * EXCLUDE (a) FROM t LIMIT 10",
+        "SELECT * FROM (SELECT * FROM t) AS q LIMIT 10",
+        "SELECT a FROM (SELECT a, b FROM t LIMIT 500) LIMIT 10",
+        "SELECT count(*) FROM t",
+        "SELECT count(*) AS n FROM silver.t",
+    ] {
+        assert!(judged_by(&mut parser, sql).unwrap().glance, "{sql}");
+    }
+    for sql in [
+        "SELECT * FROM t",
+        "SELECT * FROM t LIMIT 10000000",
+        "SELECT * FROM t LIMIT 10 OFFSET 10000000",
+        "SELECT * FROM t LIMIT 10 PERCENT",
+        "SELECT * FROM t LIMIT (SELECT max(a) FROM t)",
+        "SELECT * FROM t LIMIT ?",
+        "SELECT * FROM t WHERE a = 1 LIMIT 10",
+        "SELECT * FROM t ORDER BY a LIMIT 10",
+        "SELECT DISTINCT a FROM t LIMIT 10",
+        "SELECT sum(a) FROM t LIMIT 10",
+        "SELECT sum(a)::BIGINT FROM t LIMIT 10",
+        "SELECT * REPLACE (sum(a) OVER () AS a) FROM t LIMIT 10",
+        "SELECT a FROM t GROUP BY a LIMIT 10",
+        "SELECT * FROM t, u LIMIT 10",
+        "SELECT * FROM (SELECT * FROM t ORDER BY a) LIMIT 10",
+        "SELECT * FROM (SELECT sum(a) FROM t) LIMIT 10",
+        "WITH q AS (SELECT * FROM t) SELECT * FROM q LIMIT 10",
+        "SELECT * FROM t TABLESAMPLE 10 ROWS LIMIT 10",
+        "SELECT count(*) FROM t WHERE a = 1",
+        "SELECT count(*) FILTER (WHERE a = 1) FROM t",
+        "SELECT count(a) FROM t",
+        "SELECT count(*), max(a) FROM t",
+        "SELECT count(*) FROM (SELECT DISTINCT a FROM t)",
+        "SELECT * FROM t LIMIT 10 UNION ALL SELECT * FROM t",
+    ] {
+        if let Ok(verdict) = judged_by(&mut parser, sql) {
+            assert!(!verdict.glance, "{sql}");
+        }
+    }
+}

@@ -43,7 +43,7 @@ pub(in crate::worker::guard) fn judge(
     let by_name = if by_name { " BY NAME" } else { "" };
     let class = if is_blind { proto::Class::BlindInsert } else { proto::Class::OtherWrite };
     let sql = format!("INSERT INTO {}{columns}{by_name} {text}", names::quote_table(&target));
-    Ok(Verdict { target: Some(target), ..guard::verdict(class, sql, reads) })
+    Ok(Verdict { target: Some(target), glance: false, ..guard::verdict(class, sql, reads) })
 }
 
 fn refuse_extras(cursor: &Cursor<'_>) -> Result<(), Refusal> {
