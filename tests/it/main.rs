@@ -13,6 +13,7 @@ mod hostile;
 mod ingest;
 mod lifecycle;
 mod load;
+mod malformed;
 mod memory;
 mod replay;
 mod sql;
