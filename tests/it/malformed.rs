@@ -169,3 +169,21 @@ async fn an_upload_of_anything_is_refused_or_taken() {
     gateway.run("SELECT * FROM lake.bronze.n").await;
     gateway.run("SELECT * FROM lake.bronze.t").await;
 }
+
+/// A table that SQL refuses to name could be neither read nor dropped again.
+#[tokio::test]
+async fn an_ingest_makes_no_table_that_no_statement_can_name() {
+    let gateway = Gateway::start();
+    gateway.run("CREATE SCHEMA lake.bronze").await;
+    let mut uploader = Uploader { client: FlightServiceClient::new(gateway.channel().await) };
+    for name in ["../../x", "/etc/x.parquet", "x.parquet", "a*", "C:\\x", "x\ny"] {
+        let status = uploader.put(messages(&parameters(), &ingest(name))).await.expect_err("a refusal");
+        assert_eq!(status.code(), Code::InvalidArgument, "{name}: {status}");
+    }
+    for name in ["q\"; DROP TABLE t; --", "Größe", "select"] {
+        uploader.put(messages(&parameters(), &ingest(name))).await.expect("an ordinary name, quoted");
+        let quoted = name.replace('"', "\"\"");
+        assert_eq!(gateway.value(&format!("SELECT count(*) FROM lake.bronze.\"{quoted}\"")).await, "2");
+    }
+    assert_eq!(gateway.value("SELECT count(*) FROM information_schema.tables").await, "3");
+}
