@@ -159,7 +159,7 @@ impl Engine {
         lease.ask(request, terms, deadline.into_std()).await?;
         loop {
             match lease.next().await? {
-                Reply::Judged(judged) if judged.class() == Class::TimeTravel && worker == WorkerClass::Reader => return Ok(None),
+                Reply::Judged(judged) if worker == WorkerClass::Reader && needs_the_past(&judged) => return Ok(None),
                 Reply::Judged(judged) => self.after_judged(caller, &mut lease, &judged, log).await?,
                 Reply::Described(described) => return Ok(Some(described)),
                 _ => return Err(PoolError::Protocol("a Describe was answered with rows").into()),
@@ -289,6 +289,10 @@ impl Losses {
         tracing::info!(error = %lost, "a worker was lost before the first row: the statement is asked once more");
         Ok(())
     }
+}
+
+fn needs_the_past(judged: &Judged) -> bool {
+    judged.class() == Class::TimeTravel || judged.whole_metadata
 }
 
 fn writes(class: Class) -> bool {

@@ -61,6 +61,13 @@ impl From<EngineError> for StatementError {
             ErrorKind::Fatal if text.contains("has been invalidated because of a previous fatal error") => Kind::Unreachable,
             ErrorKind::Fatal | ErrorKind::Other => Kind::Internal,
         };
+        // DuckDB's excerpt of the text that ran, where that has the names of system tables as the worker makes them.
+        let text = match text.split_once("\n\nLINE ") {
+            Some((before, excerpt)) if excerpt.contains("listed_") => before,
+            _ => text,
+        };
+        // Names that are near to a missing one, among them DuckDB's own tables.
+        let text = if error.kind == ErrorKind::Catalog { text.split("\nDid you mean ").next().unwrap_or_default() } else { text };
         // Advice to call functions that no client may call.
         let text = text.split("You can modify Iceberg table properties").next().unwrap_or_default();
         let message = match error.kind {
@@ -210,7 +217,11 @@ mod tests {
         let (kind, _, message) = told(unknown);
         assert_eq!((kind, message.as_str()), (Kind::OutcomeUnknown, "cannot tell"));
         assert_eq!(told("HTTP Error: HTTP GET error reading 's3://b/x' (HTTP 403)").0, Kind::Refused);
-        assert_eq!(told("Catalog Error: Table with name x does not exist!").0, Kind::NotFound);
+        let inner = "Binder Error: no x\n\nLINE 1: SELECT x FROM \"temp\".main.listed_tables\n               ^";
+        assert_eq!(told(inner).2, "Binder Error: no x");
+        let near = "Catalog Error: Table with name x does not exist!\nDid you mean \"pg_catalog.pg_enum\"?";
+        let (kind, _, message) = told(near);
+        assert_eq!((kind, message.as_str()), (Kind::NotFound, "Catalog Error: Table with name x does not exist!"));
         assert_eq!(told("Catalog Error: Table with name \"x\" already exists").0, Kind::AlreadyExists);
         let (kind, _, message) =
             told("Permission Error: Cannot access file \"/etc/x\" - file system operations are disabled by configuration");

@@ -20,7 +20,7 @@ use prost::Message;
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{
     Attach, Cancel, CatalogAttachment, Class, Control, Describe, Described, Done, Event, Failure, Init, Judged, Listing, Mode,
-    Proceed, Request, Run, control, event, request,
+    Proceed, Request, Run, WantedListing, control, event, request,
 };
 use crate::wire::{FrameHeader, FrameKind, read_control, read_frame, write_control, write_message};
 use crate::worker::control::{DATA_SOCKET, End, serve_judged_by};
@@ -47,12 +47,13 @@ fn lenient(parser: &mut dyn Parser, _: &Scope<'_>, sql: &str) -> Result<Verdict,
             Class::Read
         }
     };
-    let listings = sql.split("-- lists ").nth(1).map(|name| vec![name.trim().to_owned()]).unwrap_or_default();
+    let wanted = |name: &str| WantedListing { name: name.trim().to_owned(), any_of: Vec::new() };
+    let listings = sql.split("-- lists ").nth(1).map(|name| vec![wanted(name)]).unwrap_or_default();
     Ok(verdict(class, sql.to_owned(), listings))
 }
 
-fn verdict(class: Class, sql: String, listings: Vec<String>) -> Verdict {
-    Verdict { class, sql, tables: Vec::new(), target: None, creates_target: false, listings, session: None }
+fn verdict(class: Class, sql: String, listings: Vec<WantedListing>) -> Verdict {
+    Verdict { class, sql, listings, ..Verdict::default() }
 }
 
 pub(super) struct TestWorker {
@@ -563,13 +564,13 @@ fn listings_are_tables_for_one_statement() {
         ("catalog_name", std::sync::Arc::new(StringArray::from(vec!["c", "c"])) as ArrayRef),
         ("schema_name", std::sync::Arc::new(StringArray::from(vec!["a", "b"])) as ArrayRef),
     ]);
-    let sql = "SELECT schema_name FROM temp.main.polynya_listing_schemata ORDER BY 1 -- lists schemata";
+    let sql = "SELECT schema_name FROM temp.main.listed_schemata ORDER BY 1 -- lists schemata";
     for _ in 0..2 {
         connection.request(&worker, sql, request::Action::Run(Run::default()), &[Class::Read]);
         let batch = connection.reply(&[Listing { name: "schemata".into(), rows: rows.clone().into() }]).batch();
         assert_eq!(batch.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b"]);
     }
-    let again = connection.run(&worker, "SELECT * FROM temp.main.polynya_listing_schemata");
+    let again = connection.run(&worker, "SELECT * FROM temp.main.listed_schemata");
     assert_eq!(again.failure().kind(), Kind::NotFound);
 }
 
