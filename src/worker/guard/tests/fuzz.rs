@@ -118,7 +118,7 @@ fn check(parser: &mut DuckParser, sandbox: &mut Sandbox, functions: &Functions, 
     if let Some(table) = named(&verdict).find(|table| !["lake", "Gold"].contains(&table.as_str())) {
         return Err(finding(format!("a table of the catalog {table}")));
     }
-    sandbox.run(&verdict.sql).map_err(finding)?;
+    sandbox.run(&verdict.sql, &verdict.system).map_err(finding)?;
     Ok(true)
 }
 
@@ -128,25 +128,41 @@ fn named(verdict: &Verdict) -> impl Iterator<Item = &String> {
 
 /// The text that runs is one that may run, and it is its own.
 fn judged_again(parser: &mut DuckParser, verdict: &Verdict) -> Result<(), String> {
-    // A client cannot name the tables that listings become. SHOW makes its text by itself, in words that DuckDB writes otherwise.
-    let made = verdict.sql.contains(" temp.main.polynya_listing_");
-    let sql = ["\"temp\"", "temp"]
-        .iter()
-        .fold(verdict.sql.clone(), |sql, temp| sql.replace(&format!("{temp}.main.polynya_listing_"), "information_schema."));
-    let sql = if made { sql.replace("information_schema.described", "information_schema.columns") } else { sql };
-    let again = judged_by(parser, &sql).map_err(|refusal| format!("refused when it is judged again: {refusal}"))?;
-    if made {
-        return if again.class == verdict.class && again.tables.is_empty() { Ok(()) } else { Err(format!("{again:?}")) };
+    let again = judged_by(parser, &as_a_client_writes(&verdict.sql))
+        .map_err(|refusal| format!("refused when it is judged again: {refusal}"))?;
+    // SHOW and DESCRIBE make their text by themselves, from listings that no client can name.
+    let made = verdict.system.is_empty() && !verdict.listings.is_empty();
+    // Each judging puts a subquery around tables whose virtual columns could be meant.
+    let hides = ["filename", "file_row_number", "file_index"].iter().any(|name| verdict.sql.to_lowercase().contains(name));
+    let made = made || hides;
+    let same = again.sql == verdict.sql && again.tables == verdict.tables && again.target == verdict.target;
+    if again.class == verdict.class && (made || same) { Ok(()) } else { Err(format!("judged again it is {again:?}")) }
+}
+
+/// The text with the names that a client has for what is made for the statement.
+fn as_a_client_writes(sql: &str) -> String {
+    let mut text = sql.to_owned();
+    for (made, named) in [
+        ("listed_information_schema_", "information_schema."),
+        ("listed_pg_catalog_", "pg_catalog."),
+        ("listed_described", "information_schema.columns"),
+        ("listed_tables", "information_schema.tables"),
+        ("listed_columns", "information_schema.columns"),
+        ("listed_schemata", "information_schema.schemata"),
+        ("listed_", ""),
+    ] {
+        for temp in ["\"temp\".main.", "temp.main."] {
+            text = text.replace(&format!("{temp}{made}"), named);
+        }
     }
-    let same = again.sql == verdict.sql && again.class == verdict.class && again.target == verdict.target;
-    if same && again.tables == verdict.tables { Ok(()) } else { Err(format!("judged again it is {again:?}")) }
+    text
 }
 
 /// DuckDB's tree where it has one, of the statement or of the query in it, and the bare text.
 fn second_opinion(parser: &mut DuckParser, functions: &Functions, sql: &str) -> Result<(), String> {
     functions.text(sql)?;
     // DuckDB reads these as a look into its catalog; what stands behind them is a query.
-    let sql = ["DESCRIBE ", "SUMMARIZE ", "EXPLAIN (FORMAT json) ", "EXPLAIN "]
+    let sql = ["DESCRIBE ", "SUMMARIZE ", "EXPLAIN (FORMAT json) ", "EXPLAIN (ANALYZE, FORMAT json) ", "EXPLAIN "]
         .iter()
         .find_map(|word| sql.strip_prefix(word))
         .unwrap_or(sql);

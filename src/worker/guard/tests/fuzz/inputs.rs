@@ -9,11 +9,13 @@ use super::super::mutated::{PIECES, SEEDS};
 use super::super::{allowed, refused};
 
 /// Statements of the integration tests; of these files only the lines that are SQL matter.
-const SLT: [&str; 4] = [
+const SLT: [&str; 6] = [
     include_str!("../../../../../tests/slt/select.slt"),
     include_str!("../../../../../tests/slt/tables.slt"),
     include_str!("../../../../../tests/slt/writes.slt"),
     include_str!("../../../../../tests/slt/plans.slt"),
+    include_str!("../../../../../tests/slt/catalog.slt"),
+    include_str!("../../../../../tests/slt/statements.slt"),
 ];
 
 const ESCAPES: &str = include_str!("../../../../../tests/data/escapes.txt");
@@ -347,7 +349,9 @@ impl Maker<'_> {
             0 => format!("{}.{}.{table}", self.one(&CATALOGS), self.one(&SCHEMAS)),
             1 => format!("{}.{table}", self.one(&SCHEMAS)),
             2 if self.chance(20) => format!("\"{}\"", self.file()),
-            _ => self.one(&["t", "u", "bronze.t", "lake.bronze.t", "Gold.mart.t", "information_schema.tables"]).to_owned(),
+            _ => self
+                .one(&["t", "u", "bronze.t", "lake.bronze.t", "Gold.mart.t", "information_schema.tables", "pg_class"])
+                .to_owned(),
         }
     }
 

@@ -13,6 +13,7 @@ use rustix::fs::inotify;
 use crate::wire::proto::Init;
 use crate::worker::binding::{Connection, EngineResult, Instance, Outcome, Scalar};
 use crate::worker::database;
+use crate::worker::guard::SystemObject;
 
 /// How long a statement may run.
 const MOMENT: Duration = Duration::from_millis(60);
@@ -93,9 +94,13 @@ impl Sandbox {
     }
 
     /// Runs a statement for a moment, and says which tripwire it has touched. Whether it works is not asked.
-    pub(super) fn run(&mut self, sql: &str) -> Result<(), String> {
+    pub(super) fn run(&mut self, sql: &str, system: &[SystemObject]) -> Result<(), String> {
         self.connection.run("BEGIN").map_err(|error| format!("no transaction: {}", error.message))?;
         self.running.store(self.now(), Ordering::SeqCst);
+        for SystemObject { kind, name, definition } in system {
+            // What cannot be made is missing when the statement runs.
+            let _ = self.connection.run(&format!("CREATE TEMP {kind} {name}{definition}"));
+        }
         let done = self.try_run(sql);
         self.running.store(0, Ordering::SeqCst);
         // An interrupt that came too late would end the roll-back.
@@ -180,11 +185,13 @@ fn furnish(connection: &Connection, trap: &str, port: u16) {
         run(&format!("CREATE TABLE {table} (a BIGINT, b VARCHAR, x INTEGER, y DOUBLE, d DATE)"));
         run(&format!("INSERT INTO {table} SELECT i, 'b' || i, i % 3, i / 2, DATE '2024-01-01' FROM range(20) r(i)"));
     }
-    for listing in ["tables", "columns", "schemata", "described"] {
-        run(&format!(
-            "CREATE TEMP TABLE polynya_listing_{listing} (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, column_name VARCHAR)"
-        ));
-    }
+    run(
+        "CREATE TEMP TABLE listed_schemata AS SELECT 'lake' AS catalog_name, 'bronze' AS schema_name;
+         CREATE TEMP TABLE listed_tables AS SELECT 'lake' AS table_catalog, 'bronze' AS table_schema, 't' AS table_name, 'BASE TABLE' AS table_type;
+         CREATE TEMP TABLE listed_columns AS SELECT 'lake' AS table_catalog, 'bronze' AS table_schema, 't' AS table_name, 'a' AS column_name,
+             1 AS ordinal_position, NULL::VARCHAR AS column_default, 'YES' AS is_nullable, 'BIGINT' AS data_type, NULL::VARCHAR AS comment;
+         CREATE TEMP TABLE listed_described AS FROM listed_columns",
+    );
     let traps = TRAPS.iter().map(|name| format!("memory.main.{name}"));
     for name in traps.chain(["vault.main.secret", "vault.main.t", "temp.main.secret"].map(str::to_owned)) {
         let kind = if name.starts_with("temp") { "TEMP VIEW" } else { "VIEW" };
@@ -233,7 +240,7 @@ fn the_tripwires_trip() {
         (format!("COPY (SELECT 1) TO '{}' (FORMAT csv)", wires[3]), true),
         ("SELECT 1; SELECT 2".to_owned(), true),
     ] {
-        let outcome = sandbox.run(&sql);
+        let outcome = sandbox.run(&sql, &[]);
         assert_eq!(outcome.is_err(), touched, "{sql}: {outcome:?}");
         while sandbox.touched().is_err() {}
     }
