@@ -72,6 +72,7 @@ impl From<EngineError> for StatementError {
         let text = text.split("You can modify Iceberg table properties").next().unwrap_or_default();
         let message = match error.kind {
             ErrorKind::OutOfMemory => out_of_memory(text),
+            ErrorKind::Permission => file_outside(text).unwrap_or_else(|| text.to_owned()),
             _ => answer.message().unwrap_or_else(|| without_relay(text)),
         };
         Self { kind, fatal: error.kind == ErrorKind::Fatal, message }
@@ -88,6 +89,12 @@ fn out_of_memory(text: &str) -> String {
     };
     let what = what.split(" This limit was set by").next().unwrap_or(what).trim_end_matches('.');
     format!("{what}. {key} bounds {limit}: let the statement sort, join or collect fewer rows, or raise it")
+}
+
+/// DuckDB says that a file cannot be accessed by configuration. No statement names files, so a table's metadata has named it.
+fn file_outside(text: &str) -> Option<String> {
+    let file = text.split_once("Cannot access file \"")?.1.split_once("\" - file system operations are disabled")?.0;
+    Some(format!("a file of the table lies outside the locations allowed for the catalogs: {file}"))
 }
 
 impl From<ArrowError> for StatementError {
@@ -216,6 +223,10 @@ mod tests {
         let (kind, _, message) = told(near);
         assert_eq!((kind, message.as_str()), (Kind::NotFound, "Catalog Error: Table with name x does not exist!"));
         assert_eq!(told("Catalog Error: Table with name \"x\" already exists").0, Kind::AlreadyExists);
+        let (kind, _, message) =
+            told("Permission Error: Cannot access file \"/etc/x\" - file system operations are disabled by configuration");
+        assert_eq!(kind, Kind::Refused);
+        assert_eq!(message, "a file of the table lies outside the locations allowed for the catalogs: /etc/x");
         let (kind, _, message) =
             told("Out of Memory Error: failed to allocate data (9 MiB/9 MiB used)\n\nPossible solutions:\n* SET threads=X");
         assert_eq!(kind, Kind::OutOfMemory);

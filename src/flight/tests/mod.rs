@@ -1,5 +1,6 @@
 //! The edge over real connections, with a stand-in for the query layer that counts what it runs.
 
+mod fuzz;
 mod kernel;
 mod login;
 mod protocol;

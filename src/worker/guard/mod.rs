@@ -240,6 +240,15 @@ pub fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, sql: &str) -> Result<Ve
     }
 }
 
+/// Refuses the name of a table that no statement may name. For tables that are written without a statement.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn judge_table_name(table: &proto::TableName) -> Result<(), Refusal> {
+    names::refuse_odd_name(&table.table)?;
+    names::refuse_file(table)
+}
+
 fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
     let query = query::judge(parser, scope, text)?;
     let class = if query.reads.time_travel { proto::Class::TimeTravel } else { proto::Class::Read };

@@ -133,7 +133,7 @@ pub(super) fn refuse_odd_name(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn refuse_file(name: &proto::TableName) -> Result<(), Refusal> {
+pub(super) fn refuse_file(name: &proto::TableName) -> Result<(), Refusal> {
     let path = format!("{}.{}.{}", name.catalog, name.schema, name.table);
     let scanned = SCANNED_ENDINGS.contains(&ending(&path).as_str());
     if scanned || (name.table.contains('.') && looks_like_file(&path)) { Err(file_refused(&name.table)) } else { Ok(()) }

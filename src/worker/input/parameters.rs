@@ -13,6 +13,7 @@ use arrow::datatypes::{
 };
 use arrow_ipc::reader::StreamReader;
 
+use super::{DO_NOT_FIT, survived};
 use crate::wire::proto::failure::Kind;
 use crate::worker::binding::{Connection, LogicalType, Prepared, Scalar};
 use crate::worker::failure::StatementError;
@@ -29,12 +30,15 @@ impl ParameterRows {
         if stream.is_empty() {
             return Ok(None);
         }
-        let unreadable = |e| StatementError::new(Kind::Parameters, format!("the parameters are no Arrow stream: {e}"));
-        let reader = StreamReader::try_new(Cursor::new(stream), None).map_err(unreadable)?;
-        if reader.schema().fields().is_empty() {
-            return Ok(None);
-        }
-        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+        let unreadable = |reason: &dyn std::fmt::Display| {
+            StatementError::new(Kind::Parameters, format!("the parameters are no Arrow stream: {reason}"))
+        };
+        let read = || {
+            let reader = StreamReader::try_new(Cursor::new(stream), None)?;
+            if reader.schema().fields().is_empty() { Ok(None) } else { reader.collect::<Result<Vec<_>, _>>().map(Some) }
+        };
+        let batches = survived(read).ok_or_else(|| unreadable(&DO_NOT_FIT))?.map_err(|error| unreadable(&error))?;
+        let Some(batches) = batches else { return Ok(None) };
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
         Ok(Some(Self { batches, rows }))
     }

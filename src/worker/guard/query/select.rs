@@ -317,7 +317,12 @@ impl Walk<'_> {
             return own_function(node);
         }
         let path: Vec<String> = [catalog, schema].into_iter().filter(|part| !part.is_empty()).collect();
-        let subject = json!({"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "column_names": path});
+        // In text `current_schema` is the keyword, whatever it was in the tree.
+        let keyword = if let [name] = path.as_slice() { self.session_value(name) } else { None };
+        let subject = match keyword {
+            Some(value) => text_constant(&value, ""),
+            None => json!({"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "column_names": path}),
+        };
         let arguments = node.get_mut("children").and_then(Value::as_array_mut).ok_or_else(|| odd("a call without arguments"))?;
         arguments.insert(0, subject);
         node.insert("catalog".to_owned(), json!(""));

@@ -4,7 +4,7 @@ use super::{DuckParser, judged, judged_by, listings, tables};
 use crate::wire::proto::Class;
 
 /// Query, class, tables, and a piece of the text that runs.
-const CASES: &[(&str, Class, &[&str], &str)] = &[
+pub(super) const CASES: &[(&str, Class, &[&str], &str)] = &[
     ("SELECT 1", Class::Read, &[], "SELECT 1"),
     ("select 1;", Class::Read, &[], "SELECT 1"),
     ("-- a; comment\nselect /* ; /* nested */ */ 1 ; -- end", Class::Read, &[], "SELECT 1"),

@@ -2,6 +2,7 @@
 
 mod allowed;
 mod functions;
+mod fuzz;
 mod mutated;
 mod queries;
 mod refused;

@@ -4,7 +4,7 @@ use super::super::{MAX_STATEMENT_BYTES, Refusal, STACK_BYTES};
 use super::{DuckParser, judged, judged_by};
 
 /// Statements that would reach files, settings, secrets or the instance, or smuggle a second statement. None may pass.
-const HOSTILE: &[&str] = &[
+pub(super) const HOSTILE: &[&str] = &[
     // Files by function, in every place where a function or a query can stand.
     "SELECT * FROM read_csv('/etc/passwd')",
     "SELECT * FROM READ_PARQUET('x')",
