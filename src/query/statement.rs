@@ -37,7 +37,7 @@ pub(super) const LAST_WORD: Duration = Duration::from_secs(2);
 /// How a statement began to answer.
 enum Opening {
     /// It has a result with this schema, whose first batch or end is here.
-    Rows { schema: RawFrame, first: First },
+    Rows { schema: RawFrame, first: Box<First> },
     /// It is over.
     Over(Done),
     /// It changes the session, and nothing ran.
@@ -145,7 +145,7 @@ impl Engine {
         let deadline = self.deadline(limits);
         let opening = self.open(caller, sql, parameters, deadline, &mut log).await;
         match opening {
-            Ok(Opening::Rows { schema, first }) => Ok(Execution::Rows(rows(schema, first, log, deadline))),
+            Ok(Opening::Rows { schema, first }) => Ok(Execution::Rows(rows(schema, *first, log, deadline))),
             Ok(Opening::Over(done)) => {
                 log.end(Some(done.affected).filter(|n| *n >= 0));
                 Ok(Execution::Done { affected: u64::try_from(done.affected).ok(), session: None })
@@ -448,7 +448,7 @@ async fn first_row(mut lease: Lease, schema: RawFrame) -> Result<Opening, QueryE
         Reply::Done(done) => First::End(done),
         _ => return Err(PoolError::Protocol("an answer in the middle of a result").into()),
     };
-    Ok(Opening::Rows { schema, first })
+    Ok(Opening::Rows { schema, first: Box::new(first) })
 }
 
 fn asked(caller: &Caller, sql: &str, allowed: &[Class], action: request::Action) -> Request {
