@@ -430,6 +430,7 @@ const MESSAGES: &[(&str, char, &str)] = &[
     ("DESCRIBE", 'u', "SHOW TABLES"),
     ("EXPLAIN ANALYZE DELETE FROM t", 'r', "for queries only"),
     ("CALL t", 's', "one table function"),
+    ("SELECT `x` FROM t", 's', "double quotes"),
     ("SELECT no_such_function(1)", 'r', "no function no_such_function"),
     ("SELECT 1::no_such_type", 'n', "no type no_such_type"),
     ("USE nowhere.a", 'n', "there are: lake, Gold"),
