@@ -146,3 +146,26 @@ fn detail(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PlanForm, shown};
+
+    /// With keys that are on no list, at every level.
+    const RUN: &str = r#"{"query_name": "SELECT secret", "latency": 0.5, "cpu_time": 0.25, "somewhere": "s3://secret", "children": [
+        {"operator_type": "EXPLAIN_ANALYZE", "operator_name": "EXPLAIN_ANALYZE", "children": [
+            {"operator_name": "ICEBERG_SCAN ", "operator_cardinality": 3, "operator_rows_scanned": 7, "operator_timing": 0.125, "path": "secret",
+             "extra_info": {"Filters": ["a>1", "b<2"], "Filename(s)": "s3://secret", "New": {"Filters": "secret"}}, "children": []}]}]}"#;
+
+    #[test]
+    fn what_is_on_no_list_is_not_shown() {
+        let text = shown(RUN, PlanForm::Text).unwrap();
+        assert_eq!(text, "total 0.5000 s, cpu 0.2500 s\nICEBERG_SCAN (3 rows, 7 scanned, 0.1250 s)\n  | Filters: a>1, b<2\n");
+        let json = shown(RUN, PlanForm::Json).unwrap();
+        assert!(!json.contains("secret") && json.contains("\"operator_cardinality\": 3"), "{json}");
+        let planned = r#"[{"name": "X", "extra_info": {"Table": "secret", "Order By": "a"}, "children": [{"name": "Y", "path": "secret"}]}]"#;
+        let json = shown(planned, PlanForm::Json).unwrap();
+        assert!(!json.contains("secret") && json.contains("Order By") && json.contains("\"Y\""), "{json}");
+        assert!(shown("no plan", PlanForm::Text).is_err());
+    }
+}

@@ -62,6 +62,7 @@ pub(in crate::worker::guard) fn judge(name: &str, place: Place) -> Result<(), Re
         .find_map(|kind| list().get(&(kind, name.as_str())).copied().flatten());
     Err(match elsewhere {
         Some(reason) => Refusal::Refused(format!("the function {name} is not allowed: it {reason}")),
+        None if name.contains('`') => Refusal::Syntax("backticks quote nothing here: names stand in double quotes".to_owned()),
         None => Refusal::Refused(format!("there is no function {name} that a statement may call here")),
     })
 }

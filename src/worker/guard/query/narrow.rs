@@ -9,6 +9,10 @@ use crate::wire::proto::TablePatterns;
 use crate::worker::guard::names::same;
 use crate::worker::guard::system::Listed;
 
+/// More patterns than these, or longer ones, narrow nothing: the gateway tries each on every name.
+const MAX_PATTERNS: usize = 64;
+const MAX_PATTERN_BYTES: usize = 256;
+
 type Object = Map<String, Value>;
 type Session<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -107,6 +111,9 @@ fn hold(column: &Value, values: &[Option<String>], pattern: fn(&str) -> String) 
     let names = column["column_names"].as_array().filter(|_| column["class"] == "COLUMN_REF")?;
     let (last, before) = names.split_last()?;
     let patterns = values.iter().map(|value| value.as_deref().map(pattern)).collect::<Option<Vec<_>>>()?;
+    if patterns.len() > MAX_PATTERNS || patterns.iter().any(|pattern| pattern.len() > MAX_PATTERN_BYTES) {
+        return None;
+    }
     let table = before.last().and_then(Value::as_str).map(str::to_owned);
     Some(Held { table, column: last.as_str()?.to_owned(), patterns })
 }

@@ -15,6 +15,9 @@ use crate::worker::guard::names::{self, Meaning, same};
 use crate::worker::guard::system::{self, SystemTable};
 use crate::worker::guard::{Parser, Refusal, Scope, SystemObject};
 
+/// A listing of which a statement reads more parts is made whole.
+const MAX_PARTS: usize = 16;
+
 type Object = Map<String, Value>;
 type Judgement = Result<(), Refusal>;
 
@@ -51,7 +54,9 @@ impl Reads {
     pub fn add_listing(&mut self, wanted: proto::WantedListing) {
         match self.listings.iter_mut().find(|listing| listing.name == wanted.name) {
             None => self.listings.push(wanted),
-            Some(there) if there.any_of.is_empty() || wanted.any_of.is_empty() => there.any_of.clear(),
+            Some(there) if there.any_of.is_empty() || wanted.any_of.is_empty() || there.any_of.len() >= MAX_PARTS => {
+                there.any_of.clear();
+            }
             Some(there) => there.any_of.extend(wanted.any_of),
         }
     }

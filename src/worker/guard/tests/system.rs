@@ -187,6 +187,13 @@ fn a_listing_is_no_larger_than_the_statement_can_be_seen_to_need() {
     ] {
         assert_eq!(part(sql), expected, "{sql}");
     }
+    let names = |count: usize| format!("'{}'", (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join("', '"));
+    let with_names = |count: usize| format!("SELECT * FROM information_schema.tables WHERE table_name IN ({})", names(count));
+    assert!(part(&with_names(64)).contains("|63"));
+    assert_eq!(part(&with_names(65)), "tables: ", "the gateway has to try each");
+    assert_eq!(part(&format!("SELECT * FROM pg_tables WHERE tablename LIKE '{}'", "%a".repeat(200))), "tables: lake  ");
+    let one = "SELECT * FROM information_schema.tables WHERE table_name = 'x'";
+    assert_eq!(part(&[one; 20].join(" UNION ALL ")), "tables: ");
     assert_eq!(listings(&judged("SELECT * FROM pg_type, pg_database, information_schema.views").unwrap()), [""; 0]);
     let columns = ["pg_class", "pg_namespace", "pg_tables", "pg_views", "pg_index", "pg_constraint"];
     for table in columns {
