@@ -220,6 +220,9 @@ async fn manifests_and_deletes_elsewhere_are_not_read() {
     scene.unharmed().await;
 }
 
+/// Puts a place into metadata.
+type Change = fn(&mut serde_json::Value, &str);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_elsewhere_is_not_read() {
     let mut scene = Scene::open(&[]).await;
@@ -231,7 +234,7 @@ async fn metadata_elsewhere_is_not_read() {
         scene.refused(&name, &place).await;
     }
     let outside = uri(&scene.outside);
-    let changes: [(&str, fn(&mut serde_json::Value, &str)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("location", |metadata, place| metadata["location"] = place.into()),
         ("write.data.path", |metadata, place| metadata["properties"] = json!({ "write.data.path": place })),
         ("write.metadata.path", |metadata, place| metadata["properties"] = json!({ "write.metadata.path": place })),
