@@ -4,7 +4,6 @@
 pub mod encode;
 pub mod pipeline;
 pub mod plan;
-mod pulse;
 pub mod socket;
 pub mod stream;
 pub mod types;

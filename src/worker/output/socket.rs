@@ -10,10 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::net::{SendFlags, send};
 
 use super::encode::Encoded;
-use super::pulse;
 use crate::wire::{FrameHeader, FrameKind, read_frame, write_message};
 
 /// A peer that takes no byte for so long ends the statement: it pins a thread and a transaction.
@@ -33,7 +31,7 @@ const READ_SLICE: Duration = Duration::from_millis(100);
 pub struct DataSocket(Arc<Outgoing>);
 
 /// The socket, and frames that go out before the next one.
-pub(super) struct Outgoing {
+struct Outgoing {
     socket: UnixStream,
     /// Locked while a frame is written, so that frames stay whole and in order.
     held: Mutex<Vec<u8>>,
@@ -81,12 +79,6 @@ impl DataSocket {
         }
     }
 
-    /// Writes a frame with Arrow data, together with the next one if that comes within some milliseconds.
-    pub fn write_frame_soon(&self, frame: &Encoded, cancelled: &AtomicBool) -> io::Result<()> {
-        self.hold_frame(frame);
-        if pulse::send_soon(&self.0) { Ok(()) } else { self.0.write(&mut [], cancelled) }
-    }
-
     /// Writes a frame with a message.
     pub fn write_message(&self, kind: FrameKind, message: &impl prost::Message, cancelled: &AtomicBool) -> io::Result<()> {
         self.hold_message(kind, message)?;
@@ -102,17 +94,6 @@ impl DataSocket {
 impl Outgoing {
     fn held(&self) -> MutexGuard<'_, Vec<u8>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends of the held bytes what the socket takes at once. An error shows at the next write.
-    pub(super) fn send_held(&self) {
-        // Who has the lock is writing them.
-        let Ok(mut held) = self.held.try_lock() else { return };
-        if !held.is_empty()
-            && let Ok(sent) = send(&self.socket, &held, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
-        {
-            held.drain(..sent);
-        }
     }
 
     /// Writes what is held, then these bytes.

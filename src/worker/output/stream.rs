@@ -22,12 +22,6 @@ const GATHERED_BYTES: usize = 512 << 10;
 /// No frame is larger, unless a single row is.
 const FRAME_BYTES: usize = 2 << 20;
 
-/// Rows of a full chunk of DuckDB: more are likely to follow.
-const WHOLE_CHUNK: usize = 2048;
-
-/// The largest first batch that waits a moment for the end of its result.
-const SMALL_BYTES: usize = 32 << 10;
-
 /// Why rows cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -39,7 +33,7 @@ pub enum StreamError {
     Arrow(#[from] ArrowError),
 }
 
-/// Sends the batches of one statement. The first goes out at once, a small one within two milliseconds; later narrow ones are gathered.
+/// Sends the batches of one statement. The first goes out at once; later narrow ones are gathered.
 pub struct ResultStream {
     socket: DataSocket,
     cancelled: Arc<AtomicBool>,
@@ -60,10 +54,7 @@ impl ResultStream {
     pub fn push(&mut self, batch: RecordBatch) -> Result<(), StreamError> {
         self.rows += batch.num_rows() as u64;
         let bytes = encode::batch_bytes(&batch);
-        if !std::mem::replace(&mut self.sent_first, true) {
-            return self.send_first(&batch, bytes);
-        }
-        if bytes >= WIDE_BYTES {
+        if !std::mem::replace(&mut self.sent_first, true) || bytes >= WIDE_BYTES {
             self.flush()?;
             return self.send(&batch, bytes);
         }
@@ -87,14 +78,6 @@ impl ResultStream {
     pub fn finish(mut self) -> Result<u64, StreamError> {
         self.flush()?;
         Ok(self.rows)
-    }
-
-    /// The first rows go out without delay, but for a batch that is likely to be the only one.
-    fn send_first(&self, batch: &RecordBatch, bytes: usize) -> Result<(), StreamError> {
-        if batch.num_rows() < WHOLE_CHUNK && bytes <= SMALL_BYTES {
-            return Ok(self.socket.write_frame_soon(&encode::batch(batch)?, &self.cancelled)?);
-        }
-        self.send(batch, bytes)
     }
 
     fn send(&self, batch: &RecordBatch, bytes: usize) -> Result<(), StreamError> {
