@@ -57,7 +57,7 @@ demo: build ## gateway, data, queries and how to connect (ARGS: see polynya demo
 	@$(DUCKDB_ENV)
 	./target/release/polynya demo $(ARGS)
 
-bench: build ## speed and memory at TPC-H scale 1
+bench: ## speed and memory at TPC-H scale 1 (ARGS='--against BINARY' for a before and after)
 	@$(ALL_ENV)
 	"$$POLYNYA_CLIENTS_PYTHON" benches/run.py $(ARGS)
 

@@ -1,149 +1,168 @@
-"""`make bench`: speed and memory of the release binary, side by side with DuckDB itself in the same run.
+"""`make bench`: what worker process and gateway cost, side by side in one run.
 
-Streams lineitem of TPC-H through the gateway (ADBC) and through DuckDB's own Python client on the same files, alternating, and
-reports medians, ratios, and the memory of gateway and workers above idle. Memory is watched in runs of its own: watching slows."""
+Streams by turns through the gateway, through a plain Flight server with DuckDB in the same process, from memory over gRPC, and by
+DuckDB alone; small statements by many clients at once; memory. Writes docs/results/<date>-bench.md with the goals and what was
+measured. `--against` adds another polynya binary, for a before and after."""
 
 import argparse
-import statistics
+import contextlib
+import json
 import sys
 import time
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as adbc
-import pyarrow.flight as flight
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-from runner import Gateway, Peak, demo_lake, duckdb_on, page  # noqa: E402
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "support")]
+import probe as probes  # noqa: E402
+from probe import Probe  # noqa: E402
+from report import ALONE, ATTACHED, BEFORE, FROM_MEMORY, ONE_PROCESS, OURS, middle, report  # noqa: E402
+from runner import Gateway, Peak, ReferenceRest, demo_lake, page  # noqa: E402
 
-# Given by the project's goals: see the table that is written.
-MEMORY_LIMIT = 400e6
-FIRST_BATCH_LIMIT = 0.150
-
-
-def through_gateway(connection, sql):
-    """Seconds to the first batch and in all, rows and bytes of one stream."""
-    began = time.perf_counter()
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return drain(cursor.fetch_record_batch(), began)
+LINEITEM_ROWS = 6_000_000
+NARROW = "SELECT l_orderkey FROM lineitem"
+WIDE = "SELECT * FROM lineitem"
+COMPUTED = "SELECT i, i + 1, i + 2, i + 3, i + 4, i + 5, i + 6, i + 7 FROM range(16000000) t(i)"
+CLIENTS = (1, 16, 64)
 
 
-def by_duckdb(connection, sql):
-    """The same by DuckDB in this process."""
-    began = time.perf_counter()
-    return drain(connection.execute(sql).to_arrow_reader(2048), began)
+def eighths(scale):
+    """The wide stream in eight parts, for eight connections."""
+    orders = int(LINEITEM_ROWS * scale) + 1
+    bounds = [part * orders // 8 for part in range(9)]
+    return [f"{WIDE} WHERE l_orderkey >= {low} AND l_orderkey < {high}" for low, high in zip(bounds, bounds[1:])]
 
 
-def drain(reader, began):
-    first, rows, size = None, 0, 0
-    for batch in reader:
-        first = first or time.perf_counter() - began
-        rows += batch.num_rows
-        size += batch.nbytes
-    return {"first": first, "total": time.perf_counter() - began, "rows": rows, "bytes": size}
+class Bench:
+    """What is measured against each other: gateways, and DuckDB on the same files without them."""
+
+    def __init__(self, stack, program, gateways, setup):
+        self.program, self.gateways = program, gateways
+        self.single = stack.enter_context(Probe(program, "single", "--setup", setup))
+        self.alone = stack.enter_context(Probe(program, "scan", "--setup", setup))
+        self.readers = {name: stack.enter_context(self.reader(gateway.uri)) for name, gateway in gateways.items()}
+        self.of_single = stack.enter_context(self.reader(self.single.address(), "--direct"))
+
+    def reader(self, uri, *more):
+        return Probe(self.program, "read", "--uri", uri, *more)
+
+    def ways(self, stack, statements):
+        """The ways by which these streams can come; each a function that drains them once."""
+        plain, ours = json.dumps(statements), json.dumps([in_lake(sql) for sql in statements])
+        ways = {who: lambda who=who: self.readers[who].ask(ours, self.gateways[who].cpu) for who in self.gateways}
+        ways[ONE_PROCESS] = lambda: self.of_single.ask(plain, self.single.cpu)
+        if len(statements) == 1:
+            memory = stack.enter_context(Probe(self.program, "prebuilt", "--from", self.gateways[OURS].uri, "--sql", in_lake(statements[0])))
+            reader = stack.enter_context(self.reader(memory.address(), "--direct"))
+            ways[FROM_MEMORY] = lambda: reader.ask(plain, memory.cpu)
+        ways[ALONE] = lambda: self.alone.ask(plain)
+        return ways
+
+    def streams(self, name, statements, runs):
+        """`runs` counted answers of each way, by turns, after one that warms up."""
+        with contextlib.ExitStack() as stack:
+            ways = self.ways(stack, statements)
+            found = {way: [] for way in ways}
+            for run in range(runs + 1):
+                for way, ask in ways.items():
+                    answer = ask()
+                    if run:
+                        found[way].append(answer)
+                print(f"{name}, run {run}: " + ", ".join(f"{way} {answers[-1]['total']:.2f} s" for way, answers in found.items() if answers), flush=True)
+        return found
+
+    def small(self, sql, clients, runs):
+        """Latencies of one statement by so many clients, of each gateway by turns; medians of the runs."""
+        with contextlib.ExitStack() as stack:
+            probes_of = {
+                who: stack.enter_context(Probe(self.program, "latency", "--uri", gateway.uri, "--clients", str(clients), "--seconds", "2"))
+                for who, gateway in self.gateways.items()
+            }
+            answers = {who: [] for who in probes_of}
+            for _ in range(runs):
+                for who, probe in probes_of.items():
+                    answers[who].append(probe.ask(sql))
+        return {who: {key: middle(of_one, key) for key in ("info_p50", "p50", "p99", "per_second")} for who, of_one in answers.items()}
 
 
-def by_adbc(connection, sql):
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        cursor.fetchall()
+def in_lake(sql):
+    return sql.replace("FROM lineitem", "FROM lake.bronze.lineitem").replace("FROM nation", "FROM lake.bronze.nation")
 
 
-def by_two_calls(client, sql):
-    """GetFlightInfo and DoGet, and nothing else; the command is a CommandStatementQuery, written by hand."""
-    text = sql.encode()
-    query = b"\x0a" + bytes([len(text)]) + text
-    name = b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery"
-    command = b"\x0a" + bytes([len(name)]) + name + b"\x12" + bytes([len(query)]) + query
-    info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
-    client.do_get(info.endpoints[0].ticket).read_all()
+def on_rest(program, lake, runs):
+    """The wide stream and a small table of an Iceberg REST catalog: by a gateway before it, and by DuckDB that attaches it itself."""
+    with contextlib.ExitStack() as stack:
+        rest = stack.enter_context(ReferenceRest())
+        probes.register(rest.port, lake)
+        settings = [setting for setting in rest.settings() if "allowed_locations" not in setting]
+        settings.append(f"catalogs.rest.allowed_locations=['{rest.warehouse}', 'file://{lake}']")
+        gateway = stack.enter_context(Gateway(lake, "telemetry.level=warn", *settings))
+        reader = stack.enter_context(Probe(program, "read", "--uri", gateway.uri))
+        attached = stack.enter_context(Probe(program, "scan", "--setup", probes.attached(rest.port)))
+        found = {}
+        for name, sql, times in (("lineitem", WIDE, runs), ("nation", "SELECT * FROM nation", 20 * runs)):
+            order = json.dumps([sql.replace("FROM ", "FROM rest.bronze.")])
+            ways = {OURS: lambda order=order: reader.ask(order, gateway.cpu), ATTACHED: lambda order=order: attached.ask(order)}
+            found[name] = {way: [] for way in ways}
+            for run in range(times + 1):
+                for way, ask in ways.items():
+                    answer = ask()
+                    if run:
+                        found[name][way].append(answer)
+        return found
 
 
-def latency(call, count=500, warm_up=100):
-    """Milliseconds of each of `count` calls, sorted."""
+def memory(gateway, program, runs):
+    """Bytes of gateway and workers when idle, and at the most while the wide stream goes through."""
+    with Probe(program, "read", "--uri", gateway.uri) as reader:
+        time.sleep(1)
+        idle, peaks = gateway.memory(), []
+        for _ in range(runs):
+            with Peak(gateway) as peak:
+                reader.ask(json.dumps([in_lake(WIDE)]))
+            peaks.append(peak.bytes)
+    return idle, max(peaks)
+
+
+def by_driver(gateway, count=300):
+    """Milliseconds of SELECT 1 by the stock ADBC driver for Python, sorted: four calls each."""
     times = []
-    for _ in range(warm_up + count):
-        began = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - began) * 1000)
-    return sorted(times[warm_up:])
-
-
-def in_words(times):
-    return f"{statistics.median(times):.2f} ms | {times[int(len(times) * 0.99)]:.2f} ms"
-
-
-def median(runs, key):
-    return statistics.median(run[key] for run in runs)
-
-
-def measure(gateway, connection, own, runs):
-    """The streams of both sides in turns, the memory when idle, and at the most while streaming."""
-    ours_sql, own_sql = "SELECT * FROM lake.bronze.lineitem", "SELECT * FROM lineitem"
-    by_adbc(connection, "SELECT 1")
-    time.sleep(1)
-    idle = gateway.memory()
-    through_gateway(connection, ours_sql)
-    by_duckdb(own, own_sql)
-    ours, theirs, peaks = [], [], []
-    for run in range(runs):
-        ours.append(through_gateway(connection, ours_sql))
-        theirs.append(by_duckdb(own, own_sql))
-        with Peak(gateway) as peak:
-            through_gateway(connection, ours_sql)
-        peaks.append(peak.bytes)
-        print(f"run {run + 1}: gateway {ours[-1]['total']:.2f} s, DuckDB {theirs[-1]['total']:.2f} s, peak {peaks[-1] / 1e6:.0f} MB", flush=True)
-    return ours, theirs, idle, max(peaks)
+    with adbc.connect(gateway.uri, autocommit=True) as connection:
+        for _ in range(count):
+            began = time.perf_counter()
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+                cursor.fetchall()
+            times.append((time.perf_counter() - began) * 1000)
+    return sorted(times[count // 5 :])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", default="1", help="TPC-H scale factor")
-    parser.add_argument("--runs", type=int, default=5, help="counted runs of each side")
+    parser.add_argument("--scale", type=float, default=1, help="TPC-H scale factor")
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each way")
+    parser.add_argument("--against", type=Path, help="another polynya binary to measure beside this tree's")
     options = parser.parse_args()
-    lake = demo_lake(options.scale)
-    own = duckdb_on(lake)
-    with Gateway(lake, "telemetry.level=warn") as gateway, adbc.connect(gateway.uri, autocommit=True) as connection:
-        ours, theirs, idle, peak = measure(gateway, connection, own, options.runs)
-        client = flight.connect(gateway.uri.replace("grpc://", "grpc+tcp://"))
-        calls = {
-            "`SELECT 1`, GetFlightInfo and DoGet": lambda: by_two_calls(client, "SELECT 1"),
-            "`SELECT 1`, stock ADBC driver (prepare, GetFlightInfo, DoGet, close)": lambda: by_adbc(connection, "SELECT 1"),
-            "all 25 rows of nation, GetFlightInfo and DoGet": lambda: by_two_calls(client, "SELECT * FROM lake.bronze.nation"),
-        }
-        small = "\n".join(f"| {name} | {in_words(latency(call))} |" for name, call in calls.items())
-
-    above = peak - idle
-    difference = median(ours, "first") - median(theirs, "first")
-    size = ours[0]["bytes"] / 1e6
-    verdict = lambda held: "held" if held else "**missed**"  # noqa: E731
-    page(
-        "bench",
-        "Streaming a large table",
-        f"""
-`SELECT * FROM bronze.lineitem` at TPC-H scale {options.scale}: {ours[0]['rows']:,} rows, {size:,.0f} MB of Arrow. Medians of {options.runs} alternating runs after one warm-up of each; both sides read the same Parquet files of the same Iceberg table. The gateway's side includes gRPC to the stock ADBC driver in Python, on the same cores; DuckDB's side runs inside the measuring process.
-
-| | gateway over ADBC | DuckDB in process | ratio or difference |
-|---|---|---|---|
-| whole stream | {median(ours, 'total'):.2f} s ({size / median(ours, 'total'):.0f} MB/s) | {median(theirs, 'total'):.2f} s ({size / median(theirs, 'total'):.0f} MB/s) | {median(ours, 'total') / median(theirs, 'total'):.2f} |
-| first batch | {median(ours, 'first') * 1000:.0f} ms | {median(theirs, 'first') * 1000:.0f} ms | {difference * 1000:+.0f} ms |
-
-| goal | measured | |
-|---|---|---|
-| gateway and workers together under {MEMORY_LIMIT / 1e6:.0f} MB above idle | {above / 1e6:.0f} MB above {idle / 1e6:.0f} MB | {verdict(above < MEMORY_LIMIT)} |
-| first batch within {FIRST_BATCH_LIMIT * 1000:.0f} ms of DuckDB's own | {difference * 1000:+.0f} ms | {verdict(difference < FIRST_BATCH_LIMIT)} |
-
-Memory is the proportional set size of gateway and workers, every 20 ms in {options.runs} further runs; the highest counts.
-
-Small statements, one client, one after the other:
-
-| | median | 99th percentile |
-|---|---|---|
-{small}
-""",
-    )
-    if above >= MEMORY_LIMIT or difference >= FIRST_BATCH_LIMIT:
-        raise SystemExit("a goal was missed: see the page")
+    program = probes.built()
+    lake = demo_lake(f"{options.scale:g}")
+    found = {"scale": options.scale, "runs": options.runs}
+    with contextlib.ExitStack() as stack:
+        gateways = {OURS: stack.enter_context(Gateway(lake, "telemetry.level=warn"))}
+        if options.against:
+            gateways[BEFORE] = stack.enter_context(Gateway(lake, "telemetry.level=warn", binary=options.against.resolve()))
+        bench = Bench(stack, program, gateways, probes.same_files(lake))
+        shapes = {"wide": [WIDE], "narrow": [NARROW], "computed": [COMPUTED], "eight": eighths(options.scale)}
+        found["streams"] = {name: bench.streams(name, statements, options.runs) for name, statements in shapes.items()}
+        found["small"] = {clients: bench.small("SELECT 1", clients, options.runs) for clients in CLIENTS}
+        found["nation"] = bench.small(in_lake("SELECT * FROM nation"), 1, options.runs)
+        found["driver"] = by_driver(gateways[OURS])
+    with Gateway(lake, "telemetry.level=warn") as gateway:
+        found["memory"] = memory(gateway, program, options.runs)
+    found["rest"] = on_rest(program, lake, options.runs)
+    title, body, missed = report(found)
+    page("bench", title, body)
+    print("goals missed: " + ("; ".join(missed) or "none"))
 
 
 main()

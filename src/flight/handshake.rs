@@ -13,7 +13,7 @@ use futures::stream::{self, BoxStream};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
-use super::listener::ConnectionInfo;
+use super::transport::listener::ConnectionInfo;
 use super::{Edge, FlightError};
 use crate::auth::{AuthError, Credentials, Principal};
 use crate::query::{Caller, Limits};

@@ -1,6 +1,8 @@
 //! Owns what clients send up in DoPut: batches for a table, streamed through, and rows of parameters, collected into one Arrow IPC
 //! stream of bounded size. Refuses to decode Arrow data; it reads only message headers.
 
+use std::panic::catch_unwind;
+
 use arrow::datatypes::DataType;
 use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
 use arrow::ipc::root_as_message;
@@ -48,7 +50,9 @@ impl Collector {
         let bad = |reason: &str| FlightError::Upload(format!("the parameters are not Arrow IPC messages: {reason}"));
         let message = root_as_message(&data.data_header).map_err(|error| bad(&error.to_string()))?;
         if message.header_as_schema().is_some() {
-            let schema = try_schema_from_flatbuffer_bytes(&data.data_header).map_err(|error| bad(&error.to_string()))?;
+            // Arrow's reader panics on types that it does not have.
+            let read = || try_schema_from_flatbuffer_bytes(&data.data_header).map_err(|error| bad(&error.to_string()));
+            let schema = catch_unwind(read).unwrap_or_else(|_| Err(bad("a type that there is not")))?;
             self.types = schema.fields().iter().map(|field| field.data_type().clone()).collect();
         } else if self.stream.is_empty() {
             return Err(bad("the first is not a schema"));

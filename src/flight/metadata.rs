@@ -17,7 +17,7 @@ use prost::Message;
 
 use super::handshake::Call;
 use super::sql_info::sql_info;
-use super::statement::DoGetStream;
+use super::transport::results::{Messages, whole_message};
 use super::ticket::flight_info;
 use super::types::{schema_bytes, with_metadata, xdbc_types};
 use super::{Edge, FlightError, unfit};
@@ -132,7 +132,7 @@ impl CatalogCommand {
 
 impl Edge {
     /// DoGet of a catalog command.
-    pub(super) async fn catalog_rows(&self, call: &Call, command: CatalogCommand) -> Result<DoGetStream, FlightError> {
+    pub(super) async fn catalog_rows(&self, call: &Call, command: CatalogCommand) -> Result<Messages, FlightError> {
         let schema = command.schema()?;
         let batches = match command {
             CatalogCommand::Catalogs => vec![self.catalogs(call)?],
@@ -145,7 +145,7 @@ impl Edge {
             CatalogCommand::XdbcTypes(command) => vec![xdbc_types()?.record_batch(command.data_type)?],
         };
         let messages = batches_to_flight_data(&schema, batches)?;
-        Ok(stream::iter(messages.into_iter().map(Ok)).boxed())
+        Ok(stream::iter(messages.into_iter().map(|message| whole_message(&message))).boxed())
     }
 
     fn catalogs(&self, call: &Call) -> Result<RecordBatch, FlightError> {

@@ -8,12 +8,12 @@ mod action;
 mod handshake;
 mod ingest;
 mod kernel;
-pub mod listener;
 mod metadata;
 mod prepared;
 mod sql_info;
 mod statement;
 mod ticket;
+pub mod transport;
 mod types;
 
 #[cfg(test)]
@@ -39,8 +39,9 @@ use prost::Message;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::auth::seal::SealError;
 use crate::auth::{AuthError, Authenticator};
@@ -50,10 +51,10 @@ use crate::session::{SessionError, Sessions};
 use crate::status::to_status;
 use handshake::Call;
 use kernel::Kernel;
-use listener::WholeRequests;
 use metadata::CatalogCommand;
-use statement::DoGetStream;
 use ticket::unpack;
+use transport::results::{DoGet, Messages, PassThrough};
+use transport::{WholeRequests, listener};
 use types::schema_bytes;
 
 /// The `flight` section of the config: limits of the protocol edge.
@@ -224,14 +225,22 @@ impl FlightServer {
 
     /// The service as tonic serves it.
     #[must_use]
-    pub fn into_service(self) -> WholeRequests<FlightServiceServer<Self>> {
+    pub fn into_service(self) -> WholeRequests<PassThrough<FlightServiceServer<Self>, Self>> {
         let limit = self.0.config.max_message_bytes;
-        WholeRequests(FlightServiceServer::new(self).max_decoding_message_size(limit))
+        let inner = FlightServiceServer::new(self.clone()).max_decoding_message_size(limit);
+        WholeRequests(PassThrough { inner, results: self, max_ticket_bytes: limit })
     }
 
     async fn call<T>(&self, request: Request<T>) -> Result<(Call, T), FlightError> {
         let (metadata, extensions, message) = request.into_parts();
         Ok((self.0.call(&metadata, &extensions).await?, message))
+    }
+}
+
+impl DoGet for FlightServer {
+    async fn do_get(self, metadata: MetadataMap, extensions: Extensions, ticket: Ticket) -> Result<Messages, Status> {
+        let call = self.0.call(&metadata, &extensions).await?;
+        Ok(self.0.rows(&call, &ticket.ticket).await?)
     }
 }
 
@@ -245,7 +254,7 @@ fn all<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 's
 impl FlightService for FlightServer {
     type HandshakeStream = Answer<HandshakeResponse>;
     type ListFlightsStream = Answer<FlightInfo>;
-    type DoGetStream = DoGetStream;
+    type DoGetStream = Answer<FlightData>;
     type DoPutStream = Answer<PutResult>;
     type DoExchangeStream = Answer<FlightData>;
     type DoActionStream = Answer<ActionResult>;
@@ -278,9 +287,8 @@ impl FlightService for FlightServer {
         Ok(Response::new(SchemaResult { schema: schema_bytes(&schema)? }))
     }
 
-    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let (call, ticket) = self.call(request).await?;
-        Ok(Response::new(self.0.rows(&call, &ticket.ticket).await?))
+    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        Err(FlightError::Defect("a DoGet came past the service that answers it".to_owned()).into())
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
@@ -325,7 +333,7 @@ impl Edge {
         }
     }
 
-    async fn rows(&self, call: &Call, ticket: &[u8]) -> Result<DoGetStream, FlightError> {
+    async fn rows(&self, call: &Call, ticket: &[u8]) -> Result<Messages, FlightError> {
         self.kernel.check_open()?;
         match command(unpack(ticket)?)? {
             Command::TicketStatementQuery(ticket) => self.ticket_rows(call, &ticket.statement_handle).await,

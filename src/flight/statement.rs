@@ -7,20 +7,16 @@ use arrow::datatypes::Schema;
 use arrow_flight::sql::{CommandStatementQuery, CommandStatementUpdate};
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
-use tonic::Status;
+use futures::{StreamExt, stream};
 
 use super::handshake::Call;
 use super::ticket::Content;
+use super::transport::results::{Messages, whole_message};
 use super::types::{schema_header_with_metadata, schema_message, with_metadata};
 use super::{Edge, FlightError};
 use crate::query::{Execution, Frames};
 use crate::session::{Defaults, Session};
 use crate::status::to_status;
-
-/// The messages that answer a DoGet.
-pub(super) type DoGetStream = BoxStream<'static, Result<FlightData, Status>>;
 
 /// A statement without its rows yet.
 pub(super) struct Statement {
@@ -92,9 +88,9 @@ impl Edge {
     }
 
     /// DoGet of a ticket of ours.
-    pub(super) async fn ticket_rows(&self, call: &Call, handle: &[u8]) -> Result<DoGetStream, FlightError> {
+    pub(super) async fn ticket_rows(&self, call: &Call, handle: &[u8]) -> Result<Messages, FlightError> {
         let statement = match self.open_ticket(call, handle)? {
-            Content::Outcome => return Ok(stream::once(async { Ok(schema_message(&Schema::empty())) }).boxed()),
+            Content::Outcome => return Ok(stream::once(async { whole_message(&schema_message(&Schema::empty())) }).boxed()),
             Content::Statement { sql, defaults, parameters } => Statement { sql, defaults, parameters },
             Content::Prepared { id, binding } => self.bound_statement(call, &id, binding)?,
         };
@@ -119,15 +115,18 @@ impl Edge {
     }
 }
 
-/// Frames as Flight messages, by slices. The session counts as in use until the stream ends.
-fn messages(frames: Frames, session: Arc<Session>) -> DoGetStream {
+/// Frames as they came from the worker, but for the schema's, which is given its metadata. The session counts as in use until the
+/// stream ends.
+fn messages(frames: Frames, session: Arc<Session>) -> Messages {
     frames
         .enumerate()
         .map(move |(number, frame)| {
             let _in_use = &session;
             let frame = frame.map_err(|error| to_status(&error))?;
-            let data_header = if number == 0 { schema_header_with_metadata(frame.header) } else { frame.header };
-            Ok(FlightData { data_header, data_body: frame.body, ..FlightData::default() })
+            if number > 0 {
+                return Ok(frame.message);
+            }
+            whole_message(&FlightData { data_header: schema_header_with_metadata(frame.header), ..FlightData::default() })
         })
         .boxed()
 }

@@ -48,14 +48,16 @@ impl Warehouse {
         format!("{location}{}-{}", plain(table), Uuid::new_v4().simple())
     }
 
-    /// The path of a `file:` location below this directory, and not the directory itself.
+    /// The path of a `file:` location below this directory, and not the directory itself; nor behind a link that leads out of it.
     pub(super) fn path_of(&self, location: &str) -> Result<PathBuf, LakeError> {
         let outside = || LakeError::Outside(location.to_owned());
         let below = location.strip_prefix(&self.uri).ok_or_else(outside)?.trim_end_matches('/');
         if below.is_empty() || below.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(outside());
         }
-        Ok(self.root.join(below))
+        let path = self.root.join(below);
+        let leads_out = real(&path).is_none_or(|real| !real.starts_with(&self.root));
+        if leads_out { Err(outside()) } else { Ok(path) }
     }
 
     /// Makes the directories that a writer expects to be there.
@@ -114,6 +116,11 @@ impl Warehouse {
         let _ = tokio::fs::remove_dir(&table).await;
         Ok(())
     }
+}
+
+/// Where a path leads through its links, as far as it is there already.
+fn real(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find(|place| place.symlink_metadata().is_ok())?.canonicalize().ok()
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {

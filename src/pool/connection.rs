@@ -1,17 +1,27 @@
 //! Owns one data connection to a worker: frames out, frames in, one statement at a time. Refuses to decode Arrow data and to
 //! decide when a statement ends; the lease does.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::wire::proto::{Described, Done, Failure, Judged};
 use crate::wire::{FrameHeader, FrameKind, HEADER_LEN};
+
+/// Bytes read at once while looking for a frame's header; more of a large payload would be copied.
+const READ_AHEAD: usize = 8 << 10;
+
+/// Large frames of one connection whose memory is kept.
+const BUFFERS: usize = 4;
+
+/// Buffers differ by so much at least, so that frames of nearly the same size share them.
+const BUFFER_STEP: usize = 64 << 10;
 
 /// One Arrow IPC message as it passes through: the whole gRPC message, and where its parts stand in it.
 #[derive(Clone, Debug)]
@@ -41,9 +51,14 @@ pub enum Reply {
     Failed(Failure),
 }
 
-/// The reading half.
+/// The reading half. Small frames come several at once, and are read so.
 #[derive(Debug)]
-pub struct Replies(OwnedReadHalf);
+pub struct Replies {
+    socket: OwnedReadHalf,
+    /// Read and not taken yet.
+    ahead: BytesMut,
+    buffers: Buffers,
+}
 
 /// The writing half.
 #[derive(Debug)]
@@ -52,7 +67,7 @@ pub struct Requests(OwnedWriteHalf);
 /// Opens a connection to the worker that listens at `path`.
 pub async fn open(path: &Path) -> io::Result<(Requests, Replies)> {
     let (read, write) = UnixStream::connect(path).await?.into_split();
-    Ok((Requests(write), Replies(read)))
+    Ok((Requests(write), Replies { socket: read, ahead: BytesMut::new(), buffers: Buffers::default() }))
 }
 
 impl Requests {
@@ -87,23 +102,63 @@ impl Requests {
 impl Replies {
     /// The next answer. The worker closing the connection is an error: it says how a statement ended.
     pub async fn next(&mut self) -> io::Result<Reply> {
+        while self.ahead.len() < HEADER_LEN {
+            self.ahead.reserve(READ_AHEAD);
+            if self.socket.read_buf(&mut self.ahead).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
         let mut bytes = [0; HEADER_LEN];
-        self.0.read_exact(&mut bytes).await?;
+        self.ahead.copy_to_slice(&mut bytes);
         let header = FrameHeader::from_bytes(bytes)?;
-        let payload = read_payload(&mut self.0, header.len as usize).await?;
+        let payload = self.payload(header.len as usize).await?;
+        if !matches!(header.kind, FrameKind::Schema | FrameKind::Batch) {
+            // No large frame for some time.
+            self.buffers = Buffers::default();
+        }
         decode(header, payload)
+    }
+
+    /// What was read ahead of it, and the rest straight from the socket.
+    async fn payload(&mut self, len: usize) -> io::Result<Bytes> {
+        if len <= self.ahead.len() {
+            return Ok(self.ahead.split_to(len).freeze());
+        }
+        let mut payload = self.buffers.take(len);
+        payload.extend_from_slice(&self.ahead.split());
+        let mut rest = (&mut self.socket).take((len - payload.len()) as u64);
+        while payload.len() < len {
+            if rest.read_buf(&mut payload).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let frame = payload.split().freeze();
+        self.buffers.keep(payload);
+        Ok(frame)
     }
 }
 
-async fn read_payload(socket: &mut (impl AsyncRead + Unpin), len: usize) -> io::Result<Bytes> {
-    let mut payload = Vec::with_capacity(len);
-    let mut rest = socket.take(len as u64);
-    while payload.len() < len {
-        if rest.read_buf(&mut payload).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+/// The memory of large frames, used again when the client has got them: memory from the system must be cleared page by page.
+#[derive(Debug, Default)]
+struct Buffers(VecDeque<BytesMut>);
+
+impl Buffers {
+    /// An empty buffer of this capacity.
+    fn take(&mut self, len: usize) -> BytesMut {
+        // The oldest is the likeliest to be free.
+        match self.0.iter_mut().position(|buffer| buffer.try_reclaim(len)) {
+            Some(free) => self.0.swap_remove_back(free).unwrap_or_default(),
+            None => BytesMut::with_capacity(len.next_multiple_of(BUFFER_STEP)),
         }
     }
-    Ok(payload.into())
+
+    /// Takes back a buffer whose frame is under way.
+    fn keep(&mut self, buffer: BytesMut) {
+        if self.0.len() == BUFFERS {
+            self.0.pop_front();
+        }
+        self.0.push_back(buffer);
+    }
 }
 
 fn decode(header: FrameHeader, payload: Bytes) -> io::Result<Reply> {

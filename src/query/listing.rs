@@ -14,7 +14,7 @@ use super::{Caller, Engine, ListedTable, QueryError, TableFilter};
 use crate::lake::Column;
 use crate::names::{CatalogName, Namespace, TableRef};
 use crate::relay::CatalogError;
-use crate::wire::proto::Listing;
+use crate::wire::proto::{Listing, TablePatterns, WantedListing};
 
 /// Key of the field metadata that carries a column's SQL type.
 pub const TYPE_NAME: &str = "ARROW:FLIGHT:SQL:TYPE_NAME";
@@ -42,11 +42,24 @@ impl Engine {
         catalog: Option<&CatalogName>,
         pattern: Option<&str>,
     ) -> Result<Vec<(CatalogName, String)>, QueryError> {
+        let fits = |name: &CatalogName, schema: Option<&str>| {
+            catalog.is_none_or(|wanted| wanted == name)
+                && schema.is_none_or(|schema| pattern.is_none_or(|pattern| is_like(schema, pattern)))
+        };
+        self.schemas_that(caller, fits).await
+    }
+
+    /// Schemas that fit; a catalog is asked only if it fits by itself.
+    async fn schemas_that(
+        &self,
+        caller: &Caller,
+        fits: impl Fn(&CatalogName, Option<&str>) -> bool,
+    ) -> Result<Vec<(CatalogName, String)>, QueryError> {
         let mut found = Vec::new();
-        for name in self.relay().catalogs().into_iter().filter(|name| catalog.is_none_or(|wanted| wanted == name)) {
+        for name in self.relay().catalogs().into_iter().filter(|name| fits(name, None)) {
             let mut schemas: Vec<String> =
                 self.relay().namespaces(&caller.credential, &name).await?.iter().map(Namespace::to_string).collect();
-            schemas.retain(|schema| pattern.is_none_or(|pattern| is_like(schema, pattern)));
+            schemas.retain(|schema| fits(&name, Some(schema)));
             schemas.sort();
             found.extend(schemas.into_iter().map(|schema| (name.clone(), schema)));
         }
@@ -59,26 +72,8 @@ impl Engine {
     /// When a catalog does not answer, or there are more tables than `query.listing_tables`.
     pub async fn tables(&self, caller: &Caller, filter: &TableFilter) -> Result<Vec<ListedTable>, QueryError> {
         let schemas = self.schemas(caller, filter.catalog.as_ref(), filter.schema.as_deref()).await?;
-        let mut tables = Vec::new();
-        for (catalog, schema) in schemas {
-            let namespace = Namespace::from_schema(&schema);
-            let mut names = match self.relay().tables(&caller.credential, &catalog, &namespace).await {
-                // Dropped between the two listings.
-                Err(CatalogError::NoSuchNamespace { .. }) => continue,
-                names => names?,
-            };
-            names.retain(|name| filter.table.as_deref().is_none_or(|pattern| is_like(name, pattern)));
-            names.sort();
-            let namespace = &namespace;
-            tables.extend(names.into_iter().map(|table| TableRef {
-                catalog: catalog.clone(),
-                namespace: namespace.clone(),
-                table,
-            }));
-            if tables.len() > self.config().listing_tables {
-                return Err(QueryError::ListingTooLarge { limit: self.config().listing_tables });
-            }
-        }
+        let fits = |table: &TableRef| filter.table.as_deref().is_none_or(|pattern| is_like(&table.table, pattern));
+        let tables = self.tables_that(caller, schemas, fits).await?;
         if !filter.with_columns {
             return Ok(tables.into_iter().map(|table| ListedTable { table, columns: None }).collect());
         }
@@ -87,6 +82,31 @@ impl Engine {
             .into_iter()
             .map(|(table, columns)| ListedTable { table, columns: columns.as_deref().map(schema_of) })
             .collect())
+    }
+
+    /// The tables of these schemas that fit.
+    async fn tables_that(
+        &self,
+        caller: &Caller,
+        schemas: Vec<(CatalogName, String)>,
+        fits: impl Fn(&TableRef) -> bool,
+    ) -> Result<Vec<TableRef>, QueryError> {
+        let mut tables = Vec::new();
+        for (catalog, schema) in schemas {
+            let namespace = Namespace::from_schema(&schema);
+            let mut names = match self.relay().tables(&caller.credential, &catalog, &namespace).await {
+                // Dropped between the two listings.
+                Err(CatalogError::NoSuchNamespace { .. }) => continue,
+                names => names?,
+            };
+            names.sort();
+            let there = names.into_iter().map(|table| TableRef { catalog: catalog.clone(), namespace: namespace.clone(), table });
+            tables.extend(there.filter(&fits));
+            if tables.len() > self.config().listing_tables {
+                return Err(QueryError::ListingTooLarge { limit: self.config().listing_tables });
+            }
+        }
+        Ok(tables)
     }
 
     async fn with_columns(
@@ -111,24 +131,44 @@ impl Engine {
     pub(super) async fn listings(
         &self,
         caller: &Caller,
-        names: &[String],
+        wanted: &[WantedListing],
         read: &[TableRef],
     ) -> Result<Vec<Listing>, QueryError> {
-        let mut listings = Vec::with_capacity(names.len());
-        for name in names {
+        let mut listings = Vec::with_capacity(wanted.len());
+        for WantedListing { name, any_of } in wanted {
+            let wanted = Patterns(any_of);
             let rows = match name.as_str() {
-                "schemata" => schemata(&self.schemas(caller, None, None).await?),
-                "tables" => table_rows(&self.tables(caller, &TableFilter::default()).await?),
-                "columns" => {
-                    let tables = self.tables(caller, &TableFilter::default()).await?.into_iter().map(|t| t.table).collect();
-                    column_rows(&self.with_columns(caller, tables).await?)
-                }
                 "described" => column_rows(&self.with_columns(caller, read.to_vec()).await?),
+                "schemata" => schemata(&self.schemas_that(caller, |catalog, schema| wanted.fit(catalog, schema, None)).await?),
+                "tables" => table_rows(&self.wanted_tables(caller, &wanted).await?),
+                "columns" => column_rows(&self.with_columns(caller, self.wanted_tables(caller, &wanted).await?).await?),
                 other => return Err(QueryError::Defect(format!("unknown listing {other}"))),
             };
             listings.push(Listing { name: name.clone(), rows: ipc_stream(&rows?)? });
         }
         Ok(listings)
+    }
+
+    async fn wanted_tables(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Vec<TableRef>, QueryError> {
+        let schemas = self.schemas_that(caller, |catalog, schema| wanted.fit(catalog, schema, None)).await?;
+        let fits = |table: &TableRef| wanted.fit(&table.catalog, Some(&table.namespace.to_string()), Some(&table.table));
+        self.tables_that(caller, schemas, fits).await
+    }
+}
+
+/// Which part of a listing a statement needs.
+struct Patterns<'a>(&'a [TablePatterns]);
+
+impl Patterns<'_> {
+    /// Whether something may belong to it, as far as its names are given.
+    fn fit(&self, catalog: &CatalogName, schema: Option<&str>, table: Option<&str>) -> bool {
+        let any = |patterns: &[String], name: Option<&str>| {
+            name.is_none_or(|name| patterns.is_empty() || patterns.iter().any(|pattern| is_like(name, pattern)))
+        };
+        let one = |wanted: &TablePatterns| {
+            any(&wanted.catalogs, Some(catalog.as_str())) && any(&wanted.schemas, schema) && any(&wanted.tables, table)
+        };
+        self.0.is_empty() || self.0.iter().any(one)
     }
 }
 
@@ -148,12 +188,12 @@ fn schemata(schemas: &[(CatalogName, String)]) -> Result<RecordBatch, QueryError
     ])
 }
 
-fn table_rows(tables: &[ListedTable]) -> Result<RecordBatch, QueryError> {
-    let namespaces: Vec<String> = tables.iter().map(|t| t.table.namespace.to_string()).collect();
+fn table_rows(tables: &[TableRef]) -> Result<RecordBatch, QueryError> {
+    let namespaces: Vec<String> = tables.iter().map(|table| table.namespace.to_string()).collect();
     batch(vec![
-        ("table_catalog", texts(tables.iter().map(|t| Some(t.table.catalog.as_str())))),
+        ("table_catalog", texts(tables.iter().map(|table| Some(table.catalog.as_str())))),
         ("table_schema", texts(namespaces.iter().map(|n| Some(n.as_str())))),
-        ("table_name", texts(tables.iter().map(|t| Some(t.table.table.as_str())))),
+        ("table_name", texts(tables.iter().map(|table| Some(table.table.as_str())))),
         ("table_type", texts(tables.iter().map(|_| Some("BASE TABLE")))),
     ])
 }

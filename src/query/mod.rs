@@ -5,6 +5,7 @@
 
 mod admission;
 mod config;
+mod descriptions;
 mod error;
 mod ingest;
 pub mod listing;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 pub use config::Config;
+use descriptions::Descriptions;
 pub use error::QueryError;
 use futures::Stream;
 
@@ -142,6 +144,7 @@ struct Parts {
     admission: Arc<Admission>,
     pool: Pool,
     relay: Arc<Relay>,
+    descriptions: Descriptions,
 }
 
 impl Engine {
@@ -149,7 +152,7 @@ impl Engine {
     #[must_use]
     pub fn new(config: Config, pool: Pool, relay: Arc<Relay>) -> Self {
         let admission = Admission::new(config.max_statements_per_principal);
-        Self(Arc::new(Parts { config, admission, pool, relay }))
+        Self(Arc::new(Parts { config, admission, pool, relay, descriptions: Descriptions::new() }))
     }
 
     /// Whether the gateway takes new calls.
@@ -195,6 +198,10 @@ impl Engine {
 
     fn relay(&self) -> &Arc<Relay> {
         &self.0.relay
+    }
+
+    fn descriptions(&self) -> &Descriptions {
+        &self.0.descriptions
     }
 
     /// When a statement that starts now must have ended.

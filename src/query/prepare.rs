@@ -36,7 +36,7 @@ impl Engine {
     }
 }
 
-fn table_ref(name: &TableName) -> TableRef {
+pub(super) fn table_ref(name: &TableName) -> TableRef {
     TableRef {
         catalog: CatalogName::from(name.catalog.as_str()),
         namespace: Namespace::from_schema(&name.schema),

@@ -22,6 +22,7 @@ use futures::{StreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::descriptions::Basis;
 use super::log::{DESCRIBE, StatementLog};
 use super::{Caller, Description, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, worker_key};
 use crate::names::{CatalogName, Namespace};
@@ -115,8 +116,13 @@ impl Engine {
     pub async fn describe(&self, caller: &Caller, sql: &str, limits: Limits) -> Result<Description, QueryError> {
         let mut log = self.begin(caller, DESCRIBE, sql)?;
         let (deadline, cut) = (self.deadline(limits), log.cut());
-        let described = within(deadline, &cut, self.describe_on_worker(caller, sql, deadline, &mut log)).await;
-        match described.and_then(|described| description(&described)) {
+        let description = async {
+            match self.recall(caller, sql).await? {
+                Some(description) => Ok(description),
+                None => self.describe_on_worker(caller, sql, deadline, &mut log).await,
+            }
+        };
+        match within(deadline, &cut, description).await {
             Ok(description) => {
                 log.end(None);
                 Ok(description)
@@ -190,7 +196,7 @@ impl Engine {
         sql: &str,
         deadline: Instant,
         log: &mut StatementLog,
-    ) -> Result<Described, QueryError> {
+    ) -> Result<Description, QueryError> {
         let mut losses = Losses::default();
         let mut worker = WorkerClass::Reader;
         let mut again = false;
@@ -200,7 +206,13 @@ impl Engine {
             match self.described(caller, request, lease, deadline, log).await {
                 // Readers have no metadata of the past.
                 Ok(None) => (worker, again) = (WorkerClass::Exclusive, false),
-                Ok(Some(described)) => return Ok(described),
+                Ok(Some((described, basis))) => {
+                    let description = description(&described)?;
+                    if let Some(basis) = basis {
+                        self.remember(caller, sql, basis, &description).await;
+                    }
+                    return Ok(description);
+                }
                 Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => {
                     losses.bear(lost)?;
                     again = worker == WorkerClass::Reader;
@@ -218,21 +230,21 @@ impl Engine {
         mut lease: Lease,
         deadline: Instant,
         log: &mut StatementLog,
-    ) -> Result<Option<Described>, QueryError> {
+    ) -> Result<Option<(Described, Option<Basis>)>, QueryError> {
+        let mut basis = None;
         let terms = LeaseTerms { whole_metadata: true, ..LeaseTerms::default() };
         lease.ask(request, terms, deadline.into_std()).await?;
         loop {
             match lease.next().await? {
-                Reply::Judged(judged) if judged.class() == Class::TimeTravel && lease.class() == WorkerClass::Reader => {
-                    return Ok(None);
-                }
+                Reply::Judged(judged) if lease.class() == WorkerClass::Reader && needs_the_past(&judged) => return Ok(None),
                 Reply::Judged(judged) => {
                     log.classed(judged.class().as_str_name());
+                    basis = self.basis(caller, &judged).await;
                     if judged.waiting {
                         lease.proceed(&self.prepare(caller, &judged).await?.proceed).await?;
                     }
                 }
-                Reply::Described(described) => return Ok(Some(described)),
+                Reply::Described(described) => return Ok(Some((described, basis))),
                 _ => return Err(PoolError::Protocol("a Describe was answered with rows").into()),
             }
         }
@@ -411,6 +423,10 @@ impl Losses {
         tracing::info!(error = %lost, "a worker was lost before the first row: the statement is asked once more");
         Ok(())
     }
+}
+
+fn needs_the_past(judged: &Judged) -> bool {
+    judged.class() == Class::TimeTravel || judged.whole_metadata
 }
 
 /// Bounds a step by the statement's deadline and by the cut of a drain; a lease inside it is dropped, which cancels the statement.

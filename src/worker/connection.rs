@@ -5,21 +5,26 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{AsArray, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use prost::Message;
 use tracing::{debug, warn};
 
-use super::binding::{Connection, Instance, Outcome, Prepared, Rows, StatementKind};
+use super::binding::{Connection, EngineError, Instance, Outcome, Prepared, Rows, StatementKind};
 use super::failure::StatementError;
-use super::guard::{Refusal, Scope, Verdict};
+use super::guard::{PlanForm, RealColumns, Refusal, Scope, SystemObject, Verdict};
 use super::input::column_types::naming_the_column;
 use super::input::ingest;
 use super::input::parameters::{self, ParameterRows};
 use super::judge::{Bench, Judge};
 use super::listing::Listings;
-use super::output::encode;
-use super::output::stream::{DataSocket, ResultStream, StreamError, client_batch, client_schema};
+use super::output::pipeline::Stopped;
+use super::output::socket::DataSocket;
+use super::output::stream::{ResultStream, StreamError};
+use super::output::types::{client_batch, client_schema};
+use super::output::{encode, pipeline, plan};
 use super::statements::{Running, Statements};
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, SessionChange, request};
@@ -72,6 +77,19 @@ impl From<StreamError> for Trouble {
     }
 }
 
+impl From<Stopped<EngineError>> for Trouble {
+    fn from(stopped: Stopped<EngineError>) -> Self {
+        match stopped {
+            Stopped::Failed(error) => error.into(),
+            Stopped::Stream(error) => error.into(),
+            Stopped::Cancelled => interrupted().into(),
+            Stopped::NoThread(error) => {
+                StatementError::new(Kind::Internal, format!("no thread to send the rows: {error}")).into()
+            }
+        }
+    }
+}
+
 /// How a statement ends on the wire.
 enum Ending {
     Done(Done),
@@ -80,11 +98,16 @@ enum Ending {
 }
 
 /// What is to be run, after the gateway has let it through.
+#[derive(Default)]
 struct Admitted {
     sql: String,
     class: Class,
     session: Option<SessionChange>,
     listings: Vec<Listing>,
+    system: Vec<SystemObject>,
+    parameter_types: Vec<(String, String)>,
+    target_has: Option<RealColumns>,
+    plan: Option<PlanForm>,
 }
 
 impl DataConnection {
@@ -162,8 +185,11 @@ impl DataConnection {
             return Ok(session_ending(action, admitted));
         }
         let mut listings = Listings::default();
-        let outcome =
-            listings.create(&self.shared.instance, &self.engine, &admitted.listings).map_err(Trouble::from).and_then(|()| {
+        let outcome = listings
+            .create(&self.shared.instance, &self.engine, &admitted.listings, &admitted.system)
+            .map_err(Trouble::from)
+            .and_then(|()| {
+                self.check_target(&admitted)?;
                 let ending = match action {
                     request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
                     _ => self.describe(&admitted).map(Ending::Described),
@@ -182,11 +208,7 @@ impl DataConnection {
         let Some(judge) = self.judge.as_mut() else {
             return self.admit_local(request, running).map(Some);
         };
-        let scope = Scope {
-            catalogs: &self.shared.catalogs,
-            default_catalog: &request.default_catalog,
-            default_schema: &request.default_schema,
-        };
+        let scope = Scope::new(&self.shared.catalogs, &request.default_catalog, &request.default_schema);
         let verdict = judge.judge(&scope, &request.sql).map_err(refused)?;
         let may_run = verdict.class == Class::Session || request.allowed.contains(&verdict.class.into());
         let handed_back = matches!(action, request::Action::Run(_)) && !may_run;
@@ -197,17 +219,35 @@ impl DataConnection {
             return Ok(None);
         }
         let listings = if waiting { self.proceed(running)?.listings } else { Vec::new() };
-        Ok(Some(Admitted { sql: verdict.sql.clone(), class: verdict.class, session: verdict.session.clone(), listings }))
+        let Verdict { sql, class, session, system, parameter_types, target_has, plan, .. } = verdict.as_ref().clone();
+        Ok(Some(Admitted { sql, class, session, listings, system, parameter_types, target_has, plan }))
     }
 
     /// On the user's own files everything is allowed, and nothing is looked up first.
     fn admit_local(&mut self, request: &Request, running: &Running) -> Result<Admitted, Trouble> {
         self.tell_judged(&Judged { class: Class::Read.into(), ..Judged::default() }, running)?;
-        Ok(Admitted { sql: request.sql.clone(), class: Class::Read, session: None, listings: Vec::new() })
+        Ok(Admitted { sql: request.sql.clone(), ..Admitted::default() })
     }
 
+    /// The target's own columns: a virtual one of the same name would show where its files lie.
+    fn check_target(&self, admitted: &Admitted) -> Result<(), Trouble> {
+        let Some(needed) = &admitted.target_has else { return Ok(()) };
+        let columns = self.engine.prepare(&needed.query)?.columns().unwrap_or_default();
+        let lacks = |name: &&&str| !columns.iter().any(|(column, _)| column.eq_ignore_ascii_case(name));
+        match needed.names.iter().find(lacks) {
+            Some(name) => Err(StatementError::new(Kind::Invalid, no_column(name)).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// At once where the gateway has something to do; else with what follows.
     fn tell_judged(&self, judged: &Judged, running: &Running) -> Result<(), Trouble> {
-        self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag()).map_err(Trouble::Broken)
+        let told = if judged.waiting || judged.handed_back {
+            self.socket.write_message(FrameKind::Judged, judged, &running.cancel_flag())
+        } else {
+            self.socket.hold_message(FrameKind::Judged, judged)
+        };
+        told.map_err(Trouble::Broken)
     }
 
     fn proceed(&self, running: &Running) -> Result<Proceed, Trouble> {
@@ -221,14 +261,15 @@ impl DataConnection {
 
     fn describe(&self, admitted: &Admitted) -> Result<Described, Trouble> {
         let statement = self.engine.prepare(&admitted.sql)?;
-        let parameter_schema = encode::encapsulated_schema(&parameters::describe(&self.engine, &statement)?)?.into();
+        let parameter_schema =
+            encode::encapsulated_schema(&parameters::describe(&self.engine, &statement, &admitted.parameter_types)?)?.into();
         let (mut result_schema, mut provisional) = (Bytes::new(), false);
         if statement.kind() == StatementKind::Query {
             let schema = match statement.columns() {
                 Some(columns) => client_schema(self.engine.arrow_schema(&columns)?.as_ref()),
                 None => {
                     provisional = true;
-                    self.provisional_schema(&admitted.sql)?
+                    self.provisional_schema(admitted)?
                 }
             };
             result_schema = encode::encapsulated_schema(&schema)?.into();
@@ -238,10 +279,15 @@ impl DataConnection {
 
     /// The columns of a query of which some hang on parameters without a type. DuckDB tells them only of a statement that has values:
     /// text, as such parameters are described, or NULLs where text does not fit.
-    fn provisional_schema(&self, sql: &str) -> Result<SchemaRef, Trouble> {
+    fn provisional_schema(&self, admitted: &Admitted) -> Result<SchemaRef, Trouble> {
+        if admitted.sql.starts_with("EXPLAIN ") {
+            // No query can be made around it, and its columns hang on nothing.
+            let text = |name| Field::new(name, DataType::Utf8, true);
+            return Ok(Arc::new(Schema::new(vec![text("explain_key"), text("explain_value")])));
+        }
         // None of its rows is made under this limit.
-        let mut limited = self.engine.prepare(&format!("SELECT * FROM ({sql}\n) LIMIT 0"))?;
-        parameters::bind_text(&mut limited)?;
+        let mut limited = self.engine.prepare(&format!("SELECT * FROM ({}\n) LIMIT 0", admitted.sql))?;
+        parameters::bind_text(&mut limited, &admitted.parameter_types)?;
         let as_text = limited.stream().map(|outcome| rows_schema(&outcome));
         match as_text {
             Ok(schema) => schema,
@@ -269,7 +315,10 @@ impl DataConnection {
             StatementKind::Command => statement.complete()?,
         };
         match outcome {
-            Outcome::Rows(rows) => self.send_rows(rows, running),
+            Outcome::Rows(rows) => match admitted.plan {
+                None => self.send_rows(rows, running),
+                Some(form) => self.send_plan(rows, form, running),
+            },
             Outcome::Changed(rows) => Ok(changed(rows)),
             Outcome::Nothing => Ok(Done { affected: -1, ..Done::default() }),
         }
@@ -310,23 +359,28 @@ impl DataConnection {
         }
     }
 
-    fn send_rows(&self, mut rows: Rows<'_>, running: &Running) -> Result<Done, Trouble> {
+    /// The rows of EXPLAIN, as the client may see them.
+    fn send_plan(&self, mut rows: Rows<'_>, form: PlanForm, running: &Running) -> Result<Done, Trouble> {
         let schema = client_schema(rows.schema());
         let mut stream = ResultStream::begin(self.socket.clone(), &schema, running.cancel_flag())?;
-        loop {
-            match rows.next_batch() {
-                Ok(Some(batch)) => stream.push(client_batch(batch, &schema)?)?,
-                Ok(None) => break,
-                Err(error) => {
-                    // The rows before the error go out first.
-                    stream.finish()?;
-                    return Err(error.into());
-                }
-            }
-            check_cancelled(running)?;
+        while let Some(batch) = rows.next_batch()? {
+            let batch = client_batch(batch, &schema)?;
+            let plans = batch.column(1).as_string::<i32>().iter();
+            let plans = plans.map(|plan| plan.map(|plan| plan::shown(plan, form)).transpose());
+            let plans = Arc::new(plans.collect::<Result<StringArray, StatementError>>()?);
+            stream.push(RecordBatch::try_new(Arc::clone(&schema), vec![Arc::clone(batch.column(0)), plans])?)?;
         }
         drop(rows);
         Ok(Done { rows: stream.finish()?, affected: -1, session: None })
+    }
+
+    fn send_rows(&self, mut rows: Rows<'_>, running: &Running) -> Result<Done, Trouble> {
+        let schema = client_schema(rows.schema());
+        let cancelled = running.cancel_flag();
+        let stream = ResultStream::begin(self.socket.clone(), &schema, Arc::clone(&cancelled))?;
+        let convert = |batch| client_batch(batch, &schema).map_err(|error| Stopped::Stream(error.into()));
+        let rows = pipeline::send_all(|| rows.next_batch(), convert, stream, &cancelled)?;
+        Ok(Done { rows, affected: -1, session: None })
     }
 }
 
@@ -365,6 +419,7 @@ fn judged(verdict: &Verdict, handed_back: bool) -> Judged {
         handed_back,
         session: verdict.session.clone(),
         creates_target: verdict.creates_target,
+        whole_metadata: verdict.time_travel,
         glance: verdict.glance,
     }
 }
@@ -374,8 +429,15 @@ fn refused(refusal: Refusal) -> Trouble {
         Refusal::Syntax(message) => (Kind::Invalid, message),
         Refusal::Refused(message) => (Kind::Refused, message),
         Refusal::Unsupported(message) => (Kind::Unsupported, message),
+        Refusal::NotFound(message) => (Kind::NotFound, message),
     };
     StatementError::new(kind, message).into()
+}
+
+fn no_column(name: &str) -> String {
+    format!(
+        "the table has no column \"{name}\": a column of that name of another table is written with its table's name before it"
+    )
 }
 
 /// The end of a statement that changed so many rows.

@@ -43,7 +43,11 @@ pub fn open(init: &Init) -> EngineResult<Instance> {
         match name.as_str() {
             "icu" => connection.run("SET GLOBAL TimeZone = 'UTC'")?,
             // Without it each scan and each commit opens a new TCP connection.
-            "httpfs" => connection.run("SET GLOBAL httpfs_connection_caching = true")?,
+            "httpfs" => {
+                connection.run("SET GLOBAL httpfs_connection_caching = true")?;
+                // Else the server, and how to speak to it, can be chosen by what stands behind a question mark in a file's name.
+                connection.run("SET GLOBAL s3_url_compatibility_mode = true")?;
+            }
             _ => {}
         }
     }

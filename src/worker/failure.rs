@@ -61,10 +61,18 @@ impl From<EngineError> for StatementError {
             ErrorKind::Fatal if text.contains("has been invalidated because of a previous fatal error") => Kind::Unreachable,
             ErrorKind::Fatal | ErrorKind::Other => Kind::Internal,
         };
+        // DuckDB's excerpt of the text that ran, where that has the names of system tables as the worker makes them.
+        let text = match text.split_once("\n\nLINE ") {
+            Some((before, excerpt)) if excerpt.contains("listed_") => before,
+            _ => text,
+        };
+        // Names that are near to a missing one, among them DuckDB's own tables.
+        let text = if error.kind == ErrorKind::Catalog { text.split("\nDid you mean ").next().unwrap_or_default() } else { text };
         // Advice to call functions that no client may call.
         let text = text.split("You can modify Iceberg table properties").next().unwrap_or_default();
         let message = match error.kind {
             ErrorKind::OutOfMemory => out_of_memory(text),
+            ErrorKind::Permission => file_outside(text).unwrap_or_else(|| text.to_owned()),
             _ => answer.message().unwrap_or_else(|| without_relay(text)),
         };
         Self { kind, fatal: error.kind == ErrorKind::Fatal, message }
@@ -81,6 +89,12 @@ fn out_of_memory(text: &str) -> String {
     };
     let what = what.split(" This limit was set by").next().unwrap_or(what).trim_end_matches('.');
     format!("{what}. {key} bounds {limit}: let the statement sort, join or collect fewer rows, or raise it")
+}
+
+/// DuckDB says that a file cannot be accessed by configuration. No statement names files, so a table's metadata has named it.
+fn file_outside(text: &str) -> Option<String> {
+    let file = text.split_once("Cannot access file \"")?.1.split_once("\" - file system operations are disabled")?.0;
+    Some(format!("a file of the table lies outside the locations allowed for the catalogs: {file}"))
 }
 
 impl From<ArrowError> for StatementError {
@@ -203,8 +217,16 @@ mod tests {
         let (kind, _, message) = told(unknown);
         assert_eq!((kind, message.as_str()), (Kind::OutcomeUnknown, "cannot tell"));
         assert_eq!(told("HTTP Error: HTTP GET error reading 's3://b/x' (HTTP 403)").0, Kind::Refused);
-        assert_eq!(told("Catalog Error: Table with name x does not exist!").0, Kind::NotFound);
+        let inner = "Binder Error: no x\n\nLINE 1: SELECT x FROM \"temp\".main.listed_tables\n               ^";
+        assert_eq!(told(inner).2, "Binder Error: no x");
+        let near = "Catalog Error: Table with name x does not exist!\nDid you mean \"pg_catalog.pg_enum\"?";
+        let (kind, _, message) = told(near);
+        assert_eq!((kind, message.as_str()), (Kind::NotFound, "Catalog Error: Table with name x does not exist!"));
         assert_eq!(told("Catalog Error: Table with name \"x\" already exists").0, Kind::AlreadyExists);
+        let (kind, _, message) =
+            told("Permission Error: Cannot access file \"/etc/x\" - file system operations are disabled by configuration");
+        assert_eq!(kind, Kind::Refused);
+        assert_eq!(message, "a file of the table lies outside the locations allowed for the catalogs: /etc/x");
         let (kind, _, message) =
             told("Out of Memory Error: failed to allocate data (9 MiB/9 MiB used)\n\nPossible solutions:\n* SET threads=X");
         assert_eq!(kind, Kind::OutOfMemory);

@@ -20,6 +20,7 @@ fn nested(sql: &str) -> Vec<String> {
     if sql.starts_with("SELECT * FROM") && !sql.contains(';') {
         forms.extend([
             format!("EXPLAIN {sql}"),
+            format!("EXPLAIN ANALYZE {sql}"),
             format!("DESCRIBE {sql}"),
             format!("SUMMARIZE {sql}"),
             format!("WITH q AS ({sql}) SELECT count(*) FROM q"),
@@ -111,6 +112,10 @@ async fn a_plan_shows_no_path_and_no_address() {
     for sql in [
         "EXPLAIN SELECT * FROM lake.bronze.t WHERE d = '2024-01-01'",
         "EXPLAIN (FORMAT json) SELECT * FROM lake.bronze.t AT (TIMESTAMP => now()) JOIN lake.bronze.t AS u USING (a)",
+        "EXPLAIN ANALYZE SELECT * FROM lake.bronze.t WHERE d = '2024-01-01'",
+        "EXPLAIN (ANALYZE, FORMAT json) SELECT * FROM lake.bronze.t AT (TIMESTAMP => now()) JOIN lake.bronze.t AS u USING (a)",
+        "EXPLAIN ANALYZE SELECT count(*) FROM lake.bronze.t LEFT JOIN lake.information_schema.tables ON table_name = 'scan'",
+        "EXPLAIN SELECT * FROM information_schema.columns",
         "EXPLAIN (FORMAT json) INSERT INTO lake.bronze.t SELECT * FROM lake.bronze.t",
         "EXPLAIN (FORMAT json) UPDATE lake.bronze.t SET a = 1",
         "EXPLAIN (FORMAT json) DELETE FROM lake.bronze.t WHERE a = 1",

@@ -57,3 +57,72 @@ async fn sqllogictest_files() {
         }
     }
 }
+
+/// The snapshots of `lake.bronze.t`, oldest first.
+fn snapshots(gateway: &Gateway) -> Vec<i64> {
+    let schema = gateway.dir.path().join("lake/bronze");
+    let tables: Vec<_> = std::fs::read_dir(schema).expect("the schema's folder").flatten().collect();
+    let table = tables.iter().find(|entry| entry.file_name().to_string_lossy().starts_with("t-")).expect("the table's folder");
+    let metadata = std::fs::read_dir(table.path().join("metadata")).expect("metadata").flatten().map(|entry| entry.path());
+    let mut versions: Vec<_> = metadata.filter(|path| path.extension().is_some_and(|ending| ending == "json")).collect();
+    versions.sort_by_key(|path| std::fs::metadata(path).and_then(|file| file.modified()).expect("a time"));
+    let newest = std::fs::read_to_string(versions.last().expect("a version")).expect("a text");
+    let newest: serde_json::Value = serde_json::from_str(&newest).expect("JSON");
+    let number = |snapshot: &serde_json::Value, field: &str| snapshot[field].as_i64().expect("a number");
+    let mut snapshots: Vec<_> = newest["snapshots"].as_array().expect("snapshots").iter().collect();
+    snapshots.sort_by_key(|snapshot| number(snapshot, "sequence-number"));
+    snapshots.into_iter().map(|snapshot| number(snapshot, "snapshot-id")).collect()
+}
+
+#[tokio::test]
+async fn the_past_is_read_and_described_by_version() {
+    let gateway = Gateway::start();
+    for sql in [
+        "CREATE SCHEMA lake.bronze",
+        "CREATE TABLE lake.bronze.t (a BIGINT)",
+        "INSERT INTO lake.bronze.t VALUES (1)",
+        "INSERT INTO lake.bronze.t VALUES (2), (3)",
+        "CREATE TABLE lake.bronze.copy (a BIGINT)",
+    ] {
+        gateway.run(sql).await;
+    }
+    let [first, second] = snapshots(&gateway)[..] else { panic!("two snapshots") };
+    let past = format!("lake.bronze.t AS old AT (VERSION => {first})");
+    assert_eq!(gateway.value(&format!("SELECT count(*) FROM {past}")).await, "1");
+    assert_eq!(gateway.value(&format!("SELECT count(*) FROM lake.bronze.t AT (VERSION => {second})")).await, "3");
+    assert_eq!(gateway.value(&format!("SELECT count(*) FROM {past} JOIN lake.bronze.t USING (a)")).await, "1");
+    let mut client = gateway.client().await;
+    let insert = format!("INSERT INTO lake.bronze.copy SELECT a + ? FROM {past}");
+    let prepared = client.prepare(insert, None).await.expect("an INSERT from the past is described");
+    assert_eq!(prepared.parameter_schema().expect("parameters").fields().len(), 1);
+    gateway.run(&format!("INSERT INTO lake.bronze.copy SELECT a FROM {past}")).await;
+    gateway.run(&format!("CREATE TABLE lake.bronze.old AS FROM {past}")).await;
+    gateway.run(&format!("UPDATE lake.bronze.copy SET a = (SELECT 10 + max(a) FROM {past})")).await;
+    assert_eq!(gateway.value("SELECT max(o.a) + max(c.a) FROM lake.bronze.copy AS c, lake.bronze.old AS o").await, "12");
+    assert_eq!(gateway.value(&format!("EXPLAIN ANALYZE FROM {past}")).await, "analyzed_plan");
+}
+
+#[tokio::test]
+async fn a_parameter_in_a_cast_has_its_type_beside_one_that_has_none() {
+    let gateway = Gateway::start();
+    let mut client = gateway.client().await;
+    let types = async |client: &mut FlightSqlServiceClient<Channel>, sql: &str| {
+        let prepared = client.prepare(sql.to_owned(), None).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let text = |schema: &arrow::datatypes::Schema| {
+            schema.fields().iter().map(|field| field.data_type().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let columns = prepared.dataset_schema().expect("columns");
+        (text(prepared.parameter_schema().expect("parameters")), text(columns))
+    };
+    for (sql, parameters, columns) in [
+        ("SELECT ?, CAST(? AS INTEGER)", "Utf8 Int32", "Utf8 Int32"),
+        ("SELECT ?::DATE, ?, TRY_CAST(? AS DECIMAL(9,2))", "Date32 Utf8 Decimal128(9, 2)", "Date32 Utf8 Decimal128(9, 2)"),
+        // Two casts that differ settle nothing.
+        ("SELECT $2, $1::BIGINT, $1::DATE", "Utf8 Utf8", "Utf8 Int64 Date32"),
+        ("SELECT CAST(? AS INTEGER) + 1", "Int32", "Int32"),
+        ("EXPLAIN SELECT ?", "Utf8", "Utf8 Utf8"),
+        ("EXPLAIN ANALYZE SELECT ?", "Utf8", "Utf8 Utf8"),
+    ] {
+        assert_eq!(types(&mut client, sql).await, (parameters.to_owned(), columns.to_owned()), "{sql}");
+    }
+}

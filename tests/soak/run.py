@@ -1,289 +1,79 @@
-"""`make soak`: minutes of mixed load by 16 clients over the stock ADBC driver, then a look at what is left.
+"""`make soak`: long runs under load and faults, part by part, and the page that tells what held. It ends with an error when anything did not.
 
-Clients read small, break large reads off, insert, ingest, list, and make mistakes. Afterwards no row of an acknowledged write may be
-missing or there twice, no file handle, thread or process may be left over, and the gateway's memory must be near where it was."""
+Each part's outcome is kept under target/soak for its commit, so that parts run one by one come onto the same page."""
 
 import argparse
-import collections
-import random
+import importlib
+import json
 import sys
-import tempfile
-import threading
 import time
+import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-import adbc_driver_flightsql.dbapi as adbc  # noqa: E402
-import pyarrow  # noqa: E402
-from runner import Gateway, demo_lake, handles, page, pss, threads  # noqa: E402
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
+import runner  # noqa: E402
+from outcome import Outcome  # noqa: E402
 
-CLIENTS = 16
-# Clients insert into these in turn, so that some meet on one table.
-TABLES = 4
-WARM_UP_SECONDS = 20
-# Documented answers to a writer that lost a race, and to one more than the queue takes: nothing has happened, run it again.
-# The driver has no status of its own for these; it puts gRPC's name of the code behind the text.
-DOCUMENTED = {"(Aborted;": "ABORTED", "(ResourceExhausted;": "RESOURCE_EXHAUSTED"}
-SETTLE_SECONDS = 40
-MEMORY_SLACK = 64e6
-# Connections to workers that the pool keeps for the next client, with their threads: as many as were busy at once, which differs.
-KEPT_SLACK = 2 * CLIENTS
+PARTS = ["kills", "listings", "leaks", "spill", "fuzz", "mixed"]
 
 
-class Book:
-    """What the clients did. One lock; held for additions only."""
-
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.done = collections.Counter()
-        self.retries = collections.Counter()
-        self.seconds = collections.defaultdict(list)
-        self.unexpected = []
-        self.acknowledged = collections.defaultdict(dict)
-
-    def ended(self, kind, seconds):
-        with self.lock:
-            self.done[kind] += 1
-            self.seconds[kind].append(seconds)
-
-    def failed(self, kind, error):
-        with self.lock:
-            self.unexpected.append(f"{kind}: {type(error).__name__}: {' '.join(str(error).split())}")
+def run_part(name, scale):
+    """One part's title and outcome; what breaks it off is a threshold that did not hold."""
+    part = importlib.import_module(name)
+    try:
+        return part.TITLE, part.run(scale)
+    except Exception as error:
+        traceback.print_exc()
+        outcome = Outcome()
+        outcome.check("the part runs to its end", f"{type(error).__name__}: {error}", False)
+        return part.TITLE, outcome
 
 
-def documented(error):
-    """The code, where it is one that a client must expect."""
-    return next((code for mark, code in DOCUMENTED.items() if mark in str(error)), None)
-
-
-class Client:
-    """One client with a connection of its own, which it renews now and then."""
-
-    def __init__(self, number, uri, book):
-        self.number, self.uri, self.book = number, uri, book
-        self.random = random.Random(number)
-        self.connection = None
-        self.sequence = 0
-
-    def run(self, until):
-        kinds = [self.small_read] * 8 + [self.broken_off_read] * 2 + [self.insert] * 3 + [self.ingest, self.list, self.objects, self.mistake]
-        while time.monotonic() < until:
-            if self.connection is None or self.random.random() < 0.02:
-                self.close()
-                self.connection = adbc.connect(self.uri, autocommit=True)
-            kind = self.random.choice(kinds)
-            began = time.monotonic()
-            try:
-                kind()
-                self.book.ended(kind.__name__, time.monotonic() - began)
-            except Exception as error:  # every failure is judged at the end
-                self.book.failed(kind.__name__, error)
-        self.close()
-
-    def close(self):
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
-
-    def rows(self, sql):
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchall()
-
-    def small_read(self):
-        key = self.random.randrange(1, 15000)
-        rows = self.rows(f"SELECT c_custkey, c_name FROM lake.bronze.customer WHERE c_custkey = {key}")
-        assert rows == [(key, f"Customer#{key:09}")], rows
-
-    def broken_off_read(self):
-        with self.connection.cursor() as cursor:
-            cursor.execute("SELECT * FROM lake.bronze.lineitem")
-            reader = cursor.fetch_record_batch()
-            for _ in range(self.random.randrange(0, 6)):
-                reader.read_next_batch()
-            reader.close()
-
-    def insert(self):
-        def send(table, first, count):
-            with self.connection.cursor() as cursor:
-                rows = f"SELECT {self.number}, {first} + i, 'row ' || i FROM range({count}) r(i)"
-                cursor.execute(f"INSERT INTO soak.events.{table} SELECT * FROM ({rows})")
-
-        self.write(send, self.random.randrange(1, 200))
-
-    def ingest(self):
-        def send(table, first, count):
-            columns = {
-                "client": pyarrow.array([self.number] * count, pyarrow.int32()),
-                "number": pyarrow.array(range(first, first + count), pyarrow.int64()),
-                "text": pyarrow.array([f"row {i}" for i in range(count)]),
-            }
-            with self.connection.cursor() as cursor:
-                said = cursor.adbc_ingest(table, pyarrow.table(columns), mode="append", catalog_name="soak", db_schema_name="events")
-            assert said == count, f"{said} rows said, {count} sent"
-
-        self.write(send, self.random.randrange(1, 5000))
-
-    def write(self, send, count):
-        """Sends rows that nobody else sends; notes what the server said of them."""
-        table, first = f"t{self.number % TABLES}", self.sequence
-        self.sequence += count
-        try:
-            send(table, first, count)
-        except adbc.Error as error:
-            code = documented(error)
-            if code is None:
-                raise
-            with self.book.lock:
-                self.book.retries[code] += 1
-            return
-        with self.book.lock:
-            self.book.acknowledged[table][self.number, first] = count
-
-    def list(self):
-        rows = self.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'bronze' AND table_catalog = 'lake'")
-        assert len(rows) == 8, rows
-
-    def objects(self):
-        found = self.connection.adbc_get_objects(depth="tables", catalog_filter="soak", db_schema_filter="events").read_all().to_pylist()
-        tables = [table["table_name"] for schema in found[0]["catalog_db_schemas"] for table in schema["db_schema_tables"]]
-        assert len(tables) == TABLES, tables
-
-    def mistake(self):
-        try:
-            self.rows(self.random.choice(["SELECT nope FROM lake.bronze.nation", "SELECT * FROM lake.bronze.nope", "SELEC 1"]))
-        except adbc.Error as error:
-            assert any(word in str(error) for word in ("INVALID_ARGUMENT", "NOT_FOUND")), error
-        else:
-            raise AssertionError("a mistake gave no error")
-
-
-def load(uri, book, seconds, clients, base):
-    """All clients at once for so long."""
-    until = time.monotonic() + seconds
-    workers = [threading.Thread(target=Client(base + number, uri, book).run, args=[until]) for number in range(clients)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-
-
-def usage(gateway):
-    """Of the gateway alone, and of its workers together."""
-    own, *workers = gateway.processes()
-    return {
-        "workers": len(workers),
-        "file handles of the gateway": handles(own),
-        "threads of the gateway": threads(own),
-        "file handles of the workers": sum(map(handles, workers)),
-        "threads of the workers": sum(map(threads, workers)),
-        "memory of the gateway, MB": pss(own) / 1e6,
-        "memory of the workers, MB": sum(map(pss, workers)) / 1e6,
-    }
-
-
-def settled(gateway, before=None):
-    """Usage when everybody has gone: after a while, or as soon as it is no higher than before."""
-    until = time.monotonic() + SETTLE_SECONDS
-    while True:
-        time.sleep(2)
-        now = usage(gateway)
-        if time.monotonic() > until or before and all(now[key] <= before[key] for key in before):
-            return now
-
-
-def leaks(before, after):
-    """What is higher than it may be. The workers' memory is only shown: DuckDB caches files in it up to its limit."""
-    found = []
-    for key, value in after.items():
-        slack = MEMORY_SLACK / 1e6 if key.startswith("memory of the gateway") else None if key.startswith("memory") else 1 if key == "workers" else KEPT_SLACK
-        if slack is not None and value > before[key] + slack:
-            found.append(f"{key}: {value:.0f} after, {before[key]:.0f} before")
-    return found
-
-
-def check_rows(uri, book):
-    """Every acknowledged row is there once, and no refused one. Gives what is wrong, and the number of rows."""
-    wrong, total = [], 0
-    with adbc.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
-        for number in range(TABLES):
-            table = f"t{number}"
-            cursor.execute(f"SELECT client, number FROM soak.events.{table}")
-            found = collections.Counter(zip(*(column.to_pylist() for column in cursor.fetch_arrow_table().columns)))
-            expected = {(client, first + i) for (client, first), count in book.acknowledged[table].items() for i in range(count)}
-            missing = len(expected - found.keys())
-            twice = sum(count > 1 for count in found.values())
-            surplus = len(found.keys() - expected)
-            total += len(expected)
-            for what, count in (("missing", missing), ("there twice", twice), ("there although refused", surplus)):
-                if count:
-                    wrong.append(f"{table}: {count} rows are {what}")
-    return wrong, total
+def write_page(kept):
+    """The page of all outcomes that this commit has."""
+    sections, failed = [], 0
+    for name in PARTS:
+        file = kept / f"{name}.json"
+        if file.exists():
+            outcome = json.loads(file.read_text())
+            failed += outcome["failed"]
+            sections.append(f"## {outcome['title']}\n\n`make soak ARGS='{outcome['arguments']}'`, {outcome['seconds']:.0f} s.\n\n{outcome['markdown']}")
+    summary = "Every threshold held." if not failed else f"**{failed} thresholds did not hold.**"
+    runner.page("soak", "Long runs under load and faults", "\n\n".join([summary, *sections]))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=300, help="how long the load lasts")
-    parser.add_argument("--clients", type=int, default=CLIENTS)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts to run, with commas between: " + ", ".join(PARTS))
+    parser.add_argument("--scale", type=float, default=1.0, help="how long each part lasts, against its full length")
+    parser.add_argument("--binary", type=Path, help="the polynya binary; without it the release build")
     options = parser.parse_args()
-    lake = demo_lake("0.1")
-    book, warm = Book(), Book()
-    with tempfile.TemporaryDirectory() as directory:
-        settings = ["catalogs.soak.type=embedded", f"catalogs.soak.path={directory}/soak", "telemetry.level=warn"]
-        with Gateway(lake, *settings) as gateway:
-            with adbc.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
-                cursor.execute("CREATE SCHEMA soak.events")
-                for number in range(TABLES):
-                    cursor.execute(f"CREATE TABLE soak.events.t{number} (client INTEGER, number BIGINT, text VARCHAR)")
-            load(gateway.uri, warm, WARM_UP_SECONDS, options.clients, 1000)
-            before, pids = settled(gateway), set(gateway.processes())
-            load(gateway.uri, book, options.seconds, options.clients, 0)
-            after = settled(gateway, before)
-            lost = pids - set(gateway.processes())
-            for table in warm.acknowledged:
-                book.acknowledged[table] |= warm.acknowledged[table]
-            wrong, rows = check_rows(gateway.uri, book)
-            log = gateway.log_text()
-    wrong += leaks(before, after)
-    wrong += [f"{len(lost)} workers were lost"] * bool(lost)
-    wrong += [line for line in log.splitlines() if "worker lost" in line or " ERROR " in line or "panicked" in line][:10]
-    wrong += [f"{count} × {text}" for text, count in collections.Counter(warm.unexpected + book.unexpected).most_common(20)]
-    report(options, book, before, after, rows, wrong)
-    if wrong:
-        raise SystemExit("\n".join(["not as it must be:", *wrong]))
-
-
-def report(options, book, before, after, rows, wrong):
-    names = {"small_read": "a row by key", "broken_off_read": "lineitem, broken off", "insert": "INSERT … SELECT", "ingest": "ingest",
-             "list": "information_schema.tables", "objects": "GetTables", "mistake": "wrong statements"}  # fmt: skip
-    done = "\n".join(
-        f"| {name} | {book.done[kind]:,} | {sorted(book.seconds[kind])[len(book.seconds[kind]) // 2] * 1000:.0f} ms | {max(book.seconds[kind]) * 1000:.0f} ms |"
-        for kind, name in names.items()
-        if book.done[kind]
-    )
-    left = "\n".join(f"| {key} | {before[key]:.0f} | {after[key]:.0f} |" for key in before)
-    retries = ", ".join(f"{count:,} × `{code}`" for code, count in book.retries.items()) or "none"
-    page(
-        "soak",
-        "Mixed load",
-        f"""
-{options.clients} clients over the stock ADBC driver for {options.seconds} s, in one Python process on the same cores: {sum(book.done.values()):,} operations.
-
-| operation | times | median | longest |
-|---|---|---|---|
-{done}
-
-Writes that were refused as documented, to be run again: {retries}.
-
-{rows:,} rows of acknowledged writes: {"each there once, and none of a refused write" if not any("rows are" in text for text in wrong) else "**not as acknowledged**"}.
-
-| after everybody has gone | after {WARM_UP_SECONDS} s of warm-up | after the load |
-|---|---|---|
-{left}
-
-{"Nothing else was out of order." if not wrong else "**Not as it must be:**" + chr(10) + chr(10) + chr(10).join(f"- {text}" for text in wrong)}
-""",
-    )
+    if options.binary:
+        runner.BINARY = options.binary.resolve()
+    names = [name.strip() for name in options.only.split(",") if name.strip()]
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    kept = runner.ROOT / "target" / "soak" / runner.revision()
+    kept.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for name in names:
+        print(f"{name} …", flush=True)
+        began = time.monotonic()
+        title, outcome = run_part(name, options.scale)
+        seconds = time.monotonic() - began
+        arguments = f"--only {name}" + (f" --scale {options.scale:g}" if options.scale != 1 else "")
+        # The figures of a debug build must not be taken for others.
+        arguments += f" --binary {options.binary}" if options.binary else ""
+        lines = outcome.failures()
+        kept_part = {"title": title, "arguments": arguments, "seconds": seconds, "failed": len(lines), "markdown": outcome.markdown()}
+        (kept / f"{name}.json").write_text(json.dumps(kept_part))
+        failures += [f"{name}: {line}" for line in lines]
+        print(f"{name}: {len(outcome.checks) - len(lines)} of {len(outcome.checks)} thresholds held, {seconds:.0f} s", flush=True)
+    write_page(kept)
+    if failures:
+        raise SystemExit("\n".join(["not as it must be:", *failures]))
 
 
 main()

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Response, Streaming};
 
 use super::*;
-use crate::flight::listener::WholeRequests;
+use crate::flight::transport::WholeRequests;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 

@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow_flight::FlightData;
 use arrow_flight::utils::batches_to_flight_data;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::super::kernel::{ClientFrames, Kernel, broken_input};
+use super::super::transport::results::whole_message;
 use crate::names::{CatalogName, Namespace, TableRef};
 use crate::query::{
     Caller, Description, Execution, Frame, IngestMode, Limits, ListedTable, QueryError, SessionChange, TableFilter,
@@ -46,7 +48,12 @@ fn column() -> SchemaRef {
 
 fn frames(batches: Vec<RecordBatch>) -> Vec<Result<Frame, QueryError>> {
     let messages = batches_to_flight_data(&column(), batches).unwrap();
-    messages.into_iter().map(|data| Ok(Frame { header: data.data_header, body: data.data_body, message: Bytes::new() })).collect()
+    let frame = |data: FlightData| Frame {
+        message: whole_message(&data).unwrap(),
+        header: data.data_header,
+        body: data.data_body,
+    };
+    messages.into_iter().map(|data| Ok(frame(data))).collect()
 }
 
 #[async_trait]

@@ -1,5 +1,6 @@
 //! The edge over real connections, with a stand-in for the query layer that counts what it runs.
 
+mod fuzz;
 mod kernel;
 mod login;
 mod protocol;
@@ -19,7 +20,8 @@ use tokio::net::TcpListener;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use super::{Config, FlightServer, listener};
+use super::transport::listener;
+use super::{Config, FlightServer};
 use crate::auth::Authenticator;
 use crate::auth::config::{Config as AuthConfig, Mode, User};
 use crate::secret::SecretRef;

@@ -1,21 +1,36 @@
-//! Owns EXPLAIN: it judges the statement inside it as if that would run, and asks for its plan. Refuses EXPLAIN ANALYZE, which would run
-//! the statement, and shows where the files of its tables lie.
+//! Owns EXPLAIN and EXPLAIN ANALYZE: it judges the statement inside as if that would run, and asks for its plan. Refuses EXPLAIN ANALYZE
+//! of what changes something, as that would run it.
 
 use super::grammar::{self, Cursor};
-use super::{Parser, Refusal, Scope, Verdict, judge as judge_statement};
+use super::{Parser, PlanForm, Refusal, Scope, Verdict, judge as judge_statement};
 use crate::wire::proto::Class;
 
-/// Judges `EXPLAIN statement` and `EXPLAIN (FORMAT text | json) statement`.
+/// What a client asks for.
+#[derive(Clone, Copy)]
+struct Options {
+    analyze: bool,
+    form: PlanForm,
+}
+
+/// Judges `EXPLAIN [ANALYZE] statement` and `EXPLAIN ([ANALYZE,] [FORMAT text | json]) statement`.
 pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
     cursor.expect_words(&["EXPLAIN"])?;
     let options = options(cursor)?;
     let word = cursor.peek_word();
     let kind = if word == "WITH" { grammar::after_with(*cursor) } else { word };
-    if !matches!(
-        kind.as_str(),
-        "SELECT" | "FROM" | "VALUES" | "TABLE" | "PIVOT" | "UNPIVOT" | "(" | "INSERT" | "UPDATE" | "DELETE" | "MERGE"
-    ) {
-        return Err(Refusal::Unsupported("EXPLAIN shows the plans of queries, INSERT, UPDATE, DELETE and MERGE only".to_owned()));
+    match kind.as_str() {
+        "SELECT" | "FROM" | "VALUES" | "TABLE" | "PIVOT" | "UNPIVOT" | "(" => {}
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" if !options.analyze => {}
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "CREATE" | "ALTER" | "DROP" if options.analyze => {
+            let message =
+                format!("EXPLAIN ANALYZE would run the {kind}: it is for queries only; EXPLAIN shows a plan without running it");
+            return Err(Refusal::Refused(message));
+        }
+        _ => {
+            let message =
+                "EXPLAIN shows the plans of queries, INSERT, UPDATE, DELETE and MERGE only, EXPLAIN ANALYZE those of queries";
+            return Err(Refusal::Unsupported(message.to_owned()));
+        }
     }
     let mut verdict = judge_statement(parser, scope, cursor.rest())?;
     if let Some(target) = verdict.target.take() {
@@ -25,40 +40,40 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
             verdict.tables.push(target);
         }
     }
-    // No file is read for a plan.
-    verdict.glance = true;
-    verdict.sql = format!("EXPLAIN {options}{}", verdict.sql);
+    // No file is read for a plan that is not run.
+    verdict.glance = !options.analyze;
+    // The whole of a plan that was run names files; what a client gets of it is made of its JSON.
+    verdict.plan = (options.analyze || options.form == PlanForm::Json).then_some(options.form);
+    let asked = match options {
+        Options { analyze: true, .. } => "(ANALYZE, FORMAT json) ",
+        Options { form: PlanForm::Json, .. } => "(FORMAT json) ",
+        Options { form: PlanForm::Text, .. } => "",
+    };
+    verdict.sql = format!("EXPLAIN {asked}{}", verdict.sql);
     Ok(verdict)
 }
 
-/// The options as the text that runs has them.
-fn options(cursor: &mut Cursor<'_>) -> Result<&'static str, Refusal> {
+fn options(cursor: &mut Cursor<'_>) -> Result<Options, Refusal> {
+    let mut options = Options { analyze: cursor.take_words(&["ANALYZE"]), form: PlanForm::Text };
     let mut inside = *cursor;
-    let in_parentheses = inside.take_symbol('(') && matches!(inside.peek_word().as_str(), "ANALYZE" | "FORMAT" | "VERBOSE");
-    if cursor.peek_word() == "ANALYZE" {
-        return Err(no_analyze());
+    if !inside.take_symbol('(') || !matches!(inside.peek_word().as_str(), "ANALYZE" | "FORMAT" | "VERBOSE") {
+        return Ok(options);
     }
-    if !in_parentheses {
-        return Ok("");
-    }
-    let formats = cursor.list(|cursor| {
-        if cursor.peek_word() == "ANALYZE" {
-            return Err(no_analyze());
+    cursor.list(|cursor| {
+        if cursor.take_words(&["ANALYZE"]) {
+            options.analyze = true;
+            return Ok(());
         }
         cursor.expect_words(&["FORMAT"])?;
-        match cursor.name("text or json")?.to_lowercase().as_str() {
-            "text" => Ok(""),
-            "json" => Ok("(FORMAT json) "),
+        options.form = match cursor.name("text or json")?.to_lowercase().as_str() {
+            "text" => PlanForm::Text,
+            "json" => PlanForm::Json,
             other => {
-                Err(Refusal::Unsupported(format!("EXPLAIN in the format {other} is not supported: there are text and json")))
+                let message = format!("EXPLAIN in the format {other} is not supported: there are text and json");
+                return Err(Refusal::Unsupported(message));
             }
-        }
+        };
+        Ok(())
     })?;
-    Ok(formats.last().copied().unwrap_or_default())
-}
-
-fn no_analyze() -> Refusal {
-    Refusal::Refused(
-        "EXPLAIN ANALYZE is refused: it runs the statement, and shows where the files of its tables lie; use EXPLAIN".to_owned(),
-    )
+    Ok(options)
 }

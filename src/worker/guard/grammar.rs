@@ -138,6 +138,23 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Those of these names, in lower case, that stand between `start` and here as a column that could be one of the table `owner`:
+    /// alone, or behind its name.
+    pub fn columns_since(&self, start: &Self, names: &[&'static str], owner: &str) -> Vec<&'static str> {
+        let name_at = |at: usize| match self.tokens.get(at).map(|token| &token.kind) {
+            Some(Kind::Word(name) | Kind::Quoted(name)) => Some(name.as_str()),
+            _ => None,
+        };
+        let is_elsewhere = |at: usize| {
+            let behind_dot = at >= 2 && self.tokens[at - 1].is_symbol('.');
+            behind_dot && name_at(at - 2).is_some_and(|table| !table.eq_ignore_ascii_case(owner))
+        };
+        let is_there = |name: &&&'static str| {
+            (start.at..self.at).any(|at| name_at(at).is_some_and(|word| word.eq_ignore_ascii_case(name)) && !is_elsewhere(at))
+        };
+        names.iter().filter(is_there).copied().collect()
+    }
+
     /// The places outside parentheses where these keywords stand one after the other: a cursor behind each.
     pub fn behind_words(&self, words: &[&str]) -> Vec<Self> {
         let mut found = Vec::new();

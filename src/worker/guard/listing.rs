@@ -2,7 +2,7 @@
 //! DuckDB's own answer has; of queries the query is judged. Refuses what only DuckDB's catalog could answer.
 
 use super::grammar::Cursor;
-use super::names::quote_text;
+use super::names::{Meaning, quote_text};
 use super::query::listing_table;
 use super::{Parser, Reads, Refusal, Scope, Verdict, names, verdict};
 use crate::wire::proto;
@@ -21,7 +21,7 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
             ("SUMMARIZE", true) => of_query(parser, scope, "SUMMARIZE", cursor.rest()),
             ("SUMMARIZE", false) => summarize(parser, scope, cursor),
             (_, true) => of_query(parser, scope, "DESCRIBE", cursor.rest()),
-            (_, false) => describe(scope, cursor),
+            (_, false) => describe(parser, scope, cursor),
         };
     }
     if cursor.take_words(&["ALL", "TABLES"]) {
@@ -43,13 +43,13 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
         "DATABASES" | "CATALOGS" if ends_here => Ok(databases(scope)),
         "COLUMNS" if ["FROM", "IN"].contains(&after.peek_word().as_str()) => {
             after.next();
-            describe(scope, &mut after)
+            describe(parser, scope, &mut after)
         }
         "TABLES" | "SCHEMAS" | "DATABASES" | "CATALOGS" | "COLUMNS" | "ALL" | "FUNCTIONS" | "VARIABLES" | "CREATE"
         | "INDEXES" | "VIEWS" | "SEARCH_PATH" | "TIME" | "TRANSACTION" => {
             Err(Refusal::Unsupported(format!("SHOW {} is not supported: {FORMS}", cursor.peek_word())))
         }
-        _ => describe(scope, cursor),
+        _ => describe(parser, scope, cursor),
     }
 }
 
@@ -64,22 +64,27 @@ fn is(column: &str, name: &str) -> String {
 
 fn reading(sql: String, listing: &str) -> Verdict {
     let mut reads = Reads::default();
-    reads.add_listing(listing);
+    reads.add_listing(proto::WantedListing { name: listing.to_owned(), any_of: Vec::new() });
     verdict(proto::Class::Read, sql, reads)
 }
 
 /// SHOW TABLES: one column, of one schema, or of all of a catalog where only that is named.
 fn tables(scope: &Scope<'_>, path: &[&str]) -> Result<Verdict, Refusal> {
-    let condition = match *path {
-        [catalog] if scope.catalog(catalog).is_some() => is("table_catalog", catalog),
-        [] => both(scope.schema(&[scope.default_schema])?),
-        _ => both(scope.schema(path)?),
+    let (catalog, condition) = match *path {
+        [name] if let Some(catalog) = scope.catalog(name) => (catalog.to_owned(), is("table_catalog", catalog)),
+        _ => {
+            let path = if path.is_empty() { &[scope.default_schema] } else { path };
+            let (catalog, schema) = scope.schema(path)?;
+            let condition = format!("{} AND {}", is("table_catalog", &catalog), is("table_schema", &schema));
+            (catalog, condition)
+        }
     };
-    Ok(reading(format!("SELECT table_name AS \"name\" FROM {} WHERE {condition} ORDER BY ALL", from("tables")), "tables"))
-}
-
-fn both((catalog, schema): (String, String)) -> String {
-    format!("{} AND {}", is("table_catalog", &catalog), is("table_schema", &schema))
+    let sql = format!("SELECT table_name AS \"name\" FROM {} WHERE {condition} ORDER BY ALL", from("tables"));
+    let mut verdict = reading(sql, "tables");
+    // No other catalog is asked, which could be slow, or down.
+    let part = proto::TablePatterns { catalogs: vec![catalog], ..proto::TablePatterns::default() };
+    verdict.listings.iter_mut().for_each(|listing| listing.any_of = vec![part.clone()]);
+    Ok(verdict)
 }
 
 /// SHOW ALL TABLES without DuckDB's lists of columns, for which each table of the lakehouse would have to be loaded.
@@ -101,13 +106,17 @@ fn databases(scope: &Scope<'_>) -> Verdict {
 }
 
 /// DESCRIBE of a table. The table counts as read, so that one that isn't there is an error and not an empty answer.
-fn describe(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+fn describe(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
     if cursor.at_end() {
         return Err(Refusal::Unsupported(format!("DESCRIBE without a table is not supported: {FORMS}")));
     }
+    let start = *cursor;
     let path = cursor.path("the name of a table")?;
     cursor.expect_end()?;
-    let table = scope.table(&path.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let table = match scope.resolve(&path.iter().map(String::as_str).collect::<Vec<_>>())? {
+        Meaning::Table(table) => table,
+        Meaning::System(_) => return of_query(parser, scope, "DESCRIBE", &format!("FROM {}", cursor.since(&start))),
+    };
     let condition = format!(
         "{} AND {} AND {}",
         is("table_catalog", &table.catalog),

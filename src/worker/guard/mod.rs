@@ -7,6 +7,7 @@
 //! - `token`: cuts the text, finds a second statement.
 //! - `query`: judges a query on DuckDB's own syntax tree, writes it out, and checks that the text means the same.
 //! - `names`: what the name of a table means.
+//! - `system`: the system tables, and what makes them.
 //! - `grammar`, `writes`, `ddl`, `types`, `explain`, `listing`, `session`: the kinds of statement that DuckDB gives no tree for.
 
 mod ddl;
@@ -16,6 +17,7 @@ mod listing;
 mod names;
 mod query;
 mod session;
+mod system;
 mod token;
 mod types;
 mod writes;
@@ -28,6 +30,7 @@ use serde_json::Value;
 
 use self::grammar::Cursor;
 use self::query::Reads;
+pub use self::system::SystemObject;
 use crate::wire::proto;
 
 /// Longest statement in bytes.
@@ -43,7 +46,7 @@ pub const STACK_BYTES: usize = 32 << 20;
 
 /// The kinds of statement that there are, for messages.
 const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, FROM, INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE SCHEMA, CREATE TABLE, \
-                         CREATE TABLE AS, ALTER TABLE, DROP TABLE, DROP SCHEMA, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE, USE and SET schema";
+                         CREATE TABLE AS, ALTER TABLE, DROP TABLE, DROP SCHEMA, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE, CALL, USE and SET schema";
 
 /// DuckDB's parser, reached by `json_serialize_sql` and `json_deserialize_sql`. Neither binds anything.
 pub trait Parser {
@@ -123,10 +126,20 @@ pub struct Scope<'a> {
     pub default_catalog: &'a str,
     /// Where names without a schema are looked up.
     pub default_schema: &'a str,
+    /// The statement has the name of a virtual column somewhere: its tables show their own columns only.
+    hides_virtual_columns: bool,
+}
+
+impl<'a> Scope<'a> {
+    /// Attached catalogs, default catalog, default schema.
+    #[must_use]
+    pub fn new(catalogs: &'a [String], default_catalog: &'a str, default_schema: &'a str) -> Self {
+        Self { catalogs, default_catalog, default_schema, hides_virtual_columns: false }
+    }
 }
 
 /// A statement that may run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     /// What it needs of a worker.
     pub class: proto::Class,
@@ -138,12 +151,41 @@ pub struct Verdict {
     pub target: Option<proto::TableName>,
     /// It creates its target.
     pub creates_target: bool,
-    /// The listings (`tables`, `columns`, `schemata`) that it reads as `temp.main.polynya_listing_<name>`.
-    pub listings: Vec<String>,
+    /// The listings that it reads as `temp.main.listed_<name>`.
+    pub listings: Vec<proto::WantedListing>,
+    /// The system tables and functions that it names in `temp.main`, made of the listings.
+    pub system: Vec<SystemObject>,
     /// For SESSION: what changes.
     pub session: Option<proto::SessionChange>,
+    /// Parameters that are cast to one type, each with a NULL of that type as an expression. DuckDB types no parameter of a
+    /// statement in which it cannot type one.
+    pub parameter_types: Vec<(String, String)>,
+    /// It reads the past of a table, whatever its class.
+    pub time_travel: bool,
+    /// The text gives DuckDB's plan as JSON, of which the client gets a part in this form.
+    pub plan: Option<PlanForm>,
+    /// What the target must have for the statement to run.
+    pub target_has: Option<RealColumns>,
     /// For READ: it looks at a few rows of its table only, or counts them.
     pub glance: bool,
+}
+
+/// How a plan is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanForm {
+    /// A tree of operators by indentation.
+    Text,
+    /// JSON as DuckDB's.
+    Json,
+}
+
+/// Columns that a table must really have: a table without one of them would show a virtual column of that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealColumns {
+    /// A query that gives all columns of the table.
+    pub query: String,
+    /// The names, in lower case.
+    pub names: Vec<&'static str>,
 }
 
 /// Why a statement may not run. The texts are for the client.
@@ -158,6 +200,9 @@ pub enum Refusal {
     /// There is no support for this; the text says what there is.
     #[error("{0}")]
     Unsupported(String),
+    /// It names what is not there; the text says what is.
+    #[error("{0}")]
+    NotFound(String),
 }
 
 /// Judges one statement.
@@ -169,6 +214,7 @@ pub fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, sql: &str) -> Result<Ve
         return Err(Refusal::Refused(format!("the statement has {} bytes; the most is {MAX_STATEMENT_BYTES}", sql.len())));
     }
     let tokens = token::statement(sql)?;
+    let scope = &Scope { hides_virtual_columns: query::names_virtual_column(sql), ..*scope };
     let mut cursor = Cursor::new(sql, &tokens);
     let kind = if cursor.peek_word() == "WITH" { grammar::after_with(cursor) } else { cursor.peek_word() };
     if matches!(kind.as_str(), "UPDATE" | "DELETE" | "MERGE") && tokens.iter().any(|token| token.is_bare_parameter(sql)) {
@@ -188,9 +234,19 @@ pub fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, sql: &str) -> Result<Ve
         "DROP" => ddl::drop(scope, &mut cursor),
         "SHOW" | "DESCRIBE" | "DESC" | "SUMMARIZE" => listing::judge(parser, scope, &mut cursor),
         "EXPLAIN" => explain::judge(parser, scope, &mut cursor),
+        "CALL" => call(parser, scope, &mut cursor),
         "USE" | "SET" => session::judge(scope, &mut cursor),
         word => Err(other_kind(parser, word, cursor.rest())),
     }
+}
+
+/// Refuses the name of a table that no statement may name. For tables that are written without a statement.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn judge_table_name(table: &proto::TableName) -> Result<(), Refusal> {
+    names::refuse_odd_name(&table.table)?;
+    names::refuse_file(table)
 }
 
 fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
@@ -199,29 +255,39 @@ fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdi
     Ok(verdict(class, query.sql, query.reads))
 }
 
+/// `CALL function(…)` of a table function that queries may read from: the rows of `SELECT * FROM function(…)`.
+fn call(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+    cursor.expect_words(&["CALL"])?;
+    let source = query::fragment::source(parser, scope, "", cursor.rest())?;
+    if !source.is_call {
+        return Err(cursor.unexpected("the call of one table function"));
+    }
+    Ok(verdict(proto::Class::Read, format!("SELECT * FROM {}", source.query.sql), source.query.reads))
+}
+
 /// A verdict without a target.
 fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
-    Verdict {
-        class,
-        sql,
-        tables: reads.tables,
-        target: None,
-        creates_target: false,
-        listings: reads.listings,
-        session: None,
-        glance: reads.glance,
-    }
+    let Reads { tables, listings, system, time_travel, casts, glance } = reads;
+    let parameter_types = agreed(casts);
+    Verdict { class, sql, tables, listings, system, time_travel, glance, parameter_types, ..Verdict::default() }
+}
+
+/// Each parameter that all its casts agree on.
+fn agreed(mut casts: Vec<(String, String)>) -> Vec<(String, String)> {
+    casts.sort();
+    casts.dedup();
+    let is_alone = |name: &str| casts.iter().filter(|(other, _)| other == name).count() == 1;
+    casts.iter().filter(|(name, _)| is_alone(name)).cloned().collect()
 }
 
 /// For the first word of a statement that is none of the supported kinds. A word that DuckDB doesn't know either is a syntax error
 /// in DuckDB's words.
 fn other_kind(parser: &mut dyn Parser, word: &str, text: &str) -> Refusal {
-    const KNOWN: [&str; 36] = [
+    const KNOWN: [&str; 35] = [
         "ABORT",
         "ANALYZE",
         "ATTACH",
         "BEGIN",
-        "CALL",
         "CHECKPOINT",
         "CLUSTER",
         "COMMENT",
@@ -270,8 +336,7 @@ fn unsupported_kind(word: &str) -> Refusal {
         }
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => "prepared statements are made by the client's driver, not in SQL",
         "COPY" | "EXPORT" | "IMPORT" => "statements do not read or write files: `polynya load` brings a file into a table",
-        "ATTACH" | "DETACH" | "INSTALL" | "LOAD" | "PRAGMA" | "SET" | "RESET" | "CALL" | "CHECKPOINT" | "FORCE" | "VACUUM"
-        | "ANALYZE" => {
+        "ATTACH" | "DETACH" | "INSTALL" | "LOAD" | "PRAGMA" | "SET" | "RESET" | "CHECKPOINT" | "FORCE" | "VACUUM" | "ANALYZE" => {
             let message = format!("{word} is refused: clients do not change the workers; {SUPPORTED}");
             return Refusal::Refused(message);
         }

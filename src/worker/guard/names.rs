@@ -1,11 +1,9 @@
 //! Owns what a table's name means: which catalog and schema it falls back on, which names are refused because DuckDB would open a
 //! file for them, and which are listings. Refuses to know whether a table exists; the relay says that.
 
+use super::system::{self, SystemTable};
 use super::{Refusal, Scope};
 use crate::wire::proto;
-
-/// The listings that the gateway can make, by their names in `information_schema`.
-pub(super) const LISTINGS: [&str; 3] = ["tables", "columns", "schemata"];
 
 /// Endings for which DuckDB opens a file, or fetches an extension that does, when it finds no table of that name. It joins catalog,
 /// schema and table by dots before it looks, so a missing table `a.b.parquet` counts as a file.
@@ -25,8 +23,8 @@ const COMPRESSED_ENDINGS: [&str; 8] = ["gz", "zst", "zip", "bz2", "xz", "lz4", "
 pub(super) enum Meaning {
     /// A table of the lakehouse.
     Table(proto::TableName),
-    /// One of [`LISTINGS`].
-    Listing(&'static str),
+    /// A table of `information_schema` or `pg_catalog`.
+    System(&'static SystemTable),
 }
 
 /// A name in SQL, quoted whether it has to be or not.
@@ -50,6 +48,11 @@ impl Scope<'_> {
         self.catalogs.iter().find(|catalog| same(catalog, name)).map(String::as_str)
     }
 
+    /// The default catalog as its owner writes it.
+    pub(super) fn owners_default_catalog(&self) -> &str {
+        self.catalog(self.default_catalog).unwrap_or(self.default_catalog)
+    }
+
     /// What a name of one to three parts means. Of two parts, the first is a catalog if there is one of that name (the schema is then
     /// the default one), and otherwise a schema of the default catalog.
     pub(super) fn resolve(&self, parts: &[&str]) -> Result<Meaning, Refusal> {
@@ -57,6 +60,8 @@ impl Scope<'_> {
             refuse_odd_name(part)?;
         }
         let (catalog, schema, table) = match *parts {
+            // As in PostgreSQL, these are found before any table of the default schema.
+            [table] if system::table("pg_catalog", table).is_some() => (self.default_catalog, "pg_catalog", table),
             [table] => (self.default_catalog, self.default_schema, table),
             [first, table] => match self.catalog(first) {
                 Some(catalog) => (catalog, self.default_schema, table),
@@ -70,11 +75,8 @@ impl Scope<'_> {
                 )));
             }
         };
-        if same(schema, "information_schema") {
-            return listing(table);
-        }
-        if same(schema, "pg_catalog") {
-            return Err(no_system_table("pg_catalog", table));
+        if system::SCHEMAS.iter().any(|system| same(system, schema)) {
+            return system::table(schema, table).map(Meaning::System).ok_or_else(|| no_system_table(schema, table));
         }
         let name =
             proto::TableName { catalog: self.known(catalog)?.to_owned(), schema: schema.to_owned(), table: table.to_owned() };
@@ -86,7 +88,7 @@ impl Scope<'_> {
     pub(super) fn table(&self, parts: &[&str]) -> Result<proto::TableName, Refusal> {
         match self.resolve(parts)? {
             Meaning::Table(table) => Ok(table),
-            Meaning::Listing(name) => Err(Refusal::Unsupported(format!("information_schema.{name} can only be read"))),
+            Meaning::System(table) => Err(Refusal::Unsupported(format!("{}.{} can only be read", table.schema, table.name))),
         }
     }
 
@@ -105,21 +107,14 @@ impl Scope<'_> {
     fn known(&self, catalog: &str) -> Result<&str, Refusal> {
         self.catalog(catalog).ok_or_else(|| {
             let known = if self.catalogs.is_empty() { "none".to_owned() } else { self.catalogs.join(", ") };
-            Refusal::Refused(format!("there is no catalog {} here; the catalogs are: {known}", quote(catalog)))
+            Refusal::NotFound(format!("catalog {} does not exist; there are: {known}", quote(catalog)))
         })
     }
 }
 
-fn listing(table: &str) -> Result<Meaning, Refusal> {
-    let known = LISTINGS.into_iter().find(|name| same(name, table));
-    known.map(Meaning::Listing).ok_or_else(|| no_system_table("information_schema", table))
-}
-
 fn no_system_table(schema: &str, table: &str) -> Refusal {
-    let listings = LISTINGS.map(|name| format!("information_schema.{name}")).join(", ");
-    Refusal::Unsupported(format!(
-        "{schema}.{table} is not supported; of the system tables there are {listings}, and SHOW and DESCRIBE"
-    ))
+    let known = system::names(schema).join(", ");
+    Refusal::NotFound(format!("there is no {schema}.{table}; of {schema} there are {known}"))
 }
 
 /// Whether two names are one to DuckDB, which folds the case of ASCII letters only.
@@ -138,7 +133,7 @@ pub(super) fn refuse_odd_name(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn refuse_file(name: &proto::TableName) -> Result<(), Refusal> {
+pub(super) fn refuse_file(name: &proto::TableName) -> Result<(), Refusal> {
     let path = format!("{}.{}.{}", name.catalog, name.schema, name.table);
     let scanned = SCANNED_ENDINGS.contains(&ending(&path).as_str());
     if scanned || (name.table.contains('.') && looks_like_file(&path)) { Err(file_refused(&name.table)) } else { Ok(()) }

@@ -11,6 +11,7 @@ use arrow::record_batch::RecordBatch;
 use arrow_ipc::reader::{read_dictionary, read_record_batch};
 use arrow_ipc::{Message, MessageHeader, convert::fb_to_schema, root_as_message};
 
+use super::{DO_NOT_FIT, survived};
 use crate::wire::proto::failure::Kind;
 use crate::wire::{FrameHeader, FrameKind};
 use crate::worker::failure::StatementError;
@@ -39,7 +40,8 @@ impl ArrowInput {
         }
         let message = message(header, payload)?;
         let schema = message.header_as_schema().ok_or_else(|| unreadable("the first message is no schema"))?;
-        Ok(Self { schema: Arc::new(fb_to_schema(schema)), dictionaries: HashMap::new() })
+        let schema = survived(|| fb_to_schema(schema)).ok_or_else(|| unreadable(DO_NOT_FIT))?;
+        Ok(Self { schema: Arc::new(schema), dictionaries: HashMap::new() })
     }
 
     /// The schema, in the client's own types.
@@ -65,12 +67,13 @@ impl ArrowInput {
             MessageHeader::RecordBatch => {
                 let batch = message.header_as_record_batch().ok_or_else(|| unreadable("an empty record batch"))?;
                 let schema = Arc::clone(&self.schema);
-                let batch = read_record_batch(&body, batch, schema, &self.dictionaries, None, &message.version());
-                batch.map(Input::Rows).map_err(unreadable)
+                let read = || read_record_batch(&body, batch, schema, &self.dictionaries, None, &message.version());
+                survived(read).ok_or_else(|| unreadable(DO_NOT_FIT))?.map(Input::Rows).map_err(unreadable)
             }
             MessageHeader::DictionaryBatch => {
                 let batch = message.header_as_dictionary_batch().ok_or_else(|| unreadable("an empty dictionary"))?;
-                read_dictionary(&body, batch, &self.schema, &mut self.dictionaries, &message.version()).map_err(unreadable)?;
+                let read = || read_dictionary(&body, batch, &self.schema, &mut self.dictionaries, &message.version());
+                survived(read).ok_or_else(|| unreadable(DO_NOT_FIT))?.map_err(unreadable)?;
                 Ok(Input::Nothing)
             }
             _ => Ok(Input::Nothing),

@@ -15,7 +15,8 @@ use crate::worker::binding::{Connection, EngineError, ErrorKind, feed};
 use crate::worker::connection::{Shared, Trouble, changed, check_cancelled, closed};
 use crate::worker::database::identifier;
 use crate::worker::failure::StatementError;
-use crate::worker::output::stream::DataSocket;
+use crate::worker::guard;
+use crate::worker::output::socket::DataSocket;
 use crate::worker::statements::Running;
 
 /// What an ingest needs of its data connection.
@@ -77,15 +78,18 @@ fn judged(request: &Request, order: &Ingest) -> Judged {
         IngestMode::Create | IngestMode::CreateOrAppend => Class::Ddl,
     };
     let handed_back = !request.allowed.contains(&class.into());
-    let target = TableName { catalog: order.catalog.clone(), schema: order.schema.clone(), table: order.table.clone() };
     Judged {
         class: class.into(),
-        target: Some(target),
+        target: Some(target(order)),
         waiting: !handed_back,
         handed_back,
         creates_target: order.mode() != IngestMode::Append,
         ..Judged::default()
     }
+}
+
+fn target(order: &Ingest) -> TableName {
+    TableName { catalog: order.catalog.clone(), schema: order.schema.clone(), table: order.table.clone() }
 }
 
 /// The schema's frame, after a PROCEED; a gateway that has nothing to prepare may leave the PROCEED out.
@@ -118,6 +122,8 @@ fn plan(engine: &Connection, order: &Ingest, schema: &SchemaRef) -> Result<Plan,
     if schema.fields().is_empty() {
         return Err(StatementError::new(Kind::Invalid, "the rows to ingest have no columns"));
     }
+    // Where there is no such table, DuckDB would look for a file of this name.
+    guard::judge_table_name(&target(order)).map_err(|refusal| StatementError::new(Kind::Invalid, refusal.to_string()))?;
     let table = [&order.catalog, &order.schema, &order.table].map(|part| identifier(part)).join(".");
     let existing = match order.mode() {
         IngestMode::Create => None,

@@ -13,8 +13,9 @@ use arrow::datatypes::{
 };
 use arrow_ipc::reader::StreamReader;
 
+use super::{DO_NOT_FIT, survived};
 use crate::wire::proto::failure::Kind;
-use crate::worker::binding::{Connection, Prepared, Scalar};
+use crate::worker::binding::{Connection, LogicalType, Prepared, Scalar};
 use crate::worker::failure::StatementError;
 
 /// The rows of parameters that came with a request: a row an execution.
@@ -29,12 +30,15 @@ impl ParameterRows {
         if stream.is_empty() {
             return Ok(None);
         }
-        let unreadable = |e| StatementError::new(Kind::Parameters, format!("the parameters are no Arrow stream: {e}"));
-        let reader = StreamReader::try_new(Cursor::new(stream), None).map_err(unreadable)?;
-        if reader.schema().fields().is_empty() {
-            return Ok(None);
-        }
-        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+        let unreadable = |reason: &dyn std::fmt::Display| {
+            StatementError::new(Kind::Parameters, format!("the parameters are no Arrow stream: {reason}"))
+        };
+        let read = || {
+            let reader = StreamReader::try_new(Cursor::new(stream), None)?;
+            if reader.schema().fields().is_empty() { Ok(None) } else { reader.collect::<Result<Vec<_>, _>>().map(Some) }
+        };
+        let batches = survived(read).ok_or_else(|| unreadable(&DO_NOT_FIT))?.map_err(|error| unreadable(&error))?;
+        let Some(batches) = batches else { return Ok(None) };
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
         Ok(Some(Self { batches, rows }))
     }
@@ -60,20 +64,29 @@ impl ParameterRows {
     }
 }
 
-/// The parameters as clients see them: nullable, text where the statement does not settle a type, and times of day and timestamps in
-/// milliseconds: the JDBC driver writes milliseconds whatever the unit says. Who has finer values binds them in their own type.
-pub fn describe(connection: &Connection, statement: &Prepared<'_>) -> Result<Schema, StatementError> {
+/// The parameters as clients see them: nullable, text where neither the statement nor a cast settles a type, and times of day and
+/// timestamps in milliseconds: the JDBC driver writes milliseconds whatever the unit says. Who has finer values binds them in their
+/// own type.
+pub fn describe(connection: &Connection, statement: &Prepared<'_>, casts: &[(String, String)]) -> Result<Schema, StatementError> {
     let fields = (0..statement.parameter_count())
         .map(|at| {
             let (name, logical) = statement.parameter(at);
+            let logical = logical.or_else(|| cast_type(connection, casts, &name));
             let data_type = match logical {
-                Some(logical) => in_milliseconds(crate::worker::output::stream::client_type(&connection.arrow_type(logical)?)),
+                Some(logical) => in_milliseconds(crate::worker::output::types::client_type(&connection.arrow_type(logical)?)),
                 None => DataType::Utf8,
             };
             Ok(Field::new(name, data_type, true))
         })
         .collect::<Result<Vec<_>, StatementError>>()?;
     Ok(Schema::new(fields))
+}
+
+/// The type that a parameter is cast to.
+fn cast_type(connection: &Connection, casts: &[(String, String)], name: &str) -> Option<LogicalType> {
+    let (_, null) = casts.iter().find(|(cast, _)| cast == name)?;
+    let columns = connection.prepare(&format!("SELECT {null}")).ok()?.columns()?;
+    columns.into_iter().next().map(|(_, logical)| logical)
 }
 
 fn in_milliseconds(data_type: DataType) -> DataType {
@@ -112,9 +125,11 @@ pub fn bind(
 }
 
 /// Text for each parameter without a type, NULL for the others, so that a result's columns can be told before real values are there.
-pub fn bind_text(statement: &mut Prepared<'_>) -> Result<(), StatementError> {
+pub fn bind_text(statement: &mut Prepared<'_>, casts: &[(String, String)]) -> Result<(), StatementError> {
     for at in 0..statement.parameter_count() {
-        let scalar = if statement.parameter(at).1.is_some() { Scalar::Null } else { Scalar::Varchar("") };
+        let (name, logical) = statement.parameter(at);
+        let is_typed = logical.is_some() || casts.iter().any(|(cast, _)| *cast == name);
+        let scalar = if is_typed { Scalar::Null } else { Scalar::Varchar("") };
         statement.bind(at, &scalar)?;
     }
     Ok(())

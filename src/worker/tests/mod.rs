@@ -4,10 +4,11 @@ mod encode;
 mod ingest;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use prost::Message;
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{
     Attach, Cancel, CatalogAttachment, Class, Control, Describe, Described, Done, Event, Failure, Init, Judged, Listing, Mode,
-    Proceed, Request, Run, control, event, request,
+    Proceed, Request, Run, WantedListing, control, event, request,
 };
 use crate::wire::{FrameHeader, FrameKind, read_control, read_frame, write_control, write_message};
 use crate::worker::control::{DATA_SOCKET, End, serve_judged_by};
@@ -47,12 +48,13 @@ fn lenient(parser: &mut dyn Parser, _: &Scope<'_>, sql: &str) -> Result<Verdict,
             Class::Read
         }
     };
-    let listings = sql.split("-- lists ").nth(1).map(|name| vec![name.trim().to_owned()]).unwrap_or_default();
+    let wanted = |name: &str| WantedListing { name: name.trim().to_owned(), any_of: Vec::new() };
+    let listings = sql.split("-- lists ").nth(1).map(|name| vec![wanted(name)]).unwrap_or_default();
     Ok(verdict(class, sql.to_owned(), listings))
 }
 
-fn verdict(class: Class, sql: String, listings: Vec<String>) -> Verdict {
-    Verdict { class, sql, tables: Vec::new(), target: None, creates_target: false, listings, session: None, glance: false }
+fn verdict(class: Class, sql: String, listings: Vec<WantedListing>) -> Verdict {
+    Verdict { class, sql, listings, ..Verdict::default() }
 }
 
 pub(super) struct TestWorker {
@@ -534,28 +536,65 @@ fn a_stream_that_is_cancelled_leaves_the_connection_usable() {
 
 #[test]
 fn rows_wait_for_others_only_briefly() {
-    use crate::worker::output::stream::{DataSocket, ResultStream};
+    use crate::worker::output::pipeline::{Stopped, send_all};
+    use crate::worker::output::socket::DataSocket;
+    use crate::worker::output::stream::ResultStream;
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let batch = RecordBatch::try_from_iter(vec![("a", std::sync::Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
-    let socket = DataSocket::new(ours).unwrap();
-    let mut stream = ResultStream::begin(socket, batch.schema_ref(), std::sync::Arc::default()).unwrap();
+    let schema = batch.schema();
     theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    for _ in 0..3 {
-        stream.push(batch.clone()).unwrap();
-    }
+    let (push, pushed) = std::sync::mpsc::channel::<RecordBatch>();
+    let stream = ResultStream::begin(DataSocket::new(ours).unwrap(), &schema, std::sync::Arc::default()).unwrap();
+    let sending = std::thread::spawn(move || {
+        let next = || Ok::<_, Infallible>(pushed.recv().ok());
+        send_all(next, Ok::<_, Stopped<Infallible>>, stream, &AtomicBool::new(false)).unwrap()
+    });
+    push.send(batch.clone()).unwrap();
     let kinds: Vec<FrameKind> = (0..2).map(|_| read_frame(&mut theirs).unwrap().unwrap().0.kind).collect();
     assert_eq!(kinds, [FrameKind::Schema, FrameKind::Batch], "the first rows go out at once");
     // The other two are held back, and come together though nothing is pushed any more.
     let began = Instant::now();
+    for _ in 0..2 {
+        push.send(batch.clone()).unwrap();
+    }
     let (header, payload) = read_frame(&mut theirs).unwrap().unwrap();
     assert_eq!(decode_batch(header, payload, batch.schema()).num_rows(), 2);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     for _ in 0..2 {
-        stream.push(batch.clone()).unwrap();
+        push.send(batch.clone()).unwrap();
         let (header, payload) = read_frame(&mut theirs).unwrap().unwrap();
         assert_eq!(decode_batch(header, payload, batch.schema()).num_rows(), 1);
     }
-    assert_eq!(stream.finish().unwrap(), 5);
+    drop(push);
+    assert_eq!(sending.join().unwrap(), 5);
+}
+
+/// Whatever the peer does, the thread that asks for chunks ends, and with the error that stopped the sending.
+#[test]
+fn a_sender_that_fails_ends_the_fetching() {
+    use crate::worker::output::pipeline::{Stopped, send_all};
+    use crate::worker::output::socket::DataSocket;
+    use crate::worker::output::stream::{ResultStream, StreamError};
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let wide = vec!["x".repeat(1024); 1024];
+    let batch = RecordBatch::try_from_iter(vec![("a", std::sync::Arc::new(StringArray::from(wide)) as ArrayRef)]).unwrap();
+    let stream = ResultStream::begin(DataSocket::new(ours).unwrap(), &batch.schema(), std::sync::Arc::default()).unwrap();
+    let given = std::sync::Arc::new(AtomicU64::new(0));
+    let counted = std::sync::Arc::clone(&given);
+    let sending = std::thread::spawn(move || {
+        let next = || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(Some(batch.clone()))
+        };
+        send_all(next, Ok::<_, Stopped<Infallible>>, stream, &AtomicBool::new(false))
+    });
+    for _ in 0..4 {
+        read_frame(&mut theirs).unwrap().unwrap();
+    }
+    drop(theirs);
+    let outcome = sending.join().unwrap();
+    assert!(matches!(outcome, Err(Stopped::Stream(StreamError::Socket(_)))), "{outcome:?}");
+    assert!(given.load(Ordering::Relaxed) < 20, "{given:?} chunks were asked for that nobody takes");
 }
 
 #[test]
@@ -566,13 +605,13 @@ fn listings_are_tables_for_one_statement() {
         ("catalog_name", std::sync::Arc::new(StringArray::from(vec!["c", "c"])) as ArrayRef),
         ("schema_name", std::sync::Arc::new(StringArray::from(vec!["a", "b"])) as ArrayRef),
     ]);
-    let sql = "SELECT schema_name FROM temp.main.polynya_listing_schemata ORDER BY 1 -- lists schemata";
+    let sql = "SELECT schema_name FROM temp.main.listed_schemata ORDER BY 1 -- lists schemata";
     for _ in 0..2 {
         connection.request(&worker, sql, request::Action::Run(Run::default()), &[Class::Read]);
         let batch = connection.reply(&[Listing { name: "schemata".into(), rows: rows.clone().into() }]).batch();
         assert_eq!(batch.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b"]);
     }
-    let again = connection.run(&worker, "SELECT * FROM temp.main.polynya_listing_schemata");
+    let again = connection.run(&worker, "SELECT * FROM temp.main.listed_schemata");
     assert_eq!(again.failure().kind(), Kind::NotFound);
 }
 

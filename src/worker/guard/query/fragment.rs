@@ -12,6 +12,8 @@ pub(in crate::worker::guard) struct Source {
     pub query: Query,
     /// Several tables, joined in any way.
     pub is_join: bool,
+    /// One table function.
+    pub is_call: bool,
 }
 
 /// An expression. `with` is the text of a WITH clause that it may see, or empty; it is not in what comes back.
@@ -40,7 +42,8 @@ pub(in crate::worker::guard) fn source(
 ) -> Result<Source, Refusal> {
     let alone = |node: &Value| is_plain_star(node) && node["from_table"]["type"] != "EMPTY";
     let (sql, reads, from) = judge(parser, scope, &format!("{with} SELECT * FROM {text}"), alone)?;
-    Ok(Source { query: Query { sql: without("SELECT * FROM ", sql)?, reads }, is_join: from == "JOIN" })
+    let query = Query { sql: without("SELECT * FROM ", sql)?, reads };
+    Ok(Source { query, is_join: from == "JOIN", is_call: from == "TABLE_FUNCTION" })
 }
 
 /// A WITH clause, with a space behind it where there is one.
@@ -63,7 +66,7 @@ fn judge(
     if !is_plain(node) || !is_alone(node) {
         return Err(not_alone());
     }
-    let reads = select::judge(scope, text.trim_start(), &mut ast)?;
+    let reads = select::judge(parser, scope, text.trim_start(), &mut ast)?;
     let statement = &mut ast["statements"][0];
     statement["node"]["cte_map"] = json!({"map": []});
     // The statement as a whole numbers its parameters; a part of it has some of them.

@@ -5,11 +5,14 @@
 pub(super) mod fragment;
 pub(super) mod functions;
 mod glance;
+mod hidden;
+mod narrow;
 mod select;
 mod shape;
 
 use serde_json::{Map, Value, json};
 
+pub(super) use self::hidden::{VIRTUAL_COLUMNS, names_virtual_column};
 pub(super) use self::select::{Reads, listing_table};
 use super::{MAX_AST_DEPTH, Parser, Refusal, Scope};
 
@@ -25,7 +28,7 @@ pub(super) struct Query {
 /// Judges one query and writes it anew.
 pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Query, Refusal> {
     let mut ast = parse(parser, text)?;
-    let mut reads = select::judge(scope, text, &mut ast)?;
+    let mut reads = select::judge(parser, scope, text, &mut ast)?;
     let judged = canonical(ast);
     let sql = write(parser, &judged)?;
     let statement = &judged["statements"][0];
@@ -38,6 +41,18 @@ fn write(parser: &mut dyn Parser, judged: &Value) -> Result<String, Refusal> {
     let sql = parser.text(judged).map_err(|error| inexact(&error.message))?;
     expect_same(parser, judged, &sql)?;
     Ok(sql)
+}
+
+/// DuckDB's text of one expression.
+fn expression_text(parser: &mut dyn Parser, expression: Value) -> Result<String, Refusal> {
+    let node = json!({
+        "type": "SELECT_NODE", "modifiers": [], "cte_map": {"map": []}, "select_list": [expression],
+        "from_table": {"type": "EMPTY", "alias": "", "sample": null}, "where_clause": null, "group_expressions": [],
+        "group_sets": [], "aggregate_handling": "STANDARD_HANDLING", "having": null, "sample": null, "qualify": null,
+    });
+    let statement = json!({"error": false, "statements": [{"node": node, "named_param_map": []}]});
+    let text = parser.text(&statement).map_err(|error| inexact(&error.message))?;
+    text.strip_prefix("SELECT ").map(str::to_owned).ok_or_else(|| inexact("in the select list"))
 }
 
 /// A VALUES list as such: DuckDB writes it as a SELECT from one, and an INSERT gives its columns' types only to the former.

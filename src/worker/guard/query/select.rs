@@ -2,13 +2,18 @@
 //! `functions`, and fills in the catalog and schema of each table on its way. Refuses to make text; that is made from the
 //! tree that was judged here.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use super::functions::{self, Place};
+use super::hidden;
+use super::narrow::{self, Conditions};
 use super::shape::{self, Part, Shape};
 use crate::wire::proto;
 use crate::worker::guard::names::{self, Meaning, same};
-use crate::worker::guard::{Refusal, Scope};
+use crate::worker::guard::system::{self, SystemTable};
+use crate::worker::guard::{Parser, Refusal, Scope, SystemObject};
 
 type Object = Map<String, Value>;
 type Judgement = Result<(), Refusal>;
@@ -17,8 +22,11 @@ type Judgement = Result<(), Refusal>;
 #[derive(Debug, Default)]
 pub(in crate::worker::guard) struct Reads {
     pub tables: Vec<proto::TableName>,
-    pub listings: Vec<String>,
+    pub listings: Vec<proto::WantedListing>,
+    pub system: Vec<SystemObject>,
     pub time_travel: bool,
+    /// Parameters that stand directly in a CAST, with that CAST of NULL as text.
+    pub casts: Vec<(String, String)>,
     /// Of a whole query: it looks at a few rows of its table only, or counts them.
     pub glance: bool,
 }
@@ -33,31 +41,49 @@ impl Reads {
     /// Adds what another part of the same statement reads.
     pub fn add(&mut self, other: Self) {
         other.tables.into_iter().for_each(|table| self.add_table(table));
-        other.listings.iter().for_each(|listing| self.add_listing(listing));
+        other.listings.into_iter().for_each(|listing| self.add_listing(listing));
+        other.system.into_iter().for_each(|object| self.add_system(object));
         self.time_travel |= other.time_travel;
+        self.casts.extend(other.casts);
     }
 
-    pub fn add_listing(&mut self, name: &str) {
-        if !self.listings.iter().any(|listing| listing == name) {
-            self.listings.push(name.to_owned());
+    /// A listing of which different parts are read is sent once, with all of them.
+    pub fn add_listing(&mut self, wanted: proto::WantedListing) {
+        match self.listings.iter_mut().find(|listing| listing.name == wanted.name) {
+            None => self.listings.push(wanted),
+            Some(there) if there.any_of.is_empty() || wanted.any_of.is_empty() => there.any_of.clear(),
+            Some(there) => there.any_of.extend(wanted.any_of),
+        }
+    }
+
+    fn add_system(&mut self, object: SystemObject) {
+        if !self.system.iter().any(|there| there.name == object.name) {
+            self.system.push(object);
         }
     }
 }
 
 /// Judges the one statement in `ast` and rewrites it in place: names in full, listings to their temporary tables, session functions
 /// to their values. `text` is what `ast` was made from.
-pub(super) fn judge(scope: &Scope<'_>, text: &str, ast: &mut Value) -> Result<Reads, Refusal> {
-    let mut walk = Walk { scope, text, ctes: Vec::new(), reads: Reads::default() };
+pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str, ast: &mut Value) -> Result<Reads, Refusal> {
+    let mut walk = Walk { parser, scope, text, ctes: Vec::new(), conditions: HashMap::new(), reads: Reads::default() };
     let statement = ast.pointer_mut("/statements/0").ok_or_else(|| odd("a tree without a statement"))?;
     walk.select(statement)?;
-    Ok(walk.reads)
+    let reads = walk.reads;
+    if scope.hides_virtual_columns {
+        hidden::hide_virtual_columns(statement, &reads.tables);
+    }
+    Ok(reads)
 }
 
 struct Walk<'a> {
+    parser: &'a mut dyn Parser,
     scope: &'a Scope<'a>,
     text: &'a str,
     /// Names of the CTEs that can be seen from here, innermost last.
     ctes: Vec<String>,
+    /// The conditions on tables of the queries that are being walked, by where the tables stand in the text.
+    conditions: HashMap<u64, Conditions>,
     reads: Reads,
 }
 
@@ -141,6 +167,10 @@ impl Walk<'_> {
         if shape.class == "RECURSIVE_CTE_NODE" {
             self.recursive(shape, node)?;
         } else {
+            if shape.class == "SELECT_NODE" {
+                let found = narrow::conditions(node, &|function| self.session_value(function));
+                self.conditions.extend(found);
+            }
             self.fields(shape, node)?;
         }
         self.ctes.truncate(outside);
@@ -191,23 +221,34 @@ impl Walk<'_> {
             return Err(names::file_refused(name));
         }
         let lower = name.to_lowercase();
-        if ["duckdb_", "pg_", "pragma_", "sqlite_", "polynya_"].iter().any(|prefix| lower.starts_with(prefix)) {
+        if ["duckdb_", "pg_", "pragma_", "sqlite_", "listed_"].iter().any(|prefix| lower.starts_with(prefix)) {
             return Err(Refusal::Refused(format!("{} is a system name: give the CTE another one", names::quote(name))));
         }
         self.ctes.push(name.to_owned());
         Ok(())
     }
 
-    /// An expression of the select list. What is rewritten keeps the column name that it had.
+    /// An expression of the select list. What is rewritten keeps the name of its column: that of the client's own text.
     fn item(&mut self, value: &mut Value) -> Judgement {
-        let name = visible_name(value);
-        let form = |value: &Value| (value.get("class").cloned(), value.get("schema").cloned());
-        let before = form(value);
+        let is_named = value["alias"] != "" || value["class"] == "STAR";
+        let before = (!is_named).then(|| value.clone());
         self.expression(value)?;
-        if let Some(name) = name.filter(|_| form(value) != before) {
+        // An expression that has no text of its own is found out when the whole is written.
+        if let Some(before) = before.filter(|before| before != value)
+            && let Ok(name) = self.column_name(before)
+        {
             value["alias"] = Value::String(name);
         }
         Ok(())
+    }
+
+    /// The column name that DuckDB gives to an expression without an alias.
+    fn column_name(&mut self, item: Value) -> Result<String, Refusal> {
+        if item["class"] == "COLUMN_REF" {
+            let name = item["column_names"].as_array().and_then(|names| names.last()).and_then(Value::as_str);
+            return name.map(str::to_owned).ok_or_else(|| odd("a column without a name"));
+        }
+        super::expression_text(self.parser, item)
     }
 
     fn expression(&mut self, value: &mut Value) -> Judgement {
@@ -232,6 +273,9 @@ impl Walk<'_> {
             _ => {}
         }
         self.fields(shape, node)?;
+        if shape.class == "CAST" {
+            self.note_cast(node);
+        }
         if let Some(replacement) = self.replacement(shape, node) {
             *value = replacement;
         } else if shape.class == "COLUMN_REF" {
@@ -240,16 +284,45 @@ impl Walk<'_> {
         Ok(())
     }
 
+    fn note_cast(&mut self, node: &Object) {
+        let child = node.get("child").filter(|child| child["class"] == "PARAMETER");
+        let Some(name) = child.and_then(|child| child["identifier"].as_str()) else { return };
+        let value = json!({"type": {"id": "NULL", "type_info": null}, "is_null": true});
+        let mut cast = node.clone();
+        cast.insert("child".to_owned(), json!({"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "value": value}));
+        cast.insert("alias".to_owned(), json!(""));
+        if let Ok(text) = super::expression_text(self.parser, Value::Object(cast)) {
+            self.reads.casts.push((name.to_owned(), text));
+        }
+    }
+
     /// A call by name. `x.f(1)` is DuckDB's other way to write `f(x, 1)` unless a schema x has a function f; it is rewritten, so that
     /// only DuckDB's own functions are ever named.
     fn function(&mut self, node: &mut Object, place: Place) -> Judgement {
+        if place == Place::Expression && own_function(node).is_ok() {
+            if let Some(object) = system::function(self.scope, text_of(node, "function_name")) {
+                name_function(node, "temp", "main", &object.name);
+                self.reads.add_system(object);
+                return Ok(());
+            }
+            if text_of(node, "schema") == "pg_catalog" {
+                // Tools name functions so that DuckDB has elsewhere.
+                let name = text_of(node, "function_name").to_owned();
+                name_function(node, "", "", &name);
+            }
+        }
         let (catalog, schema) = (text_of(node, "catalog").to_owned(), text_of(node, "schema").to_owned());
         functions::judge(text_of(node, "function_name"), place)?;
         if place == Place::Table || schema.is_empty() || own_function(node).is_ok() {
             return own_function(node);
         }
         let path: Vec<String> = [catalog, schema].into_iter().filter(|part| !part.is_empty()).collect();
-        let subject = json!({"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "column_names": path});
+        // In text `current_schema` is the keyword, whatever it was in the tree.
+        let keyword = if let [name] = path.as_slice() { self.session_value(name) } else { None };
+        let subject = match keyword {
+            Some(value) => text_constant(&value, ""),
+            None => json!({"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "column_names": path}),
+        };
         let arguments = node.get_mut("children").and_then(Value::as_array_mut).ok_or_else(|| odd("a call without arguments"))?;
         arguments.insert(0, subject);
         node.insert("catalog".to_owned(), json!(""));
@@ -344,19 +417,35 @@ impl Walk<'_> {
                 name_table(node, &table.catalog, &table.schema, &table.table);
                 self.reads.add_table(table);
             }
-            Meaning::Listing(_) if travels => {
-                return Err(Refusal::Unsupported("AT works on tables, not on information_schema".to_owned()));
+            Meaning::System(_) if travels => {
+                return Err(Refusal::Unsupported("AT works on tables of the lakehouse only".to_owned()));
             }
-            Meaning::Listing(name) => {
+            Meaning::System(system) => {
                 if text_of(node, "alias").is_empty() {
                     let alias = text_of(node, "table_name").to_owned();
                     node.insert("alias".to_owned(), Value::String(alias));
                 }
-                name_table(node, "temp", "main", &listing_table(name));
-                self.reads.add_listing(name);
+                self.system_table(node, system);
             }
         }
         Ok(())
+    }
+
+    /// A system table becomes the view that the worker makes of it.
+    fn system_table(&mut self, node: &mut Object, system: &SystemTable) {
+        if let Some(listed) = &system.listing {
+            let at = node.get("query_location").and_then(Value::as_u64);
+            let conditions = at.and_then(|at| self.conditions.remove(&at)).unwrap_or_default();
+            let mut patterns = conditions.patterns(listed);
+            if system.schema == "pg_catalog" {
+                patterns.catalogs = vec![self.scope.owners_default_catalog().to_owned()];
+            }
+            let any_of = if patterns == proto::TablePatterns::default() { Vec::new() } else { vec![patterns] };
+            self.reads.add_listing(proto::WantedListing { name: listed.name.to_owned(), any_of });
+        }
+        let object = system.object(self.scope);
+        name_table(node, "temp", "main", &object.name);
+        self.reads.add_system(object);
     }
 
     fn at(&mut self, value: &mut Value) -> Judgement {
@@ -380,7 +469,14 @@ impl Walk<'_> {
         for (name, value) in object(value)? {
             match name.as_str() {
                 "type" | "null_order" => plain(value)?,
-                "expression" => self.expression(value)?,
+                "expression" => {
+                    let was_constant = value["class"] == "CONSTANT";
+                    self.expression(value)?;
+                    if value["class"] == "CONSTANT" && !was_constant {
+                        // A bare constant in ORDER BY is an error, or the number of a column.
+                        *value = cast(value.take(), "VARCHAR", "");
+                    }
+                }
                 other => return Err(odd(&format!("the field {other} of ORDER BY"))),
             }
         }
@@ -427,7 +523,7 @@ impl Walk<'_> {
 
 /// The temporary table that holds a listing.
 pub(in crate::worker::guard) fn listing_table(name: &str) -> String {
-    format!("polynya_listing_{name}")
+    format!("listed_{name}")
 }
 
 fn find(shapes: &'static [Shape], class: &str, what: &str) -> Result<&'static Shape, Refusal> {
@@ -456,6 +552,12 @@ fn name_table(node: &mut Object, catalog: &str, schema: &str, table: &str) {
     }
 }
 
+fn name_function(node: &mut Object, catalog: &str, schema: &str, name: &str) {
+    for (field, text) in [("catalog", catalog), ("schema", schema), ("function_name", name)] {
+        node.insert(field.to_owned(), Value::String(text.to_owned()));
+    }
+}
+
 /// Refuses a function that is named in a schema other than DuckDB's own.
 fn own_function(node: &Object) -> Judgement {
     let (catalog, schema) = (text_of(node, "catalog"), text_of(node, "schema"));
@@ -467,7 +569,8 @@ fn own_function(node: &Object) -> Judgement {
 /// `information_schema.columns.data_type` after the table has become a temporary one with the alias `columns`.
 fn unqualify_listing(node: &mut Object) {
     let Some(names) = node.get_mut("column_names").and_then(Value::as_array_mut) else { return };
-    let at = names.iter().position(|name| name.as_str().is_some_and(|name| same(name, "information_schema")));
+    let is_system = |name: &str| system::SCHEMAS.iter().any(|schema| same(schema, name));
+    let at = names.iter().position(|name| name.as_str().is_some_and(is_system));
     if let Some(at) = at.filter(|at| *at <= 1 && names.len() >= at + 3) {
         names.drain(..=at);
     }
@@ -482,23 +585,6 @@ fn spell_out_cross_joins(node: &mut Object) {
             inner.insert("ref_type".to_owned(), json!("REGULAR"));
             inner.insert("condition".to_owned(), cast(text_constant("t", ""), "BOOLEAN", ""));
         }
-    }
-}
-
-/// The column name that DuckDB gives to an expression which `replacement` may replace.
-fn visible_name(value: &Value) -> Option<String> {
-    let node = value.as_object()?;
-    if !text_of(node, "alias").is_empty() {
-        return None;
-    }
-    match text_of(node, "class") {
-        "COLUMN_REF" => Some(node.get("column_names")?.as_array()?.last()?.as_str()?.to_owned()),
-        "FUNCTION" if arguments(node) == 0 => {
-            let path = [text_of(node, "catalog"), text_of(node, "schema"), text_of(node, "function_name")];
-            Some(format!("{}()", path.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")))
-        }
-        "CONSTANT" => Some(format!("{:?}", value.pointer("/value/value")?.as_f64()?)),
-        _ => None,
     }
 }
 
@@ -583,7 +669,7 @@ fn type_info(info: &mut Object) -> Judgement {
         let name = text_of(info, "name").to_lowercase();
         let qualified = !text_of(info, "catalog").is_empty() || !text_of(info, "schema").is_empty();
         if qualified || !shape::NAMED_TYPES.contains(&name.as_str()) {
-            return Err(Refusal::Refused(format!("there is no type {name}")));
+            return Err(Refusal::NotFound(format!("there is no type {name}")));
         }
     }
     for (name, value) in info {

@@ -1,10 +1,10 @@
 //! What queries become: names in full, tables found, listings, session functions, classes.
 
-use super::{DuckParser, judged, judged_by, tables};
+use super::{DuckParser, judged, judged_by, listings, tables};
 use crate::wire::proto::Class;
 
 /// Query, class, tables, and a piece of the text that runs.
-const CASES: &[(&str, Class, &[&str], &str)] = &[
+pub(super) const CASES: &[(&str, Class, &[&str], &str)] = &[
     ("SELECT 1", Class::Read, &[], "SELECT 1"),
     ("select 1;", Class::Read, &[], "SELECT 1"),
     ("-- a; comment\nselect /* ; /* nested */ */ 1 ; -- end", Class::Read, &[], "SELECT 1"),
@@ -77,6 +77,16 @@ const CASES: &[(&str, Class, &[&str], &str)] = &[
     ("EXPLAIN SELECT * FROM t", Class::Read, &["lake.bronze.t"], "EXPLAIN SELECT * FROM lake.bronze.t"),
     ("explain (format json) (from t)", Class::Read, &["lake.bronze.t"], "EXPLAIN (FORMAT json) SELECT * FROM lake.bronze.t"),
     ("EXPLAIN (FORMAT TEXT) select 1", Class::Read, &[], "EXPLAIN SELECT 1"),
+    (
+        "EXPLAIN ANALYZE SELECT * FROM t",
+        Class::Read,
+        &["lake.bronze.t"],
+        "EXPLAIN (ANALYZE, FORMAT json) SELECT * FROM lake.bronze.t",
+    ),
+    ("EXPLAIN (FORMAT text, ANALYZE) (SELECT 1)", Class::Read, &[], "EXPLAIN (ANALYZE, FORMAT json) SELECT 1"),
+    ("EXPLAIN ANALYZE FROM t AT (VERSION => 3)", Class::TimeTravel, &["lake.bronze.t"], "EXPLAIN (ANALYZE, FORMAT json) SELECT"),
+    ("CALL range(3)", Class::Read, &[], "SELECT * FROM \"range\"(3)"),
+    ("call pg_timezone_names();", Class::Read, &[], "SELECT * FROM pg_timezone_names()"),
     ("EXPLAIN (SELECT 1)", Class::Read, &[], "EXPLAIN SELECT 1"),
     ("EXPLAIN FROM t AT (VERSION => 3)", Class::TimeTravel, &["lake.bronze.t"], "EXPLAIN SELECT"),
     ("EXPLAIN UPDATE t SET x = 1 FROM u", Class::TimeTravel, &["lake.bronze.t", "lake.bronze.u"], "EXPLAIN UPDATE \"lake\""),
@@ -120,12 +130,12 @@ fn listings_are_read_from_their_temporary_tables() {
             .unwrap();
     assert_eq!(
         verdict.sql,
-        "SELECT table_name FROM \"temp\".main.polynya_listing_tables AS \"tables\" WHERE (\"tables\".table_schema = 'bronze')"
+        "SELECT table_name FROM \"temp\".main.listed_information_schema_tables AS \"tables\" WHERE (\"tables\".table_schema = 'bronze')"
     );
-    assert_eq!((verdict.listings, verdict.tables), (vec!["tables".to_owned()], vec![]));
+    assert_eq!((verdict.listings[0].name.as_str(), verdict.tables), ("tables", vec![]));
     let verdict =
         judged("SELECT * FROM lake.INFORMATION_SCHEMA.Columns AS c JOIN information_schema.schemata AS s ON true, t").unwrap();
-    assert_eq!(verdict.listings, ["columns", "schemata"]);
+    assert_eq!(listings(&verdict), ["columns", "schemata"]);
     assert_eq!(tables(&verdict), ["lake.bronze.t"]);
 }
 

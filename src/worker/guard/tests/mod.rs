@@ -2,10 +2,12 @@
 
 mod allowed;
 mod functions;
+mod fuzz;
 mod mutated;
 mod queries;
 mod refused;
 mod statements;
+mod system;
 mod writes;
 
 use duckdb::{Config, Connection};
@@ -61,10 +63,15 @@ pub(super) fn judged(sql: &str) -> Result<Verdict, Refusal> {
 
 pub(super) fn judged_by(parser: &mut DuckParser, sql: &str) -> Result<Verdict, Refusal> {
     let catalogs = ["lake".to_owned(), "Gold".to_owned()];
-    judge(parser, &Scope { catalogs: &catalogs, default_catalog: "lake", default_schema: "bronze" }, sql)
+    judge(parser, &Scope::new(&catalogs, "lake", "bronze"), sql)
 }
 
 /// The tables of a verdict as text.
 pub(super) fn tables(verdict: &Verdict) -> Vec<String> {
     verdict.tables.iter().map(|table| format!("{}.{}.{}", table.catalog, table.schema, table.table)).collect()
+}
+
+/// The names of the listings that a verdict wants.
+pub(super) fn listings(verdict: &Verdict) -> Vec<&str> {
+    verdict.listings.iter().map(|listing| listing.name.as_str()).collect()
 }

@@ -3,7 +3,7 @@
 use super::super::token::{self, Kind};
 use super::{DuckParser, judged_by, tables};
 
-const SEEDS: [&str; 12] = [
+pub(super) const SEEDS: [&str; 12] = [
     "WITH a AS (SELECT x, 'it''s' AS s FROM bronze.t WHERE x > ?) SELECT *, list_transform([1], e -> e + 1) FROM a JOIN u USING (x) ORDER BY 1 LIMIT 3;",
     "INSERT INTO lake.bronze.t (a, \"b\") VALUES (1, 'x'), (2, $$y$$) -- end",
     "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a, u",
@@ -18,7 +18,7 @@ const SEEDS: [&str; 12] = [
     "SELECT * FROM (VALUES (1, 2)) AS v(a, b) PIVOT (sum(a) FOR b IN (1, 2))",
 ];
 
-const PIECES: [&str; 28] = [
+pub(super) const PIECES: [&str; 28] = [
     "'",
     "\"",
     ";",

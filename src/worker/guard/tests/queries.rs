@@ -16,7 +16,7 @@ fn rows(connection: &Connection, sql: &str) -> Vec<String> {
 
 fn same_rows(connection: &Connection, parser: &mut DuckParser, catalog: &str, sql: &str) {
     let catalogs = [catalog.to_owned()];
-    let scope = Scope { catalogs: &catalogs, default_catalog: catalog, default_schema: "main" };
+    let scope = Scope::new(&catalogs, catalog, "main");
     let verdict = judge(parser, &scope, sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
     assert_eq!(
         rows(connection, sql.trim().trim_end_matches(';')),
@@ -165,7 +165,7 @@ fn column_names_stay() {
         statement.column_names()
     };
     let catalogs = ["memory".to_owned()];
-    let scope = Scope { catalogs: &catalogs, default_catalog: "memory", default_schema: "main" };
+    let scope = Scope::new(&catalogs, "memory", "main");
     for query in [
         "SELECT x, x + 1, upper(y), count(*) OVER (), 1e10, current_schema, current_database(), y[1], s.f, y.upper(), a.y.lower() FROM a",
         "SELECT sum(x), a.y FROM a GROUP BY a.y",

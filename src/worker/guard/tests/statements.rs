@@ -180,13 +180,13 @@ fn show_and_describe_read_listings() {
     let connection = Connection::open_in_memory().unwrap();
     connection
         .execute_batch(
-            "CREATE TEMP TABLE polynya_listing_schemata (catalog_name VARCHAR, schema_name VARCHAR);
-             INSERT INTO polynya_listing_schemata VALUES ('lake', 'bronze'), ('Gold', 'mart');
-             CREATE TEMP TABLE polynya_listing_tables (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, table_type VARCHAR);
-             INSERT INTO polynya_listing_tables VALUES ('lake', 'bronze', 't', 'BASE TABLE'), ('Gold', 'mart', 'u', 'BASE TABLE'), ('Gold', 'x', 'v', 'BASE TABLE');
-             CREATE TEMP TABLE polynya_listing_described (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, column_name VARCHAR,
+            "CREATE TEMP TABLE listed_schemata (catalog_name VARCHAR, schema_name VARCHAR);
+             INSERT INTO listed_schemata VALUES ('lake', 'bronze'), ('Gold', 'mart');
+             CREATE TEMP TABLE listed_tables (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, table_type VARCHAR);
+             INSERT INTO listed_tables VALUES ('lake', 'bronze', 't', 'BASE TABLE'), ('Gold', 'mart', 'u', 'BASE TABLE'), ('Gold', 'x', 'v', 'BASE TABLE');
+             CREATE TEMP TABLE listed_described (table_catalog VARCHAR, table_schema VARCHAR, table_name VARCHAR, column_name VARCHAR,
                  ordinal_position INTEGER, column_default VARCHAR, is_nullable VARCHAR, data_type VARCHAR, comment VARCHAR);
-             INSERT INTO polynya_listing_described VALUES ('lake', 'bronze', 't', 'b', 2, NULL, 'YES', 'VARCHAR', NULL),
+             INSERT INTO listed_described VALUES ('lake', 'bronze', 't', 'b', 2, NULL, 'YES', 'VARCHAR', NULL),
                  ('lake', 'bronze', 't', 'a', 1, NULL, 'NO', 'INTEGER', NULL), ('Gold', 'mart', 'u', 'c', 1, NULL, 'YES', 'DATE', NULL);",
         )
         .unwrap();
@@ -247,11 +247,7 @@ fn show_and_describe_read_listings() {
     ];
     for (sql, listings, expected) in cases {
         let verdict = judged(sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
-        assert_eq!(
-            (verdict.class, verdict.listings.as_slice()),
-            (Class::Read, listings.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().as_slice()),
-            "{sql}"
-        );
+        assert_eq!((verdict.class, super::listings(&verdict).as_slice()), (Class::Read, *listings), "{sql}");
         assert_eq!(verdict.tables.len(), usize::from(*listings == ["described"]), "{sql}");
         let mut statement = connection.prepare(&verdict.sql).unwrap_or_else(|error| panic!("{}: {error}", verdict.sql));
         let mut rows = statement.query([]).unwrap();

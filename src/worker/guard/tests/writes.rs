@@ -45,7 +45,7 @@ const CHANGES: &[(&str, &[&str], &str)] = &[
     ("DELETE FROM t q WHERE q.x = 1", &[], "DELETE FROM \"lake\".\"bronze\".\"t\" AS \"q\" WHERE (q.x = 1)"),
     ("DELETE FROM t USING u, v AS w WHERE u.x = t.x", &["u", "v"], "USING lake.bronze.u , lake.bronze.v AS w WHERE"),
     ("WITH a AS (SELECT ? AS x) DELETE FROM t USING a WHERE a.x = t.x AND t.y > ?", &[], "WITH a AS (SELECT $1 AS x) DELETE"),
-    ("DELETE FROM t WHERE EXISTS (FROM information_schema.tables)", &[], "polynya_listing_tables"),
+    ("DELETE FROM t WHERE EXISTS (FROM information_schema.tables)", &[], "listed_information_schema_tables"),
     ("TRUNCATE t", &[], "TRUNCATE \"lake\".\"bronze\".\"t\""),
     ("truncate table t;", &[], "TRUNCATE \"lake\".\"bronze\".\"t\""),
     (

@@ -3,7 +3,7 @@
 
 use crate::wire::proto;
 use crate::worker::guard::grammar::{self, Cursor};
-use crate::worker::guard::{Parser, Refusal, Scope, Verdict, names, query};
+use crate::worker::guard::{self, Parser, Refusal, Scope, Verdict, names, query};
 
 /// Judges `[WITH …] INSERT INTO table [(columns)] [BY NAME | BY POSITION] query`.
 pub(in crate::worker::guard) fn judge(
@@ -39,18 +39,11 @@ pub(in crate::worker::guard) fn judge(
     }
     let query::Query { sql: text, reads } = query::judge(parser, scope, &query_text(with, cursor)?)?;
     // The relay rebases a blind INSERT on a newer snapshot without running it again, so it must not have read anything.
-    let is_blind = reads.tables.is_empty() && reads.listings.is_empty();
+    let is_blind = reads.tables.is_empty() && reads.listings.is_empty() && reads.system.is_empty();
     let by_name = if by_name { " BY NAME" } else { "" };
-    Ok(Verdict {
-        class: if is_blind { proto::Class::BlindInsert } else { proto::Class::OtherWrite },
-        sql: format!("INSERT INTO {}{columns}{by_name} {text}", names::quote_table(&target)),
-        tables: reads.tables,
-        target: Some(target),
-        creates_target: false,
-        listings: reads.listings,
-        session: None,
-        glance: false,
-    })
+    let class = if is_blind { proto::Class::BlindInsert } else { proto::Class::OtherWrite };
+    let sql = format!("INSERT INTO {}{columns}{by_name} {text}", names::quote_table(&target));
+    Ok(Verdict { target: Some(target), glance: false, ..guard::verdict(class, sql, reads) })
 }
 
 fn refuse_extras(cursor: &Cursor<'_>) -> Result<(), Refusal> {

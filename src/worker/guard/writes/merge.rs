@@ -26,7 +26,9 @@ pub(in crate::worker::guard) fn judge(
     }
     let mut sql = format!("MERGE INTO {} USING {}", target.sql, source.query.sql);
     if cursor.take_words(&["USING"]) {
+        let start = *cursor;
         let columns = cursor.list(|cursor| cursor.name("the name of a column").map(|name| names::quote(&name)))?;
+        parts.note_columns(cursor, &start);
         sql = format!("{sql} USING ({})", columns.join(", "));
     } else {
         cursor.expect_words(&["ON"])?;

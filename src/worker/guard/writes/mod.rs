@@ -10,8 +10,8 @@ pub(super) use self::merge::judge as merge;
 pub(super) use self::update::{delete, truncate, update};
 
 use super::grammar::{self, Cursor};
-use super::query::fragment;
-use super::{Parser, Reads, Refusal, Scope, Verdict, names};
+use super::query::{VIRTUAL_COLUMNS, fragment};
+use super::{Parser, Reads, RealColumns, Refusal, Scope, Verdict, names};
 use crate::wire::proto;
 
 /// Judges the parts of one statement, and gathers what they read.
@@ -23,6 +23,10 @@ struct Parts<'a, 'p> {
     /// The same, judged, as it begins the text that runs.
     judged_with: String,
     reads: Reads,
+    /// The target's alias, or its own name.
+    target_name: String,
+    /// The virtual columns that are named where they could be the target's.
+    target_has: Vec<&'static str>,
 }
 
 /// The table that a statement changes.
@@ -35,7 +39,15 @@ struct Target {
 impl<'a, 'p> Parts<'a, 'p> {
     /// Begins with the WITH clause, if there is one.
     fn begin(parser: &'a mut dyn Parser, scope: &'a Scope<'p>, cursor: &mut Cursor<'_>) -> Result<Self, Refusal> {
-        let mut parts = Self { parser, scope, with: String::new(), judged_with: String::new(), reads: Reads::default() };
+        let mut parts = Self {
+            parser,
+            scope,
+            with: String::new(),
+            judged_with: String::new(),
+            reads: Reads::default(),
+            target_name: String::new(),
+            target_has: Vec::new(),
+        };
         if cursor.peek_word() == "WITH" {
             let start = *cursor;
             grammar::skip_with(cursor);
@@ -48,7 +60,7 @@ impl<'a, 'p> Parts<'a, 'p> {
     }
 
     /// `table [[AS] alias]`; what follows is one of these keywords.
-    fn target(&self, cursor: &mut Cursor<'_>, follows: &[&str]) -> Result<Target, Refusal> {
+    fn target(&mut self, cursor: &mut Cursor<'_>, follows: &[&str]) -> Result<Target, Refusal> {
         if cursor.take_words(&["ONLY"]) {
             return Err(Refusal::Unsupported("ONLY is not supported: leave it out, tables have no children".to_owned()));
         }
@@ -56,9 +68,11 @@ impl<'a, 'p> Parts<'a, 'p> {
         let table = self.scope.table(&path.iter().map(String::as_str).collect::<Vec<_>>())?;
         let has_alias = cursor.take_words(&["AS"]) || !(cursor.at_end() || follows.contains(&cursor.peek_word().as_str()));
         let mut sql = names::quote_table(&table);
+        table.table.clone_into(&mut self.target_name);
         if has_alias {
             let alias = cursor.name("an alias of the table")?;
             sql = format!("{sql} AS {}", names::quote(&alias));
+            self.target_name = alias;
         }
         Ok(Target { table, sql })
     }
@@ -67,6 +81,7 @@ impl<'a, 'p> Parts<'a, 'p> {
     fn expression(&mut self, cursor: &mut Cursor<'_>, ends: &[&str]) -> Result<String, Refusal> {
         let start = *cursor;
         let text = cursor.piece("an expression", ends)?;
+        self.note_columns(cursor, &start);
         if text.eq_ignore_ascii_case("DEFAULT") && start.peek_word() == "DEFAULT" {
             return Err(Refusal::Unsupported(
                 "DEFAULT is not supported as a value: columns have no defaults, write NULL".to_owned(),
@@ -75,6 +90,12 @@ impl<'a, 'p> Parts<'a, 'p> {
         let query = fragment::expression(self.parser, self.scope, &self.with, text)?;
         self.reads.add(query.reads);
         Ok(query.sql)
+    }
+
+    /// Notes the virtual columns that are named between two places and could be the target's.
+    fn note_columns(&mut self, cursor: &Cursor<'_>, start: &Cursor<'_>) {
+        let named = cursor.columns_since(start, &VIRTUAL_COLUMNS, &self.target_name);
+        self.target_has.extend(named);
     }
 
     /// What stands behind FROM or USING: tables and subqueries, with commas and joins between them.
@@ -118,6 +139,9 @@ impl<'a, 'p> Parts<'a, 'p> {
         }
         cursor.expect_end()?;
         let sql = format!("{}{sql}", self.judged_with);
-        Ok(Verdict { target: Some(target), ..super::verdict(proto::Class::OtherWrite, sql, self.reads) })
+        // The target itself cannot be read through a subquery, as the tables beside it are.
+        let query = format!("SELECT * FROM {}", names::quote_table(&target));
+        let target_has = (!self.target_has.is_empty()).then_some(RealColumns { query, names: self.target_has });
+        Ok(Verdict { target: Some(target), target_has, ..super::verdict(proto::Class::OtherWrite, sql, self.reads) })
     }
 }

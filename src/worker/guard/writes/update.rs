@@ -45,7 +45,7 @@ pub(in crate::worker::guard) fn truncate(
     scope: &Scope<'_>,
     cursor: &mut Cursor<'_>,
 ) -> Result<Verdict, Refusal> {
-    let parts = Parts::begin(parser, scope, cursor)?;
+    let mut parts = Parts::begin(parser, scope, cursor)?;
     cursor.expect_words(&["TRUNCATE"])?;
     cursor.take_words(&["TABLE"]);
     let target = parts.target(cursor, &["CASCADE", "RESTRICT", ","])?;

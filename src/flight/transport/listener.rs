@@ -1,5 +1,5 @@
-//! Owns accepted connections: TCP_NODELAY, an id for each, the end of its sessions when it closes, and request bodies that tell a
-//! broken one from a whole one. Refuses to bind an address or to speak TLS; the server does both around it.
+//! Owns accepted connections: TCP_NODELAY, an id for each, and the end of its sessions when it closes. Refuses to bind an address or to
+//! speak TLS; the server does both around it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,21 +7,17 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures::Stream;
-use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tonic::codegen::Service;
-use tonic::server::NamedService;
+use tonic::Extensions;
 use tonic::transport::server::{Connected, TlsConnectInfo};
-use tonic::{Extensions, Status};
 
 use crate::session::Sessions;
 
 /// Names one accepted connection; never used again in the life of the process. Addresses are used again, so they are not names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnectionId(pub(super) u64);
+pub struct ConnectionId(pub(in crate::flight) u64);
 
 /// What each request carries of its connection, as a request extension.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +30,7 @@ pub struct ConnectionInfo {
 
 impl ConnectionInfo {
     /// Of the connection that a request came in on, with or without TLS.
-    pub(super) fn of(extensions: &Extensions) -> Option<Self> {
+    pub(in crate::flight) fn of(extensions: &Extensions) -> Option<Self> {
         let plain = extensions.get::<Self>();
         plain.or_else(|| extensions.get::<TlsConnectInfo<Self>>().map(TlsConnectInfo::get_ref)).copied()
     }
@@ -106,52 +102,4 @@ pub fn connections(listener: TcpListener, sessions: Sessions) -> impl Stream<Ite
         let accepted = listener.accept().await.map(|(io, _)| Connection::new(io, sessions.clone()));
         Some((accepted, (listener, sessions)))
     })
-}
-
-/// A request body that ends only when the client ended it. hyper takes a reset with NO_ERROR or CANCEL for the end of the body, and
-/// tonic's decoder takes every error with the code Cancelled for the end of the client's messages: half an upload would pass for whole.
-struct WholeBody(tonic::body::Body);
-
-impl Body for WholeBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let broke_off = || Poll::Ready(Some(Err(Status::aborted("the client broke off"))));
-        match std::task::ready!(Pin::new(&mut self.0).poll_frame(cx)) {
-            Some(Err(_)) => broke_off(),
-            None if !self.0.is_end_stream() => broke_off(),
-            frame => Poll::Ready(frame),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
-
-/// A service that never takes half a request for a whole one: reading a request that the client broke off is an error.
-#[derive(Clone, Debug)]
-pub struct WholeRequests<S>(pub S);
-
-impl<S: NamedService> NamedService for WholeRequests<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S: Service<http::Request<tonic::body::Body>>> Service<http::Request<tonic::body::Body>> for WholeRequests<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> S::Future {
-        self.0.call(request.map(|body| tonic::body::Body::new(WholeBody(body))))
-    }
 }

@@ -1,0 +1,110 @@
+//! Owns the memory of how queries were described, so that a dashboard's GetFlightInfo needs no worker. A description hangs on the text,
+//! on where its names are looked up, and on the columns of the tables that it reads; these are loaded anew with the caller's own
+//! rights each time. Refuses to remember what hangs on anything else: listings, time travel, types that only values settle.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+
+use super::prepare::table_ref;
+use super::{Caller, Description, Engine, QueryError};
+use crate::lake::Column;
+use crate::names::{CatalogName, CredentialId, TableRef};
+use crate::relay::CatalogError;
+use crate::wire::proto::{Class, Judged};
+
+/// Longer texts are described each time.
+const TEXT_BYTES: usize = 16 << 10;
+
+/// About what all of them may take.
+const MEMORY_BYTES: u64 = 16 << 20;
+
+/// About what a column of a description takes.
+const COLUMN_BYTES: usize = 256;
+
+/// The descriptions of one engine.
+pub(super) struct Descriptions(moka::sync::Cache<Asked, Arc<Remembered>>);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Asked {
+    credential: CredentialId,
+    catalog: CatalogName,
+    schema: String,
+    sql: String,
+}
+
+struct Remembered {
+    tables: Columns,
+    description: Description,
+}
+
+/// Tables with their columns.
+type Columns = Vec<(TableRef, Arc<[Column]>)>;
+
+impl Descriptions {
+    pub(super) fn new() -> Self {
+        let weight = |asked: &Asked, remembered: &Arc<Remembered>| {
+            let of_tables: usize = remembered.tables.iter().map(|(_, columns)| columns.len() * COLUMN_BYTES).sum();
+            let of_result = remembered.description.columns.as_ref().map_or(0, |schema| schema.fields().len() * COLUMN_BYTES);
+            u32::try_from(asked.sql.len() + of_tables + of_result + 512).unwrap_or(u32::MAX)
+        };
+        Self(moka::sync::Cache::builder().max_capacity(MEMORY_BYTES).weigher(weight).build())
+    }
+}
+
+fn asked(caller: &Caller, sql: &str) -> Asked {
+    Asked {
+        credential: caller.credential.clone(),
+        catalog: caller.catalog.clone(),
+        schema: caller.schema.clone(),
+        sql: sql.to_owned(),
+    }
+}
+
+/// What a description hangs on, once its statement is judged; `None` when it is not to be remembered.
+pub(super) struct Basis(Columns);
+
+impl Engine {
+    /// The description of a query whose tables have the columns that they had.
+    ///
+    /// # Errors
+    /// When one of its tables cannot be loaded any longer.
+    pub(super) async fn recall(&self, caller: &Caller, sql: &str) -> Result<Option<Description>, QueryError> {
+        if sql.len() > TEXT_BYTES {
+            return Ok(None);
+        }
+        let Some(remembered) = self.descriptions().0.get(&asked(caller, sql)) else { return Ok(None) };
+        let tables = remembered.tables.iter().map(|(table, _)| table.clone()).collect();
+        let same = self.columns_of(caller, tables).await? == remembered.tables;
+        Ok(same.then(|| remembered.description.clone()))
+    }
+
+    /// To be asked for before the worker binds the statement.
+    pub(super) async fn basis(&self, caller: &Caller, judged: &Judged) -> Option<Basis> {
+        if judged.class() != Class::Read || !judged.listings.is_empty() {
+            return None;
+        }
+        let tables = judged.tables.iter().map(table_ref).collect();
+        self.columns_of(caller, tables).await.ok().map(Basis)
+    }
+
+    /// Keeps a description, unless its tables have changed while it was made.
+    pub(super) async fn remember(&self, caller: &Caller, sql: &str, basis: Basis, description: &Description) {
+        if sql.len() > TEXT_BYTES || description.provisional || description.columns.is_none() {
+            return;
+        }
+        let tables = basis.0.iter().map(|(table, _)| table.clone()).collect();
+        if self.columns_of(caller, tables).await.is_ok_and(|now| now == basis.0) {
+            let remembered = Remembered { tables: basis.0, description: description.clone() };
+            self.descriptions().0.insert(asked(caller, sql), Arc::new(remembered));
+        }
+    }
+
+    async fn columns_of(&self, caller: &Caller, tables: Vec<TableRef>) -> Result<Columns, CatalogError> {
+        let loads = tables.into_iter().map(async |table| {
+            let columns = self.relay().columns(&caller.credential, &table).await?;
+            Ok((table, columns))
+        });
+        try_join_all(loads).await
+    }
+}
