@@ -41,8 +41,9 @@ class Bench:
         self.program, self.gateways = program, gateways
         self.single = stack.enter_context(Probe(program, "single", "--setup", setup))
         self.alone = stack.enter_context(Probe(program, "scan", "--setup", setup))
+        self.single_uri = self.single.address()
         self.readers = {name: stack.enter_context(self.reader(gateway.uri)) for name, gateway in gateways.items()}
-        self.of_single = stack.enter_context(self.reader(self.single.address(), "--direct"))
+        self.of_single = stack.enter_context(self.reader(self.single_uri, "--direct"))
 
     def reader(self, uri, *more):
         return Probe(self.program, "read", "--uri", uri, *more)
@@ -73,17 +74,16 @@ class Bench:
         return found
 
     def small(self, sql, clients, runs):
-        """Latencies of one statement by so many clients, of each gateway by turns; medians of the runs."""
+        """Latencies of one statement by so many clients, of each way by turns; medians of the runs."""
         with contextlib.ExitStack() as stack:
-            probes_of = {
-                who: stack.enter_context(Probe(self.program, "latency", "--uri", gateway.uri, "--clients", str(clients), "--seconds", "2"))
-                for who, gateway in self.gateways.items()
-            }
-            answers = {who: [] for who in probes_of}
+            count = ["--clients", str(clients), "--seconds", "2"]
+            ways = {who: stack.enter_context(Probe(self.program, "latency", "--uri", gateway.uri, *count)) for who, gateway in self.gateways.items()}
+            ways[ONE_PROCESS] = stack.enter_context(Probe(self.program, "latency", "--direct", "--uri", self.single_uri, *count))
+            answers = {way: [] for way in ways}
             for _ in range(runs):
-                for who, probe in probes_of.items():
-                    answers[who].append(probe.ask(sql))
-        return {who: {key: middle(of_one, key) for key in ("info_p50", "p50", "p99", "per_second")} for who, of_one in answers.items()}
+                for way, probe in ways.items():
+                    answers[way].append(probe.ask(sql if way == ONE_PROCESS else in_lake(sql)))
+        return {way: {key: middle(of_one, key) for key in ("info_p50", "p50", "p99", "per_second")} for way, of_one in answers.items()}
 
 
 def in_lake(sql):
@@ -155,7 +155,7 @@ def main():
         shapes = {"wide": [WIDE], "narrow": [NARROW], "computed": [COMPUTED], "eight": eighths(options.scale)}
         found["streams"] = {name: bench.streams(name, statements, options.runs) for name, statements in shapes.items()}
         found["small"] = {clients: bench.small("SELECT 1", clients, options.runs) for clients in CLIENTS}
-        found["nation"] = bench.small(in_lake("SELECT * FROM nation"), 1, options.runs)
+        found["nation"] = bench.small("SELECT * FROM nation", 1, options.runs)
         found["driver"] = by_driver(gateways[OURS])
     with Gateway(lake, "telemetry.level=warn") as gateway:
         found["memory"] = memory(gateway, program, options.runs)

@@ -103,11 +103,12 @@ pub struct Latency {
 }
 
 /// Runs one statement over and over by many clients, each on a connection of its own.
-pub async fn latency(uri: &str, sql: &str, clients: usize, seconds: f64) -> Latency {
+pub async fn latency(uri: &str, direct: bool, sql: &str, clients: usize, seconds: f64) -> Latency {
     let channels = join_all((0..clients).map(|_| connect(uri))).await;
     let counted_from = Instant::now() + WARM_UP;
     let until = counted_from + Duration::from_secs_f64(seconds);
-    let tasks = channels.into_iter().map(|channel| tokio::spawn(one_client(channel, sql.to_owned(), counted_from, until)));
+    let tasks =
+        channels.into_iter().map(|channel| tokio::spawn(one_client(channel, direct, sql.to_owned(), counted_from, until)));
     let times: Vec<[f64; 2]> = join_all(tasks).await.into_iter().flat_map(|times| times.expect("a client")).collect();
     let sorted = |part: usize| {
         let mut times: Vec<f64> = times.iter().map(|both| both[part]).collect();
@@ -121,14 +122,14 @@ pub async fn latency(uri: &str, sql: &str, clients: usize, seconds: f64) -> Late
     Latency { info_p50: at(&info, 50), p50: at(&all, 50), p99: at(&all, 99), per_second }
 }
 
-async fn one_client(channel: Channel, sql: String, counted_from: Instant, until: Instant) -> Vec<[f64; 2]> {
+async fn one_client(channel: Channel, direct: bool, sql: String, counted_from: Instant, until: Instant) -> Vec<[f64; 2]> {
     let (mut times, bytes) = (Vec::new(), Arc::default());
     loop {
         let began = Instant::now();
         if began >= until {
             return times;
         }
-        let ticket = ticket(&channel, &sql).await;
+        let ticket = if direct { Ticket { ticket: sql.clone().into() } } else { ticket(&channel, &sql).await };
         let informed = began.elapsed();
         let mut batches = batches(get(&channel, ticket).await, &bytes);
         let mut rows = 0;

@@ -42,6 +42,9 @@ enum Command {
     Latency {
         #[arg(long)]
         uri: String,
+        /// The server takes the statement itself as a ticket: no GetFlightInfo.
+        #[arg(long)]
+        direct: bool,
         #[arg(long)]
         clients: usize,
         #[arg(long, default_value_t = 3.0)]
@@ -87,9 +90,9 @@ async fn main() {
                 answer(&client::read(&uri, direct, &statements(&order)).await);
             }
         }
-        Command::Latency { uri, clients, seconds } => {
+        Command::Latency { uri, direct, clients, seconds } => {
             for sql in orders() {
-                answer(&client::latency(&uri, &sql, clients, seconds).await);
+                answer(&client::latency(&uri, direct, &sql, clients, seconds).await);
             }
         }
         Command::Scan { setup } => {

@@ -17,8 +17,8 @@ use prost::Message;
 
 use super::handshake::Call;
 use super::sql_info::sql_info;
-use super::transport::results::{Messages, whole_message};
 use super::ticket::flight_info;
+use super::transport::results::{Messages, whole_message};
 use super::types::{schema_bytes, with_metadata, xdbc_types};
 use super::{Edge, FlightError, unfit};
 use crate::names::CatalogName;

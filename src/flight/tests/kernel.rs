@@ -48,11 +48,8 @@ fn column() -> SchemaRef {
 
 fn frames(batches: Vec<RecordBatch>) -> Vec<Result<Frame, QueryError>> {
     let messages = batches_to_flight_data(&column(), batches).unwrap();
-    let frame = |data: FlightData| Frame {
-        message: whole_message(&data).unwrap(),
-        header: data.data_header,
-        body: data.data_body,
-    };
+    let frame =
+        |data: FlightData| Frame { message: whole_message(&data).unwrap(), header: data.data_header, body: data.data_body };
     messages.into_iter().map(|data| Ok(frame(data))).collect()
 }
 
