@@ -1,14 +1,17 @@
 //! The Flight SQL calls themselves, by a plain client: what each answers, and that side effects happen exactly once.
 
+use std::time::Duration;
+
 use arrow::array::{Array, AsArray, RecordBatch, record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{CommandGetDbSchemas, CommandGetTables};
 use arrow_flight::{FlightInfo, Ticket};
 use futures::TryStreamExt;
+use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::harness::Gateway;
+use crate::harness::{Gateway, status, stop};
 
 type Client = FlightSqlServiceClient<Channel>;
 
@@ -197,4 +200,32 @@ async fn narrow_rows_are_coalesced() {
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2_000_000);
     // 2,048-row chunks would be 977 messages.
     assert!(batches.len() < 200, "{} batches", batches.len());
+}
+
+/// The names of a query's columns, by GetFlightInfo alone.
+async fn described(client: &mut Client, sql: &str) -> Result<Vec<String>, tonic::Status> {
+    let info = client.execute(sql.to_owned(), None).await.map_err(status)?;
+    let schema = info.try_decode_schema().expect("a schema");
+    Ok(schema.fields().iter().map(|field| field.name().clone()).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_is_described_from_memory_until_its_table_changes() {
+    let (gateway, mut client) = with_table().await;
+    gateway.run("CREATE TABLE lake.bronze.d (a INTEGER)").await;
+    let sql = "SELECT * FROM lake.bronze.d";
+    assert_eq!(described(&mut client, sql).await.expect("columns"), ["a"]);
+    {
+        let _stopped: Vec<_> = gateway.workers().into_iter().map(stop).collect();
+        let answer = tokio::time::timeout(Duration::from_secs(5), described(&mut client, sql)).await;
+        assert_eq!(answer.expect("no worker was asked").expect("columns"), ["a"]);
+        let new = tokio::time::timeout(Duration::from_secs(1), described(&mut client, "SELECT 2 * a FROM lake.bronze.d")).await;
+        assert!(new.is_err(), "a text that was never asked for needs a worker, and all are stopped: {new:?}");
+    }
+    gateway.run("ALTER TABLE lake.bronze.d ADD COLUMN b VARCHAR").await;
+    assert_eq!(described(&mut client, sql).await.expect("columns"), ["a", "b"]);
+    gateway.run("DROP TABLE lake.bronze.d").await;
+    assert_eq!(described(&mut client, sql).await.expect_err("a table that is gone").code(), Code::NotFound);
+    gateway.run("CREATE TABLE lake.bronze.d (c DATE)").await;
+    assert_eq!(described(&mut client, sql).await.expect("columns"), ["c"]);
 }
