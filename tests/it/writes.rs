@@ -70,8 +70,9 @@ fn first_snapshot(dir: &std::path::Path) -> i64 {
         .as_array()
         .expect("snapshots")
         .iter()
-        .filter_map(|s| s["snapshot-id"].as_i64())
-        .next()
+        // They stand there in any order.
+        .min_by_key(|snapshot| snapshot["sequence-number"].as_i64())
+        .and_then(|snapshot| snapshot["snapshot-id"].as_i64())
         .expect("a snapshot")
 }
 
