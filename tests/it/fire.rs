@@ -400,7 +400,8 @@ async fn a_statement_that_crashes_its_worker_costs_itself_only() {
     assert!(tally.good.into_inner() > 8);
     // Asked once more it was alone.
     assert_eq!(tally.lost_twice.into_inner(), 0, "a neighbour's statement failed");
-    assert_eq!(gateway.log().matches("signal: 11").count(), 6, "{}", gateway.log());
+    // It reads where nothing is, or aborts on what it finds there.
+    assert_eq!(gateway.log().matches("exit=\"signal: ").count(), 6, "{}", gateway.log());
     assert_eq!(gateway.value("SELECT 1").await, "1");
 }
 
