@@ -22,7 +22,7 @@ use super::judge::{Bench, Judge};
 use super::listing::Listings;
 use super::output::pipeline::Stopped;
 use super::output::socket::DataSocket;
-use super::output::stream::{ResultStream, StreamError};
+use super::output::stream::{Measured, ResultStream, StreamError};
 use super::output::types::{client_batch, client_schema};
 use super::output::{encode, pipeline, plan};
 use super::statements::{Running, Statements};
@@ -362,13 +362,14 @@ impl DataConnection {
     /// The rows of EXPLAIN, as the client may see them.
     fn send_plan(&self, mut rows: Rows<'_>, form: PlanForm, running: &Running) -> Result<Done, Trouble> {
         let schema = client_schema(rows.schema());
-        let mut stream = ResultStream::begin(self.socket.clone(), &schema, running.cancel_flag())?;
+        let mut stream = ResultStream::begin(&self.socket, &schema, running.cancel_flag())?;
         while let Some(batch) = rows.next_batch()? {
             let batch = client_batch(batch, &schema)?;
             let plans = batch.column(1).as_string::<i32>().iter();
             let plans = plans.map(|plan| plan.map(|plan| plan::shown(plan, form)).transpose());
             let plans = Arc::new(plans.collect::<Result<StringArray, StatementError>>()?);
-            stream.push(RecordBatch::try_new(Arc::clone(&schema), vec![Arc::clone(batch.column(0)), plans])?)?;
+            let shown = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::clone(batch.column(0)), plans])?;
+            stream.push(Measured::of(shown))?;
         }
         drop(rows);
         Ok(Done { rows: stream.finish()?, affected: -1, session: None })
@@ -377,9 +378,12 @@ impl DataConnection {
     fn send_rows(&self, mut rows: Rows<'_>, running: &Running) -> Result<Done, Trouble> {
         let schema = client_schema(rows.schema());
         let cancelled = running.cancel_flag();
-        let stream = ResultStream::begin(self.socket.clone(), &schema, Arc::clone(&cancelled))?;
-        let convert = |batch| client_batch(batch, &schema).map_err(|error| Stopped::Stream(error.into()));
-        let rows = pipeline::send_all(|| rows.next_batch(), convert, stream, &cancelled)?;
+        let stream = ResultStream::begin(&self.socket, &schema, Arc::clone(&cancelled))?;
+        let next = || {
+            let batch = rows.next_batch().map_err(Stopped::Failed)?;
+            batch.map(|batch| client_batch(batch, &schema)).transpose().map_err(|error| Stopped::Stream(error.into()))
+        };
+        let rows = pipeline::send_all(next, stream, &cancelled)?;
         Ok(Done { rows, affected: -1, session: None })
     }
 }

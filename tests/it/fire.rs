@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Int64Array, RecordBatch};
-use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::future::join_all;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::harness::{Gateway, Held, held, kill, query, status, stop, until};
+use crate::harness::{Gateway, Held, held, kill, open, query, stop, until};
 use crate::large::{DEBUG, field};
 
 /// Rows of the table that is read; each value is there once.
@@ -34,13 +33,6 @@ async fn with_table(set: &[&str]) -> Gateway {
 }
 
 type Client = FlightSqlServiceClient<Channel>;
-
-/// An opened result.
-async fn open(client: &mut Client, sql: &str) -> Result<impl Stream<Item = Result<RecordBatch, Status>> + use<>, Status> {
-    let info = client.execute(sql.to_owned(), None).await.map_err(status)?;
-    let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
-    Ok(client.do_get(ticket).await.map_err(status)?.map_err(|e: FlightError| status(e)))
-}
 
 /// Rows and sum of one column, as far as they came, and how it ended.
 async fn read(client: &mut Client, sql: &str) -> (i64, i64, Result<(), Status>) {

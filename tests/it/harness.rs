@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -243,6 +243,26 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// An opened result.
+pub async fn open(
+    client: &mut FlightSqlServiceClient<Channel>,
+    sql: &str,
+) -> Result<impl Stream<Item = Result<RecordBatch, tonic::Status>> + use<>, tonic::Status> {
+    let info = client.execute(sql.to_owned(), None).await.map_err(status)?;
+    let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
+    Ok(client.do_get(ticket).await.map_err(status)?.map_err(status))
+}
+
+/// A result of which one batch was read.
+pub async fn begun(
+    client: &mut FlightSqlServiceClient<Channel>,
+    sql: &str,
+) -> Result<impl Stream<Item = Result<RecordBatch, tonic::Status>> + use<>, tonic::Status> {
+    let mut stream = open(client, sql).await?;
+    stream.next().await.expect("a batch")?;
+    Ok(stream)
 }
 
 /// Rows of a query by this client.

@@ -3,14 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::future::join_all;
-use futures::{Stream, StreamExt};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::harness::{Gateway, kill, query, status};
+use crate::harness::{Gateway, begun, kill, query};
 
 /// The gateway logs which workers it starts.
 pub const DEBUG: &str = "telemetry.level=polynya=debug,warn";
@@ -62,17 +58,6 @@ async fn a_large_read_does_not_run_on_a_reader_and_small_ones_do() {
     assert_eq!(gateway.value("SELECT sum(v)::BIGINT FROM lake.gold.big").await, (99_999_u64 * 50_000).to_string());
     // The reader that judged a large one is as it was.
     assert!(!gateway.log().contains("worker lost"), "{}", gateway.log());
-}
-
-type Client = FlightSqlServiceClient<Channel>;
-
-/// A result that has begun and is far from its end.
-async fn begun(client: &mut Client, sql: &str) -> Result<impl Stream<Item = Result<RecordBatch, Status>> + use<>, Status> {
-    let info = client.execute(sql.to_owned(), None).await.map_err(status)?;
-    let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
-    let mut stream = client.do_get(ticket).await.map_err(status)?.map(|batch| batch.map_err(status));
-    stream.next().await.expect("a batch")?;
-    Ok(stream)
 }
 
 #[tokio::test(flavor = "multi_thread")]

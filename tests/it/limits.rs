@@ -6,12 +6,12 @@ use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::fire::worker_of;
-use crate::harness::{Gateway, query, status, stop, until};
+use crate::harness::{Gateway, begun, query, status, stop, until};
 use crate::large::DEBUG;
 
 const ENDLESS_ROWS: &str = "SELECT * FROM range(100000000000)";
@@ -29,15 +29,6 @@ async fn logged_in(gateway: &Gateway, name: &str) -> Client {
     let mut client = gateway.client().await;
     client.handshake(name, "correct horse").await.expect("a login");
     client
-}
-
-/// A result of which one batch was read.
-async fn begun(client: &mut Client, sql: &str) -> Result<impl Stream<Item = Result<RecordBatch, Status>> + use<>, Status> {
-    let info = client.execute(sql.to_owned(), None).await.map_err(status)?;
-    let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
-    let mut stream = client.do_get(ticket).await.map_err(status)?.map(|batch| batch.map_err(status));
-    stream.next().await.expect("a batch")?;
-    Ok(stream)
 }
 
 fn refused<T>(outcome: Result<T, Status>, code: Code, words: &str) {

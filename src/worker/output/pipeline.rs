@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 
-use super::encode;
-use super::stream::{ResultStream, StreamError};
+use super::stream::{Measured, ResultStream, StreamError};
 
 /// Rows wait no longer than this for others to join them.
 const HELD_BACK: Duration = Duration::from_millis(50);
@@ -40,31 +39,28 @@ impl<E> From<StreamError> for Stopped<E> {
     }
 }
 
-/// Sends what `next` gives until it gives `None`, as `convert` makes it. Returns the number of rows.
+/// Sends what `next` gives until it gives `None`. Returns the number of rows.
 pub fn send_all<E: Send>(
-    mut next: impl FnMut() -> Result<Option<RecordBatch>, E>,
-    convert: impl FnMut(RecordBatch) -> Result<RecordBatch, Stopped<E>> + Send,
-    stream: ResultStream,
+    mut next: impl FnMut() -> Result<Option<RecordBatch>, Stopped<E>>,
+    mut stream: ResultStream<'_>,
     cancelled: &AtomicBool,
 ) -> Result<u64, Stopped<E>> {
-    let mut sender = Sender { convert, stream };
-    let mut next = || match next() {
-        Ok(_) if cancelled.load(Ordering::Acquire) => Err(Stopped::Cancelled),
-        Ok(batch) => Ok(batch),
-        Err(error) => Err(Stopped::Failed(error)),
+    let mut next = || match next()? {
+        _ if cancelled.load(Ordering::Acquire) => Err(Stopped::Cancelled),
+        batch => Ok(batch.map(Measured::of)),
     };
     let Some(first) = next()? else {
-        return sender.finish();
+        return Ok(stream.finish()?);
     };
-    sender.take(first)?;
+    stream.push(first)?;
     let Some(second) = next()? else {
-        return sender.finish();
+        return Ok(stream.finish()?);
     };
     let handover = Handover::default();
     thread::scope(|scope| {
         let sending = || {
             let _gone = Gone(&handover);
-            sender.run(&handover)
+            send(stream, &handover)
         };
         let thread = thread::Builder::new().name("sender".to_owned()).spawn_scoped(scope, sending).map_err(Stopped::NoThread)?;
         let fetched = fetch(second, next, &handover);
@@ -77,8 +73,8 @@ pub fn send_all<E: Send>(
 
 /// Hands over batches until there are no more, or the sender has ended.
 fn fetch<E>(
-    mut batch: RecordBatch,
-    mut next: impl FnMut() -> Result<Option<RecordBatch>, Stopped<E>>,
+    mut batch: Measured,
+    mut next: impl FnMut() -> Result<Option<Measured>, Stopped<E>>,
     handover: &Handover,
 ) -> Result<(), Stopped<E>> {
     while handover.give(batch) {
@@ -99,7 +95,7 @@ struct Handover {
 
 #[derive(Default)]
 struct Waiting {
-    batches: Vec<RecordBatch>,
+    batches: Vec<Measured>,
     bytes: usize,
     closed: bool,
     taker_gone: bool,
@@ -108,9 +104,9 @@ struct Waiting {
 /// What the taker is woken for.
 enum Taken {
     /// Enough for a message.
-    Enough(Vec<RecordBatch>),
+    Enough(Vec<Measured>),
     /// What came in time, or nothing: it waits no longer.
-    Late(Vec<RecordBatch>),
+    Late(Vec<Measured>),
     End,
 }
 
@@ -120,13 +116,12 @@ impl Handover {
     }
 
     /// Waits for room; `false` when nobody takes any more.
-    fn give(&self, batch: RecordBatch) -> bool {
-        let bytes = encode::batch_bytes(&batch);
+    fn give(&self, batch: Measured) -> bool {
         let full = |waiting: &mut Waiting| waiting.bytes >= FULL_BYTES && !waiting.taker_gone;
         let mut waiting = self.changed.wait_while(self.waiting(), full).unwrap_or_else(PoisonError::into_inner);
-        waiting.batches.push(batch);
         let before = waiting.bytes;
-        waiting.bytes += bytes;
+        waiting.bytes += batch.bytes;
+        waiting.batches.push(batch);
         if before < WORTHWHILE_BYTES && waiting.bytes >= WORTHWHILE_BYTES {
             self.changed.notify_one();
         }
@@ -163,40 +158,19 @@ impl Drop for Gone<'_> {
     }
 }
 
-struct Sender<F> {
-    convert: F,
-    stream: ResultStream,
-}
-
-impl<F> Sender<F> {
-    fn take<E>(&mut self, batch: RecordBatch) -> Result<(), Stopped<E>>
-    where
-        F: FnMut(RecordBatch) -> Result<RecordBatch, Stopped<E>>,
-    {
-        let batch = (self.convert)(batch)?;
-        Ok(self.stream.push(batch)?)
-    }
-
-    fn run<E>(mut self, handover: &Handover) -> Result<u64, Stopped<E>>
-    where
-        F: FnMut(RecordBatch) -> Result<RecordBatch, Stopped<E>>,
-    {
-        loop {
-            let (batches, late) = match handover.take(HELD_BACK) {
-                Taken::Enough(batches) => (batches, false),
-                Taken::Late(batches) => (batches, true),
-                Taken::End => return self.finish(),
-            };
-            for batch in batches {
-                self.take(batch)?;
-            }
-            if late {
-                self.stream.flush()?;
-            }
+/// Sends what is handed over until the end.
+fn send(mut stream: ResultStream<'_>, handover: &Handover) -> Result<u64, StreamError> {
+    loop {
+        let (batches, late) = match handover.take(HELD_BACK) {
+            Taken::Enough(batches) => (batches, false),
+            Taken::Late(batches) => (batches, true),
+            Taken::End => return stream.finish(),
+        };
+        for batch in batches {
+            stream.push(batch)?;
         }
-    }
-
-    fn finish<E>(self) -> Result<u64, Stopped<E>> {
-        Ok(self.stream.finish()?)
+        if late {
+            stream.flush()?;
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,13 +27,9 @@ const WRITE_SLICE: Duration = Duration::from_millis(500);
 const READ_SLICE: Duration = Duration::from_millis(100);
 
 /// The data socket of one connection.
-#[derive(Clone)]
-pub struct DataSocket(Arc<Outgoing>);
-
-/// The socket, and frames that go out before the next one.
-struct Outgoing {
+pub struct DataSocket {
     socket: UnixStream,
-    /// Locked while a frame is written, so that frames stay whole and in order.
+    /// Frames that go out before the next one. Locked while one is written, so that frames stay whole and in order.
     held: Mutex<Vec<u8>>,
 }
 
@@ -44,19 +40,19 @@ impl DataSocket {
         if let Err(error) = set_socket_send_buffer_size(&socket, SEND_BUFFER) {
             tracing::debug!(%error, "the send buffer stays as it is");
         }
-        Ok(Self(Arc::new(Outgoing { socket, held: Mutex::default() })))
+        Ok(Self { socket, held: Mutex::default() })
     }
 
     /// The next frame; `None` when the peer has closed.
     pub fn read(&self) -> io::Result<Option<(FrameHeader, Vec<u8>)>> {
-        read_frame(&mut &self.0.socket)
+        read_frame(&mut &self.socket)
     }
 
     /// Waits until the peer has sent something or has closed; `false` when nobody wants it any longer.
     pub fn wait_readable(&self, gone: impl Fn() -> bool) -> io::Result<bool> {
         let slice = Timespec { tv_sec: 0, tv_nsec: i64::from(READ_SLICE.subsec_nanos()) };
         while !gone() {
-            let mut sockets = [PollFd::new(&self.0.socket, PollFlags::IN)];
+            let mut sockets = [PollFd::new(&self.socket, PollFlags::IN)];
             match poll(&mut sockets, Some(&slice)) {
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return Ok(true),
@@ -68,12 +64,12 @@ impl DataSocket {
 
     /// Keeps a frame with a message until the next one is written: each write wakes the gateway, which has nothing to do before that.
     pub fn hold_message(&self, kind: FrameKind, message: &impl prost::Message) -> io::Result<()> {
-        write_message(&mut *self.0.held(), kind, message)
+        write_message(&mut *self.held(), kind, message)
     }
 
     /// Keeps a frame with Arrow data until the next one is written.
     pub fn hold_frame(&self, frame: &Encoded) {
-        let mut held = self.0.held();
+        let mut held = self.held();
         for slice in frame.slices() {
             held.extend_from_slice(&slice);
         }
@@ -82,16 +78,14 @@ impl DataSocket {
     /// Writes a frame with a message.
     pub fn write_message(&self, kind: FrameKind, message: &impl prost::Message, cancelled: &AtomicBool) -> io::Result<()> {
         self.hold_message(kind, message)?;
-        self.0.write(&mut [], cancelled)
+        self.write(&mut [], cancelled)
     }
 
     /// Writes a frame with Arrow data.
     pub fn write_frame(&self, frame: &Encoded, cancelled: &AtomicBool) -> io::Result<()> {
-        self.0.write(&mut frame.slices(), cancelled)
+        self.write(&mut frame.slices(), cancelled)
     }
-}
 
-impl Outgoing {
     fn held(&self) -> MutexGuard<'_, Vec<u8>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -33,9 +33,24 @@ pub enum StreamError {
     Arrow(#[from] ArrowError),
 }
 
+/// A batch with the bytes of its values, which are counted once.
+pub struct Measured {
+    batch: RecordBatch,
+    /// See [`encode::batch_bytes`].
+    pub bytes: usize,
+}
+
+impl Measured {
+    /// Measures a batch.
+    #[must_use]
+    pub fn of(batch: RecordBatch) -> Self {
+        Self { bytes: encode::batch_bytes(&batch), batch }
+    }
+}
+
 /// Sends the batches of one statement. The first goes out at once; later narrow ones are gathered.
-pub struct ResultStream {
-    socket: DataSocket,
+pub struct ResultStream<'s> {
+    socket: &'s DataSocket,
     cancelled: Arc<AtomicBool>,
     sent_first: bool,
     rows: u64,
@@ -43,17 +58,16 @@ pub struct ResultStream {
     bytes: usize,
 }
 
-impl ResultStream {
+impl<'s> ResultStream<'s> {
     /// Begins with the schema's frame, which goes out with the first rows or the end.
-    pub fn begin(socket: DataSocket, schema: &Schema, cancelled: Arc<AtomicBool>) -> Result<Self, StreamError> {
+    pub fn begin(socket: &'s DataSocket, schema: &Schema, cancelled: Arc<AtomicBool>) -> Result<Self, StreamError> {
         socket.hold_frame(&encode::schema(schema)?);
         Ok(Self { socket, cancelled, sent_first: false, rows: 0, gathered: Vec::new(), bytes: 0 })
     }
 
     /// Takes the next rows.
-    pub fn push(&mut self, batch: RecordBatch) -> Result<(), StreamError> {
+    pub fn push(&mut self, Measured { batch, bytes }: Measured) -> Result<(), StreamError> {
         self.rows += batch.num_rows() as u64;
-        let bytes = encode::batch_bytes(&batch);
         if !std::mem::replace(&mut self.sent_first, true) || bytes >= WIDE_BYTES {
             self.flush()?;
             return self.send(&batch, bytes);

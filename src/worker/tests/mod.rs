@@ -544,10 +544,11 @@ fn rows_wait_for_others_only_briefly() {
     let schema = batch.schema();
     theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let (push, pushed) = std::sync::mpsc::channel::<RecordBatch>();
-    let stream = ResultStream::begin(DataSocket::new(ours).unwrap(), &schema, std::sync::Arc::default()).unwrap();
     let sending = std::thread::spawn(move || {
-        let next = || Ok::<_, Infallible>(pushed.recv().ok());
-        send_all(next, Ok::<_, Stopped<Infallible>>, stream, &AtomicBool::new(false)).unwrap()
+        let socket = DataSocket::new(ours).unwrap();
+        let stream = ResultStream::begin(&socket, &schema, std::sync::Arc::default()).unwrap();
+        let next = || Ok::<_, Stopped<Infallible>>(pushed.recv().ok());
+        send_all(next, stream, &AtomicBool::new(false)).unwrap()
     });
     push.send(batch.clone()).unwrap();
     let kinds: Vec<FrameKind> = (0..2).map(|_| read_frame(&mut theirs).unwrap().unwrap().0.kind).collect();
@@ -578,15 +579,16 @@ fn a_sender_that_fails_ends_the_fetching() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let wide = vec!["x".repeat(1024); 1024];
     let batch = RecordBatch::try_from_iter(vec![("a", std::sync::Arc::new(StringArray::from(wide)) as ArrayRef)]).unwrap();
-    let stream = ResultStream::begin(DataSocket::new(ours).unwrap(), &batch.schema(), std::sync::Arc::default()).unwrap();
     let given = std::sync::Arc::new(AtomicU64::new(0));
     let counted = std::sync::Arc::clone(&given);
     let sending = std::thread::spawn(move || {
+        let socket = DataSocket::new(ours).unwrap();
+        let stream = ResultStream::begin(&socket, &batch.schema(), std::sync::Arc::default()).unwrap();
         let next = || {
             counted.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, Infallible>(Some(batch.clone()))
+            Ok::<_, Stopped<Infallible>>(Some(batch.clone()))
         };
-        send_all(next, Ok::<_, Stopped<Infallible>>, stream, &AtomicBool::new(false))
+        send_all(next, stream, &AtomicBool::new(false))
     });
     for _ in 0..4 {
         read_frame(&mut theirs).unwrap().unwrap();
