@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use super::takes_all_rows;
+
 /// A LIMIT above this is no glance.
 const FEW_ROWS: u64 = 1_000_000;
 
@@ -26,12 +28,7 @@ fn list(value: &Value) -> &[Value] {
 
 /// Whether it has neither WITH nor anything that chooses or groups rows, modifiers apart.
 fn selects_all_rows(node: &Value) -> bool {
-    let null = |field: &str| node.get(field).is_none_or(Value::is_null);
-    node["type"] == "SELECT_NODE"
-        && list(&node["cte_map"]["map"]).is_empty()
-        && ["group_expressions", "group_sets"].iter().all(|field| list(&node[*field]).is_empty())
-        && ["where_clause", "having", "qualify", "sample"].iter().all(|field| null(field))
-        && node["aggregate_handling"] == "STANDARD_HANDLING"
+    takes_all_rows(node) && list(&node["cte_map"]["map"]).is_empty()
 }
 
 /// Whether the select list is `count(*)`.

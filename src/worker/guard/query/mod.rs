@@ -203,10 +203,15 @@ fn is_values(statement: &Value) -> bool {
 
 /// Whether a query has only WITH, a select list and FROM.
 fn is_plain(node: &Value) -> bool {
+    takes_all_rows(node) && node.get("modifiers").and_then(Value::as_array).is_some_and(Vec::is_empty)
+}
+
+/// Whether a query neither chooses nor groups the rows of its FROM, modifiers apart.
+fn takes_all_rows(node: &Value) -> bool {
     let empty = |field: &str| node.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty);
     let null = |field: &str| node.get(field).is_none_or(Value::is_null);
     node["type"] == "SELECT_NODE"
-        && ["modifiers", "group_expressions", "group_sets"].iter().all(|field| empty(field))
+        && ["group_expressions", "group_sets"].iter().all(|field| empty(field))
         && ["where_clause", "having", "qualify", "sample"].iter().all(|field| null(field))
         && node["aggregate_handling"] == "STANDARD_HANDLING"
 }
