@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::names::CatalogName;
+use crate::names::{CatalogName, RoleName};
 use crate::{auth, flight, pool, query, relay, session, telemetry};
 
 /// The reference config, which is also the defaults.
@@ -42,6 +42,8 @@ pub struct Config {
     pub relay: relay::config::Config,
     /// The catalogs, by the name that users write.
     pub catalogs: BTreeMap<CatalogName, relay::config::CatalogConfig>,
+    /// What mappings may give callers.
+    pub roles: BTreeMap<RoleName, relay::config::RoleConfig>,
     /// Where names without a catalog are looked up.
     pub default_catalog: CatalogName,
     /// Where names without a schema are looked up.

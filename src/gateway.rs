@@ -98,7 +98,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
 
     let (edges, tasks) = (TaskTracker::new(), TaskTracker::new());
     let (stop_workers, stop_relay) = (CancellationToken::new(), CancellationToken::new());
-    let relay = Relay::bind(config.relay, config.catalogs.clone()).await?;
+    let relay = Relay::bind(config.relay, config.catalogs.clone(), config.roles.clone()).await?;
     tasks.spawn(Arc::clone(&relay).serve(stop_relay.clone()));
     let leases: Arc<dyn Leases> = relay.clone();
     let environment = Environment {

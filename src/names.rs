@@ -48,8 +48,16 @@ name!(
     PrincipalName
 );
 name!(
-    /// Which upstream credential is used at the catalogs: the unit by which cached answers and workers are kept apart.
+    /// Which upstream credential is used at the catalogs. Says nothing of the secret in it, so it may stand in the log.
     CredentialId
+);
+name!(
+    /// The principals of one identity store: catalogs of one realm take the same log-ins.
+    RealmName
+);
+name!(
+    /// What a mapping gives a caller: credentials for some catalogs.
+    RoleName
 );
 name!(
     /// A session of one caller.

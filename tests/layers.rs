@@ -32,6 +32,8 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("tonic::", &["flight", "trino", "transform", "status", "cli", "gateway"]),
     ("landlock::", &["worker"]),
     ("reqwest::", &["relay", "auth"]),
+    ("jsonwebtoken::", &["auth"]),
+    ("x509_parser::", &["flight"]),
     ("axum::", &["relay", "admin", "trino"]),
 ];
 

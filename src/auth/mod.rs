@@ -4,23 +4,24 @@
 //! something that [`seal`] closed for somebody.
 
 pub mod config;
+pub mod credential;
+pub mod realm;
 pub mod seal;
 
 mod basic;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Explain, Kind};
-use crate::names::{CredentialId, PrincipalName};
+use crate::names::PrincipalName;
 use crate::secret::SecretString;
 use config::{Config, ConfigError, Mode};
+use credential::Credential;
 use seal::Sealer;
 
 /// Who everybody is with `mode: none`.
 const ANONYMOUS: &str = "anonymous";
-/// The catalogs are asked with the credentials in their own config section.
-const SERVICE: &str = "service";
 
 /// The authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +29,14 @@ pub struct Principal {
     /// Its name: the user name, or `anonymous`.
     pub name: PrincipalName,
     /// The credential that the catalogs see.
-    pub credential: CredentialId,
+    pub credential: Credential,
+    /// When what it has shown lapses: it has to log in again then.
+    pub expires: Option<SystemTime>,
 }
 
 impl Principal {
     fn new(name: &str) -> Self {
-        Self { name: name.into(), credential: SERVICE.into() }
+        Self { name: name.into(), credential: Credential::service(), expires: None }
     }
 }
 

@@ -30,7 +30,8 @@ use self::budget::{Budget, Grant};
 use self::process::Fresh;
 use self::run_dir::RunRoot;
 use self::worker::{Retired, Worker};
-use crate::names::{CatalogName, CredentialId, WorkerToken};
+use crate::auth::credential::Credential;
+use crate::names::{CatalogName, WorkerToken};
 use crate::relay::lease::{Leases, WorkerGrant};
 use crate::wire::proto::{Attach, CatalogAttachment, Init, Mode};
 
@@ -56,7 +57,7 @@ pub enum WorkerClass {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WorkerKey {
     /// The credential that the catalogs see.
-    pub credential: CredentialId,
+    pub credential: Credential,
     /// What runs on it.
     pub class: WorkerClass,
 }
@@ -70,7 +71,7 @@ pub struct Environment {
     pub extension_dir: PathBuf,
     /// Where workers' directories are made.
     pub run_root: PathBuf,
-    /// The catalogs that every worker attaches.
+    /// All catalogs; a worker attaches those of its credential.
     pub catalogs: Vec<CatalogName>,
     /// The machine's memory in bytes.
     pub machine_memory: u64,
@@ -428,9 +429,10 @@ impl Inner {
             None => self.fresh().await?,
         };
         let grant = self.take_grant(key.class);
-        let credential = WorkerGrant { credential: key.credential.clone(), catalogs: self.environment.catalogs.clone() };
-        let token = self.leases.admit(credential);
-        let attached = process::attach(&mut fresh, self.attachment(&token, grant), self.config.start_timeout).await;
+        let catalogs = self.leases.catalogs_of(&key.credential);
+        let token = self.leases.admit(WorkerGrant { credential: key.credential.clone(), catalogs: catalogs.clone() });
+        let attach = self.attachment(&catalogs, &token, grant);
+        let attached = process::attach(&mut fresh, attach, self.config.start_timeout).await;
         let attached = match attached {
             Ok(attached) => attached,
             Err(error) => {
@@ -456,8 +458,7 @@ impl Inner {
         Ok(worker)
     }
 
-    fn attachment(&self, token: &WorkerToken, grant: Grant) -> Attach {
-        let catalogs = &self.environment.catalogs;
+    fn attachment(&self, catalogs: &[CatalogName], token: &WorkerToken, grant: Grant) -> Attach {
         let one = |name: &CatalogName| CatalogAttachment {
             name: name.to_string(),
             endpoint: self.leases.endpoint(),

@@ -54,7 +54,7 @@ impl Descriptions {
 
 fn asked(caller: &Caller, sql: &str) -> Asked {
     Asked {
-        credential: caller.credential.clone(),
+        credential: caller.credential.id().clone(),
         catalog: caller.catalog.clone(),
         schema: caller.schema.clone(),
         sql: sql.to_owned(),
@@ -102,7 +102,7 @@ impl Engine {
 
     async fn columns_of(&self, caller: &Caller, tables: Vec<TableRef>) -> Result<Columns, CatalogError> {
         let loads = tables.into_iter().map(async |table| {
-            let columns = self.relay().columns(&caller.credential, &table).await?;
+            let columns = self.relay().columns(&caller.reads(), &table).await?;
             Ok((table, columns))
         });
         try_join_all(loads).await

@@ -56,7 +56,7 @@ impl Engine {
     ) -> Result<u64, QueryError> {
         let cut = log.cut();
         within(deadline, &cut, self.check_target(caller, &table, mode)).await?;
-        let mut lease = within(deadline, &cut, self.lease(caller, WorkerClass::Exclusive, log)).await?;
+        let mut lease = within(deadline, &cut, self.lease(caller, Class::BlindInsert, WorkerClass::Exclusive, log)).await?;
         let terms = LeaseTerms { whole_metadata: true, writes: true, blind_insert: true };
         let whole = AtomicBool::new(false);
         let ingest = async {

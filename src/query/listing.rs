@@ -22,13 +22,13 @@ pub const TYPE_NAME: &str = "ARROW:FLIGHT:SQL:TYPE_NAME";
 impl Engine {
     /// The catalogs that the caller may name.
     #[must_use]
-    pub fn catalogs(&self, _caller: &Caller) -> Vec<CatalogName> {
-        self.relay().catalogs()
+    pub fn catalogs(&self, caller: &Caller) -> Vec<CatalogName> {
+        self.relay().catalogs_of(&caller.credential)
     }
 
-    /// Fails with the list of what there is when a catalog is not configured.
-    pub(super) fn known_catalog(&self, name: &CatalogName) -> Result<(), QueryError> {
-        let known = self.relay().catalogs();
+    /// Fails with the list of what there is when the caller has no such catalog.
+    pub(super) fn known_catalog(&self, caller: &Caller, name: &CatalogName) -> Result<(), QueryError> {
+        let known = self.catalogs(caller);
         if known.contains(name) { Ok(()) } else { Err(QueryError::NoCatalog { name: name.clone(), known }) }
     }
 
@@ -56,9 +56,9 @@ impl Engine {
         fits: impl Fn(&CatalogName, Option<&str>) -> bool,
     ) -> Result<Vec<(CatalogName, String)>, QueryError> {
         let mut found = Vec::new();
-        for name in self.relay().catalogs().into_iter().filter(|name| fits(name, None)) {
+        for name in self.catalogs(caller).into_iter().filter(|name| fits(name, None)) {
             let mut schemas: Vec<String> =
-                self.relay().namespaces(&caller.credential, &name).await?.iter().map(Namespace::to_string).collect();
+                self.relay().namespaces(&caller.reads(), &name).await?.iter().map(Namespace::to_string).collect();
             schemas.retain(|schema| fits(&name, Some(schema)));
             schemas.sort();
             found.extend(schemas.into_iter().map(|schema| (name.clone(), schema)));
@@ -94,7 +94,7 @@ impl Engine {
         let mut tables = Vec::new();
         for (catalog, schema) in schemas {
             let namespace = Namespace::from_schema(&schema);
-            let mut names = match self.relay().tables(&caller.credential, &catalog, &namespace).await {
+            let mut names = match self.relay().tables(&caller.reads(), &catalog, &namespace).await {
                 // Dropped between the two listings.
                 Err(CatalogError::NoSuchNamespace { .. }) => continue,
                 names => names?,
@@ -114,7 +114,7 @@ impl Engine {
         caller: &Caller,
         tables: Vec<TableRef>,
     ) -> Result<Vec<(TableRef, Option<Arc<[Column]>>)>, QueryError> {
-        let loads = stream::iter(tables).map(async |table| match self.relay().columns(&caller.credential, &table).await {
+        let loads = stream::iter(tables).map(async |table| match self.relay().columns(&caller.reads(), &table).await {
             Ok(columns) => Ok((table, Some(columns))),
             // These say something of the catalog, not of the table.
             Err(

@@ -27,10 +27,12 @@ use futures::Stream;
 use self::admission::Admission;
 use self::log::StatementLog;
 use self::statement::LAST_WORD;
-use crate::names::{CatalogName, CredentialId, PrincipalName, SessionId, TableRef};
+use crate::auth::credential::Credential;
+use crate::names::{CatalogName, PrincipalName, SessionId, TableRef};
+use crate::pool::Pool;
 use crate::pool::connection::RawFrame;
-use crate::pool::{Pool, WorkerClass, WorkerKey};
 use crate::relay::Relay;
+use crate::wire::proto::Class;
 
 /// On whose behalf and where a statement runs.
 #[derive(Clone, Debug)]
@@ -38,7 +40,7 @@ pub struct Caller {
     /// The authenticated caller.
     pub principal: PrincipalName,
     /// The credential that the catalogs see.
-    pub credential: CredentialId,
+    pub credential: Credential,
     /// The session, for the log.
     pub session: SessionId,
     /// Where names without a catalog are looked up.
@@ -211,8 +213,21 @@ impl Engine {
     }
 }
 
-fn worker_key(caller: &Caller, class: WorkerClass) -> WorkerKey {
-    WorkerKey { credential: caller.credential.clone(), class }
+impl Caller {
+    /// What the catalogs see of its reads.
+    fn reads(&self) -> Credential {
+        self.credential.for_reads()
+    }
+
+    /// What the catalogs see of a statement of this class.
+    fn credential_of(&self, class: Class) -> Credential {
+        if is_write(class) { self.credential.clone() } else { self.reads() }
+    }
+}
+
+/// Whether a statement of this class may change a catalog.
+fn is_write(class: Class) -> bool {
+    !matches!(class, Class::Read | Class::TimeTravel | Class::Session)
 }
 
 impl From<RawFrame> for Frame {

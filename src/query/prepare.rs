@@ -29,7 +29,8 @@ impl Engine {
         }
         tables.sort();
         tables.dedup();
-        let loads = try_join_all(tables.iter().map(|table| self.relay().load(&caller.credential, table)));
+        let credential = caller.credential_of(judged.class());
+        let loads = try_join_all(tables.iter().map(|table| self.relay().load(&credential, table)));
         let (sizes, listings) = tokio::try_join!(async { Ok(loads.await?) }, self.listings(caller, &judged.listings, &tables))?;
         let data_bytes = sizes.into_iter().fold(0, u64::saturating_add);
         Ok(Prepared { proceed: Proceed { listings }, data_bytes })

@@ -24,10 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::descriptions::Basis;
 use super::log::{DESCRIBE, StatementLog};
-use super::{Caller, Description, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, worker_key};
+use super::{Caller, Description, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, is_write};
 use crate::names::{CatalogName, Namespace};
 use crate::pool::connection::{RawFrame, Reply};
-use crate::pool::{Lease, PoolError, WorkerClass};
+use crate::pool::{Lease, PoolError, WorkerClass, WorkerKey};
 use crate::relay::lease::LeaseTerms;
 use crate::wire::proto::{self, Class, Describe, Described, Done, Judged, Request, Run, failure, request};
 
@@ -85,7 +85,7 @@ impl Way {
     }
 
     fn writes(self) -> bool {
-        !matches!(self.class(), Class::Read | Class::TimeTravel | Class::Session)
+        is_write(self.class())
     }
 
     fn terms(self) -> LeaseTerms {
@@ -202,7 +202,8 @@ impl Engine {
         let mut again = false;
         loop {
             let request = asked(caller, sql, &[], request::Action::Describe(Describe {}));
-            let lease = if again { self.lease_again(caller, log).await? } else { self.lease(caller, worker, log).await? };
+            let lease =
+                if again { self.lease_again(caller, log).await? } else { self.lease(caller, Class::Read, worker, log).await? };
             match self.described(caller, request, lease, deadline, log).await {
                 // Readers have no metadata of the past.
                 Ok(None) => (worker, again) = (WorkerClass::Exclusive, false),
@@ -295,10 +296,11 @@ impl Engine {
 
     async fn lease_for(&self, attempt: &Attempt<'_>, log: &mut StatementLog) -> Result<Lease, QueryError> {
         match attempt.way {
-            Way::Reader => self.lease(attempt.caller, WorkerClass::Reader, log).await,
-            Way::HandedBack { .. } => self.lease(attempt.caller, WorkerClass::Exclusive, log).await,
+            Way::Reader => self.lease(attempt.caller, Class::Read, WorkerClass::Reader, log).await,
+            Way::HandedBack { class, .. } => self.lease(attempt.caller, class, WorkerClass::Exclusive, log).await,
             Way::LargeRead => {
-                let lease = self.pool().lease_alone(&worker_key(attempt.caller, WorkerClass::Exclusive)).await?;
+                let key = WorkerKey { credential: attempt.caller.reads(), class: WorkerClass::Exclusive };
+                let lease = self.pool().lease_alone(&key).await?;
                 log.leased(lease.worker_id());
                 Ok(lease)
             }
@@ -308,14 +310,14 @@ impl Engine {
 
     /// For a statement that has lost a worker.
     async fn lease_again(&self, caller: &Caller, log: &mut StatementLog) -> Result<Lease, QueryError> {
-        let key = worker_key(caller, WorkerClass::Exclusive);
+        let key = WorkerKey { credential: caller.reads(), class: WorkerClass::Exclusive };
         match tokio::time::timeout(ALONE_WITHIN, self.pool().lease_alone(&key)).await {
             Ok(Ok(lease)) => {
                 log.leased(lease.worker_id());
                 Ok(lease)
             }
             Ok(Err(PoolError::QueueFull { .. } | PoolError::QueueTimeout { .. } | PoolError::Start { .. })) | Err(_) => {
-                self.lease(caller, WorkerClass::Reader, log).await
+                self.lease(caller, Class::Read, WorkerClass::Reader, log).await
             }
             Ok(Err(error)) => Err(error.into()),
         }
@@ -372,8 +374,16 @@ impl Engine {
         Ok(true)
     }
 
-    pub(super) async fn lease(&self, caller: &Caller, class: WorkerClass, log: &mut StatementLog) -> Result<Lease, QueryError> {
-        let lease = self.pool().lease(&worker_key(caller, class)).await?;
+    /// A worker for a statement that is judged, or taken, to be of `class`.
+    pub(super) async fn lease(
+        &self,
+        caller: &Caller,
+        class: Class,
+        worker: WorkerClass,
+        log: &mut StatementLog,
+    ) -> Result<Lease, QueryError> {
+        let key = WorkerKey { credential: caller.credential_of(class), class: worker };
+        let lease = self.pool().lease(&key).await?;
         log.leased(lease.worker_id());
         Ok(lease)
     }
@@ -391,7 +401,7 @@ impl Engine {
     /// # Errors
     /// When the catalog is not configured or does not answer.
     pub async fn schema_exists(&self, caller: &Caller, catalog: &CatalogName, schema: &str) -> Result<bool, QueryError> {
-        self.known_catalog(catalog)?;
+        self.known_catalog(caller, catalog)?;
         Ok(self.relay().namespace_exists(&caller.credential, catalog, &Namespace::from_schema(schema)).await?)
     }
 }

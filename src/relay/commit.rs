@@ -11,12 +11,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Relay;
 use super::error::CatalogError;
 use super::table::{check_snapshot, outside};
 use super::upstream::{Answer, CommitFault, TableChange};
+use super::views::View;
 use super::workers::Visitor;
-use super::{Relay, Served};
-use crate::names::{CatalogName, TableRef};
+use crate::names::{CatalogName, CredentialId, TableRef};
 
 /// How long to wait before a commit, or the look at what became of it, is tried again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -74,7 +75,7 @@ impl Drop for Forget<'_> {
 pub(super) async fn commit(
     relay: &Relay,
     catalog: &CatalogName,
-    served: &Served,
+    served: &View,
     visitor: &Visitor,
     mut changes: Vec<TableChange>,
 ) -> Result<(), CatalogError> {
@@ -82,7 +83,7 @@ pub(super) async fn commit(
         check_places(change, served)?;
     }
     for change in &mut changes {
-        stamp(change, relay, visitor);
+        stamp(change, relay, &served.viewer);
     }
     let forget = Forget { relay, changes: &changes };
     let limit = relay.config.commit_timeout;
@@ -99,7 +100,7 @@ pub(super) async fn commit(
 async fn send(
     relay: &Relay,
     catalog: &CatalogName,
-    served: &Served,
+    served: &View,
     visitor: &Visitor,
     changes: &[TableChange],
 ) -> Result<(), CatalogError> {
@@ -138,7 +139,7 @@ async fn send(
 }
 
 /// Looks at the catalog's own state of the tables, past every cache.
-async fn look(served: &Served, changes: &[TableChange]) -> Result<Found, CatalogError> {
+async fn look(served: &View, changes: &[TableChange]) -> Result<Found, CatalogError> {
     let mut found = None;
     for change in changes {
         let Some(made) = look_at(served, change).await? else { continue };
@@ -156,7 +157,7 @@ async fn look(served: &Served, changes: &[TableChange]) -> Result<Found, Catalog
 }
 
 /// Whether one table shows the commit; `None` when its change leaves no mark.
-async fn look_at(served: &Served, change: &TableChange) -> Result<Option<bool>, CatalogError> {
+async fn look_at(served: &View, change: &TableChange) -> Result<Option<bool>, CatalogError> {
     let own = own_snapshots(&change.updates);
     let uuid = creates(change).then(|| assigned_uuid(&change.updates)).flatten();
     if own.is_empty() && uuid.is_none() {
@@ -178,7 +179,7 @@ async fn look_at(served: &Served, change: &TableChange) -> Result<Option<bool>, 
     })
 }
 
-async fn load_head(served: &Served, table: &TableRef) -> Result<Head, CatalogError> {
+async fn load_head(served: &View, table: &TableRef) -> Result<Head, CatalogError> {
     let mut pause = FIRST_PAUSE;
     let mut looks = 0;
     loop {
@@ -204,7 +205,7 @@ async fn load_head(served: &Served, table: &TableRef) -> Result<Head, CatalogErr
 }
 
 /// Refuses a change by which files outside the catalog's storage would become part of a table.
-fn check_places(change: &TableChange, served: &Served) -> Result<(), CatalogError> {
+fn check_places(change: &TableChange, served: &View) -> Result<(), CatalogError> {
     let within = |what: &str, location: &str| outside(&change.table, what, location, &served.confinement);
     for update in &change.updates {
         match update["action"].as_str().unwrap_or_default() {
@@ -224,11 +225,11 @@ fn check_places(change: &TableChange, served: &Served) -> Result<(), CatalogErro
 }
 
 /// Moves new snapshots behind the head in time when clocks apart have put them before it, where readers by time would miss them.
-fn stamp(change: &mut TableChange, relay: &Relay, visitor: &Visitor) {
+fn stamp(change: &mut TableChange, relay: &Relay, viewer: &CredentialId) {
     if creates(change) {
         return;
     }
-    let Some(head) = relay.cache.peek(&visitor.grant.credential, &change.table) else { return };
+    let Some(head) = relay.cache.peek(viewer, &change.table) else { return };
     let mut newest_ms = head.last_updated_ms;
     for update in change.updates.iter_mut().filter(|update| update["action"] == "add-snapshot") {
         let Some(stated_ms) = update["snapshot"]["timestamp-ms"].as_i64() else { continue };

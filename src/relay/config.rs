@@ -1,10 +1,12 @@
 //! Owns the relay's settings and how a catalog is described in the config. Refuses to know where the config comes from.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::names::{CatalogName, RealmName};
 use crate::secret::SecretRef;
 
 /// Settings of the relay itself. Durations are texts such as `1s` or `250ms`.
@@ -78,7 +80,10 @@ pub struct RestConfig {
     /// Path prefix, when the catalog does not say it itself.
     #[serde(default)]
     pub prefix: Option<String>,
-    /// What the gateway shows the catalog.
+    /// Whose principals it knows: catalogs of one realm take the same log-ins. Not given: its address.
+    #[serde(default)]
+    pub realm: Option<RealmName>,
+    /// What the gateway shows the catalog when it does not ask for a caller of its own.
     #[serde(default)]
     pub credentials: RestCredentials,
     /// Storage prefixes that its tables may lie in, such as `s3://lake/gold/`. None given: any object store, never `file:`.
@@ -87,6 +92,34 @@ pub struct RestConfig {
     /// How long one call may take, when it differs from the relay's setting.
     #[serde(default, with = "humantime_serde::option")]
     pub request_timeout: Option<Duration>,
+}
+
+impl RestConfig {
+    /// Whose principals it knows.
+    #[must_use]
+    pub fn realm(&self) -> RealmName {
+        self.realm.clone().unwrap_or_else(|| RealmName::from(self.uri.trim_end_matches('/')))
+    }
+}
+
+/// What a role opens. It opens nothing else.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleConfig {
+    /// By the name of the catalog.
+    pub catalogs: BTreeMap<CatalogName, RoleCatalog>,
+}
+
+/// How a role is seen by one catalog.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleCatalog {
+    /// What the catalog is shown; without it the credentials of its own section.
+    #[serde(default)]
+    pub credentials: Option<RestCredentials>,
+    /// The same for statements that only read; without it they have `credentials`.
+    #[serde(default)]
+    pub reader_credentials: Option<RestCredentials>,
 }
 
 /// What the gateway shows an Iceberg REST catalog.
@@ -116,6 +149,6 @@ pub enum RestCredentials {
     },
 }
 
-fn polaris_scope() -> String {
+pub(super) fn polaris_scope() -> String {
     "PRINCIPAL_ROLE:ALL".to_owned()
 }

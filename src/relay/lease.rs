@@ -4,13 +4,14 @@
 //! The relay tells workers apart only by their token, so whatever it treats differently is a property of the lease, set before a
 //! statement starts and cleared when the worker says that it has ended.
 
-use crate::names::{CatalogName, CredentialId, WorkerToken};
+use crate::auth::credential::Credential;
+use crate::names::{CatalogName, WorkerToken};
 
 /// What a worker is for as long as it lives.
 #[derive(Clone, Debug)]
 pub struct WorkerGrant {
     /// The upstream credential that its requests are made with.
-    pub credential: CredentialId,
+    pub credential: Credential,
     /// The catalogs that it may reach.
     pub catalogs: Vec<CatalogName>,
 }
@@ -39,6 +40,9 @@ pub trait Leases: Send + Sync + 'static {
 
     /// The worker is gone: its token is worth nothing from here on, and a request under way with it can no longer commit.
     fn expel(&self, worker: &WorkerToken);
+
+    /// The catalogs that this credential opens, in order.
+    fn catalogs_of(&self, credential: &Credential) -> Vec<CatalogName>;
 
     /// Base address for `ATTACH … (ENDPOINT …)`, `http://127.0.0.1:<port>`.
     fn endpoint(&self) -> String;

@@ -14,28 +14,29 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod views;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::cache::TableCache;
-use self::config::{CatalogConfig, Config};
-use self::confine::Confinement;
+use self::config::{CatalogConfig, Config, RoleConfig};
 pub use self::error::{CatalogError, RelayError};
 use self::lease::{LeaseTerms, Leases, WorkerGrant};
-use self::upstream::embedded::Embedded;
-use self::upstream::rest::Rest;
 use self::upstream::{PageRequest, Upstream};
+use self::views::{Configured, View, Views};
 use self::workers::Workers;
+use crate::auth::credential::Credential;
+use crate::auth::realm::{RealmFault, Realms};
 use crate::lake::Column;
-use crate::lake::catalog::Catalog;
-use crate::names::{CatalogName, CredentialId, Namespace, TableRef, WorkerToken};
+use crate::names::{CatalogName, Namespace, RealmName, RoleName, TableRef, WorkerToken};
 
 /// How many levels of namespaces are looked through.
 const MAX_NAMESPACE_DEPTH: usize = 16;
@@ -52,15 +53,9 @@ pub struct Relay {
     address: SocketAddr,
     /// Taken by `serve`.
     listener: Mutex<Option<TcpListener>>,
-    catalogs: BTreeMap<CatalogName, Served>,
+    views: Views,
     workers: Workers,
     cache: Arc<TableCache>,
-}
-
-/// A catalog as the relay has it.
-struct Served {
-    upstream: Arc<dyn Upstream>,
-    confinement: Arc<Confinement>,
 }
 
 impl Relay {
@@ -68,21 +63,30 @@ impl Relay {
     ///
     /// # Errors
     /// When the port, an embedded catalog or a configured secret cannot be had, or a setting cannot be used.
-    pub async fn bind(config: Config, catalogs: BTreeMap<CatalogName, CatalogConfig>) -> Result<Arc<Self>, RelayError> {
-        let mut served = BTreeMap::new();
+    pub async fn bind(
+        config: Config,
+        catalogs: BTreeMap<CatalogName, CatalogConfig>,
+        roles: BTreeMap<RoleName, RoleConfig>,
+    ) -> Result<Arc<Self>, RelayError> {
+        let mut configured = BTreeMap::new();
         for (name, catalog) in catalogs {
-            served.insert(name.clone(), open(&config, name, catalog).await?);
+            configured.insert(name.clone(), Configured::open(name, catalog).await?);
         }
-        Self::bind_to(config, served).await
+        Self::bind_to(config, configured, roles).await
     }
 
-    async fn bind_to(config: Config, catalogs: BTreeMap<CatalogName, Served>) -> Result<Arc<Self>, RelayError> {
+    async fn bind_to(
+        config: Config,
+        catalogs: BTreeMap<CatalogName, Configured>,
+        roles: BTreeMap<RoleName, RoleConfig>,
+    ) -> Result<Arc<Self>, RelayError> {
+        let views = Views::new(config.clone(), catalogs, roles)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let cache = Arc::new(TableCache::new(config.cache_bytes, config.max_staleness, config.negative_ttl));
         Ok(Arc::new(Self {
             address: listener.local_addr()?,
             listener: Mutex::new(Some(listener)),
-            catalogs,
+            views,
             workers: Workers::default(),
             cache,
             config,
@@ -103,15 +107,21 @@ impl Relay {
     /// The configured catalogs, in order.
     #[must_use]
     pub fn catalogs(&self) -> Vec<CatalogName> {
-        self.catalogs.keys().cloned().collect()
+        self.views.all()
+    }
+
+    /// The catalogs that the credential opens, in order.
+    #[must_use]
+    pub fn catalogs_of(&self, credential: &Credential) -> Vec<CatalogName> {
+        self.views.of(credential)
     }
 
     /// All namespaces of a catalog that the credential may see, of every level, parents before their children.
     ///
     /// # Errors
     /// When the catalog is not there or does not answer.
-    pub async fn namespaces(&self, credential: &CredentialId, catalog: &CatalogName) -> Result<Vec<Namespace>, CatalogError> {
-        let upstream = &self.served(credential, catalog)?.upstream;
+    pub async fn namespaces(&self, credential: &Credential, catalog: &CatalogName) -> Result<Vec<Namespace>, CatalogError> {
+        let upstream = &self.view(credential, catalog)?.upstream;
         let mut found: BTreeSet<Namespace> = all_namespaces(&**upstream, None).await?.into_iter().collect();
         let mut level: Vec<Namespace> = found.iter().cloned().collect();
         for _ in 0..MAX_NAMESPACE_DEPTH {
@@ -145,11 +155,11 @@ impl Relay {
     /// When the catalog is not there or does not answer.
     pub async fn namespace_exists(
         &self,
-        credential: &CredentialId,
+        credential: &Credential,
         catalog: &CatalogName,
         namespace: &Namespace,
     ) -> Result<bool, CatalogError> {
-        match self.served(credential, catalog)?.upstream.load_namespace(namespace).await {
+        match self.view(credential, catalog)?.upstream.load_namespace(namespace).await {
             Ok(_) => Ok(true),
             Err(CatalogError::NoSuchNamespace { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -162,11 +172,11 @@ impl Relay {
     /// When the catalog or the namespace is not there, or does not answer.
     pub async fn tables(
         &self,
-        credential: &CredentialId,
+        credential: &Credential,
         catalog: &CatalogName,
         namespace: &Namespace,
     ) -> Result<Vec<String>, CatalogError> {
-        let upstream = &self.served(credential, catalog)?.upstream;
+        let upstream = &self.view(credential, catalog)?.upstream;
         let mut page = PageRequest::default();
         let mut tables = Vec::new();
         for _ in 0..MAX_PAGES {
@@ -188,7 +198,7 @@ impl Relay {
     ///
     /// # Errors
     /// When the table is not there, must not be seen, or cannot be read.
-    pub async fn columns(&self, credential: &CredentialId, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
+    pub async fn columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
         self.table(credential, table).await?.columns(&table.catalog)
     }
 
@@ -197,18 +207,35 @@ impl Relay {
     ///
     /// # Errors
     /// When the table is not there, must not be seen, or cannot be read.
-    pub async fn load(&self, credential: &CredentialId, table: &TableRef) -> Result<u64, CatalogError> {
+    pub async fn load(&self, credential: &Credential, table: &TableRef) -> Result<u64, CatalogError> {
         Ok(self.table(credential, table).await?.data_bytes)
     }
 
-    async fn table(&self, credential: &CredentialId, table: &TableRef) -> Result<Arc<table::Table>, CatalogError> {
-        let served = self.served(credential, &table.catalog)?;
-        self.cache.get(credential, table, &served.upstream, &served.confinement).await
+    async fn table(&self, credential: &Credential, table: &TableRef) -> Result<Arc<table::Table>, CatalogError> {
+        let view = self.view(credential, &table.catalog)?;
+        self.cache.get(&view.viewer, table, &view.upstream, &view.confinement).await
     }
 
-    /// The catalog as this credential sees it. Every catalog has one credential of its own so far, whoever asks.
-    fn served(&self, _credential: &CredentialId, catalog: &CatalogName) -> Result<&Served, CatalogError> {
-        self.catalogs.get(catalog).ok_or_else(|| CatalogError::NoSuchCatalog(catalog.clone()))
+    /// The catalog as this credential sees it.
+    fn view(&self, credential: &Credential, catalog: &CatalogName) -> Result<Arc<View>, CatalogError> {
+        self.views.view(credential, catalog)
+    }
+}
+
+#[async_trait]
+impl Realms for Relay {
+    fn realms(&self) -> Vec<RealmName> {
+        self.views.realms()
+    }
+
+    async fn prove(&self, credential: &Credential) -> Result<(), RealmFault> {
+        let nowhere = || RealmFault::Unavailable("no catalog takes this log-in".to_owned());
+        let catalog = self.views.of_realm(credential).ok_or_else(nowhere)?;
+        let view = self.view(credential, catalog).map_err(|error| RealmFault::Unavailable(error.to_string()))?;
+        view.upstream.prove().await.map_err(|error| match error {
+            CatalogError::Unauthorized { reason, .. } => RealmFault::Refused(reason),
+            error => RealmFault::Unavailable(error.to_string()),
+        })
     }
 }
 
@@ -233,24 +260,13 @@ impl Leases for Relay {
         format!("http://{}", self.address)
     }
 
-    fn allowed_locations(&self, catalogs: &[CatalogName]) -> Vec<String> {
-        let of = |catalog: &CatalogName| self.catalogs.get(catalog).map(|served| served.confinement.prefixes().to_vec());
-        let locations: BTreeSet<String> = catalogs.iter().filter_map(of).flatten().collect();
-        locations.into_iter().collect()
+    fn catalogs_of(&self, credential: &Credential) -> Vec<CatalogName> {
+        self.views.of(credential)
     }
-}
 
-async fn open(config: &Config, name: CatalogName, catalog: CatalogConfig) -> Result<Served, RelayError> {
-    let (upstream, locations): (Arc<dyn Upstream>, Vec<String>) = match catalog {
-        CatalogConfig::Embedded { path } => {
-            let catalog = Catalog::open(&path).await.map_err(|source| RelayError::Open { catalog: name.clone(), source })?;
-            let locations = vec![catalog.uri().to_owned()];
-            (Arc::new(Embedded::new(name.clone(), Arc::new(catalog))), locations)
-        }
-        CatalogConfig::Rest(rest) => (Arc::new(Rest::new(name.clone(), config, &rest)?), rest.allowed_locations),
-    };
-    let confinement = Confinement::new(locations).map_err(|reason| RelayError::Config { catalog: name.clone(), reason })?;
-    Ok(Served { upstream, confinement: Arc::new(confinement) })
+    fn allowed_locations(&self, catalogs: &[CatalogName]) -> Vec<String> {
+        self.views.locations(catalogs)
+    }
 }
 
 async fn children_of(upstream: Arc<dyn Upstream>, parent: Namespace) -> (Namespace, Result<Vec<Namespace>, CatalogError>) {

@@ -21,12 +21,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::Relay;
 use super::commit::commit;
 use super::error::CatalogError;
 use super::table::{self, Table};
 use super::upstream::{PageRequest, PropertyChange, TableChange};
+use super::views::View;
 use super::workers::Visitor;
-use super::{Relay, Served};
 use crate::names::{CatalogName, Namespace, TableRef};
 
 /// What the relay offers; DuckDB decides by it what to call.
@@ -277,7 +278,7 @@ async fn commit_table(
     let request: ChangeRequest = parse(&catalog, &body)?;
     let table = TableRef { catalog, namespace: levels(&namespace), table };
     let change = TableChange { table: table.clone(), requirements: request.requirements, updates: request.updates };
-    commit(&relay, &table.catalog, served, &visitor, vec![change]).await?;
+    commit(&relay, &table.catalog, &served, &visitor, vec![change]).await?;
     // The commit is made, whatever comes of reading the table again; DuckDB does not look at the body.
     match relay.table(&visitor.grant.credential, &table).await {
         Ok(loaded) => Ok(json_bytes(loaded.whole.clone())),
@@ -309,7 +310,7 @@ async fn commit_transaction(
         let table = identifier.in_catalog(&catalog);
         changes.push(TableChange { table, requirements: change.requirements, updates: change.updates });
     }
-    commit(&relay, &catalog, served, &visitor, changes).await?;
+    commit(&relay, &catalog, &served, &visitor, changes).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -319,15 +320,15 @@ async fn nowhere(_: Visitor) -> Response {
 
 impl Relay {
     /// The catalog, if the worker may reach it at all.
-    fn seen_by(&self, visitor: &Visitor, catalog: &CatalogName) -> Result<&Served, CatalogError> {
+    fn seen_by(&self, visitor: &Visitor, catalog: &CatalogName) -> Result<Arc<View>, CatalogError> {
         if !visitor.grant.catalogs.contains(catalog) {
             return Err(CatalogError::NoSuchCatalog(catalog.clone()));
         }
-        self.served(&visitor.grant.credential, catalog)
+        self.view(&visitor.grant.credential, catalog)
     }
 
     /// The catalog, if the worker's statement may change it.
-    fn written_by(&self, visitor: &Visitor, catalog: &CatalogName) -> Result<&Served, CatalogError> {
+    fn written_by(&self, visitor: &Visitor, catalog: &CatalogName) -> Result<Arc<View>, CatalogError> {
         if !self.workers.may_write(visitor) {
             return Err(CatalogError::Forbidden { catalog: catalog.clone(), reason: "the statement may not write".to_owned() });
         }

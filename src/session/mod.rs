@@ -430,6 +430,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::credential::Credential;
 
     fn sessions(config: Config) -> Sessions {
         let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned() };
@@ -443,7 +444,7 @@ mod tests {
     }
 
     fn principal(name: &str) -> Principal {
-        Principal { name: name.into(), credential: "service".into() }
+        Principal { name: name.into(), credential: Credential::service(), expires: None }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::faults::Faulty;
 use super::*;
+use crate::names::CredentialId;
 
 async fn counted(config: Config) -> (Bench, String, Arc<Faulty>) {
     let mut faulty = None;
@@ -97,7 +98,7 @@ async fn own_commits_are_seen_at_once() {
     }
     // A refused commit says that the head has moved, so what is known of it is forgotten too.
     assert_eq!(bench.transact(vec![append("t", &location, Some(1), 9, now_ms())]).await.0, 409);
-    assert!(bench.relay.cache.peek(&credential(), &table("t")).is_none());
+    assert!(bench.relay.cache.peek(credential().id(), &table("t")).is_none());
     let rename = json!({
         "source": { "namespace": ["gold"], "name": "t" },
         "destination": { "namespace": ["gold"], "name": "u" },
@@ -163,8 +164,10 @@ async fn a_missing_table_is_asked_for_once_in_a_while() {
 async fn what_one_credential_may_see_is_not_shown_to_another() {
     let (bench, _, catalog) = counted(config()).await;
     let (one, two) = (CredentialId::from("one"), CredentialId::from("two"));
-    bench.relay.load(&one, &table("t")).await.unwrap();
-    bench.relay.load(&two, &table("t")).await.unwrap();
+    let view = bench.relay.view(&credential(), &name()).unwrap();
+    for viewer in [&one, &two, &one] {
+        bench.relay.cache.get(viewer, &table("t"), &view.upstream, &view.confinement).await.unwrap();
+    }
     assert_eq!(catalog.loads(), 2);
     bench.relay.cache.forget(&table("t"));
     assert!(bench.relay.cache.peek(&one, &table("t")).is_none());

@@ -16,14 +16,16 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::Relay;
 use super::config::{CatalogConfig, Config};
 use super::confine::Confinement;
 use super::lease::{LeaseTerms, Leases, WorkerGrant};
 use super::upstream::Upstream;
 use super::upstream::embedded::Embedded;
-use super::{Relay, Served};
+use super::views::Configured;
+use crate::auth::credential::Credential;
 use crate::lake::catalog::Catalog;
-use crate::names::{CatalogName, CredentialId, Namespace, TableRef, WorkerToken};
+use crate::names::{CatalogName, Namespace, TableRef, WorkerToken};
 
 const WRITES: LeaseTerms = LeaseTerms { whole_metadata: true, writes: true, blind_insert: false };
 
@@ -44,7 +46,7 @@ impl Bench {
 
     async fn at(directory: Arc<tempfile::TempDir>, config: Config) -> Self {
         let lake = CatalogConfig::Embedded { path: directory.path().join("lake") };
-        let relay = Relay::bind(config, BTreeMap::from([(name(), lake)])).await.unwrap();
+        let relay = Relay::bind(config, BTreeMap::from([(name(), lake)]), BTreeMap::new()).await.unwrap();
         Self::serve(relay, directory)
     }
 
@@ -54,7 +56,10 @@ impl Bench {
         let catalog = Catalog::open(&directory.path().join("lake")).await.unwrap();
         let confinement = Arc::new(Confinement::new(vec![catalog.uri().to_owned()]).unwrap());
         let upstream = between(Arc::new(Embedded::new(name(), Arc::new(catalog))));
-        let relay = Relay::bind_to(config, BTreeMap::from([(name(), Served { upstream, confinement })])).await.unwrap();
+        let relay =
+            Relay::bind_to(config, BTreeMap::from([(name(), Configured::shared(upstream, confinement))]), BTreeMap::new())
+                .await
+                .unwrap();
         Self::serve(relay, directory)
     }
 
@@ -120,8 +125,8 @@ fn name() -> CatalogName {
     CatalogName::from("lake")
 }
 
-fn credential() -> CredentialId {
-    CredentialId::from("service")
+fn credential() -> Credential {
+    Credential::service()
 }
 
 fn table(table: &str) -> TableRef {

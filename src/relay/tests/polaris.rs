@@ -59,6 +59,7 @@ async fn polaris(warehouse: &str, cases: &[&str]) -> Rest {
     let rest = RestConfig {
         uri,
         warehouse: Some(warehouse.to_owned()),
+        realm: None,
         prefix: None,
         credentials: RestCredentials::Oauth2 {
             client_id: "analyst".to_owned(),

@@ -17,6 +17,7 @@ fn rest(uri: &str, credentials: RestCredentials, locations: &[&str]) -> CatalogC
     CatalogConfig::Rest(RestConfig {
         uri: uri.to_owned(),
         warehouse: Some("lake".to_owned()),
+        realm: None,
         prefix: None,
         credentials,
         allowed_locations: locations.iter().map(|location| (*location).to_owned()).collect(),
@@ -41,7 +42,7 @@ fn oauth2(token_uri: String) -> RestCredentials {
 async fn in_front_of(inner: &Bench, credentials: RestCredentials) -> Bench {
     let locations = inner.relay.allowed_locations(&[name()]);
     let lake = rest(&inner.relay.endpoint(), credentials, &[&locations[0]]);
-    let relay = Relay::bind(config(), BTreeMap::from([(name(), lake)])).await.unwrap();
+    let relay = Relay::bind(config(), BTreeMap::from([(name(), lake)]), BTreeMap::new()).await.unwrap();
     let bench = Bench::serve(relay, inner.directory.clone());
     bench.relay.grant(&bench.worker, WRITES);
     bench
@@ -189,7 +190,8 @@ async fn a_catalog_that_is_not_there_is_named_with_its_host() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("http://{}", free.local_addr().unwrap());
     drop(free);
-    let relay = Relay::bind(config(), BTreeMap::from([(name(), rest(&uri, RestCredentials::None, &[]))])).await.unwrap();
+    let relay =
+        Relay::bind(config(), BTreeMap::from([(name(), rest(&uri, RestCredentials::None, &[]))]), BTreeMap::new()).await.unwrap();
     let error = relay.load(&credential(), &table("t")).await.unwrap_err();
     let host = uri.strip_prefix("http://").unwrap();
     assert!(error.to_string().starts_with(&format!("catalog \"lake\" at {host} cannot be reached: ")), "{error}");
@@ -201,7 +203,7 @@ async fn a_catalog_that_does_not_answer_is_given_up_at_the_deadline() {
     let uri = format!("http://{}/api", silent.local_addr().unwrap());
     let CatalogConfig::Rest(mut lake) = rest(&uri, RestCredentials::None, &[]) else { panic!() };
     lake.request_timeout = Some(Duration::from_millis(200));
-    let relay = Relay::bind(config(), BTreeMap::from([(name(), CatalogConfig::Rest(lake))])).await.unwrap();
+    let relay = Relay::bind(config(), BTreeMap::from([(name(), CatalogConfig::Rest(lake))]), BTreeMap::new()).await.unwrap();
     let began = std::time::Instant::now();
     let error = relay.load(&credential(), &table("t")).await.unwrap_err();
     assert!(matches!(error, CatalogError::Timeout { .. }), "{error}");
@@ -212,7 +214,7 @@ async fn a_catalog_that_does_not_answer_is_given_up_at_the_deadline() {
 async fn files_are_out_of_bounds_for_a_rest_catalog_unless_configured() {
     let (inner, _) = Bench::new().await.with_table().await;
     let lake = rest(&inner.relay.endpoint(), bearer(&inner.worker), &[]);
-    let relay = Relay::bind(config(), BTreeMap::from([(name(), lake)])).await.unwrap();
+    let relay = Relay::bind(config(), BTreeMap::from([(name(), lake)]), BTreeMap::new()).await.unwrap();
     let error = relay.load(&credential(), &table("t")).await.unwrap_err();
     assert!(matches!(error, CatalogError::OutsideLocation { .. }), "{error}");
     let grant = WorkerGrant { credential: credential(), catalogs: vec![name()] };
@@ -222,13 +224,16 @@ async fn files_are_out_of_bounds_for_a_rest_catalog_unless_configured() {
 #[tokio::test]
 async fn settings_that_cannot_be_used_are_refused_at_the_start() {
     for uri in ["polaris.example.com", "ftp://polaris.example.com", "https://user:pw@polaris.example.com"] {
-        let bound = Relay::bind(config(), BTreeMap::from([(name(), rest(uri, RestCredentials::None, &[]))])).await;
+        let bound =
+            Relay::bind(config(), BTreeMap::from([(name(), rest(uri, RestCredentials::None, &[]))]), BTreeMap::new()).await;
         assert!(matches!(bound, Err(RelayError::Config { .. })), "{uri}");
     }
     let missing = RestCredentials::Bearer { token: SecretRef::Env { env: "POLYNYA_TEST_NO_SUCH_VARIABLE".to_owned() } };
-    let bound = Relay::bind(config(), BTreeMap::from([(name(), rest("http://h", missing, &[]))])).await;
+    let bound = Relay::bind(config(), BTreeMap::from([(name(), rest("http://h", missing, &[]))]), BTreeMap::new()).await;
     assert!(matches!(bound, Err(RelayError::Secret { .. })));
-    let bound = Relay::bind(config(), BTreeMap::from([(name(), rest("http://h", RestCredentials::None, &["lake"]))])).await;
+    let bound =
+        Relay::bind(config(), BTreeMap::from([(name(), rest("http://h", RestCredentials::None, &["lake"]))]), BTreeMap::new())
+            .await;
     assert!(matches!(bound, Err(RelayError::Config { .. })));
 }
 

@@ -160,7 +160,7 @@ async fn the_gateways_own_calls_can_be_spawned() {
         relay.tables(&credential(), &name(), &gold).await
     });
     assert_eq!(spawned.await.unwrap().unwrap(), ["t"]);
-    let _ = tokio::spawn(Relay::bind(config(), BTreeMap::new())).await.unwrap().unwrap();
+    let _ = tokio::spawn(Relay::bind(config(), BTreeMap::new(), BTreeMap::new())).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn what_was_committed_is_there_after_a_restart() {
 async fn a_relay_whose_stop_is_called_stops() {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let lake = CatalogConfig::Embedded { path: directory.path().join("lake") };
-    let relay = Relay::bind(config(), BTreeMap::from([(name(), lake)])).await.unwrap();
+    let relay = Relay::bind(config(), BTreeMap::from([(name(), lake)]), BTreeMap::new()).await.unwrap();
     let stop = CancellationToken::new();
     let served = tokio::spawn(relay.clone().serve(stop.clone()));
     stop.cancel();

@@ -179,6 +179,11 @@ impl Connection {
         authorised(request, token)
     }
 
+    /// Whether the catalog takes the credentials, asked anew.
+    pub(super) async fn prove(&self) -> Result<(), CatalogError> {
+        self.ask_place().await.map(drop).map_err(|fault| fault.error)
+    }
+
     /// Asks the catalog once what it says of itself; a failure is not remembered.
     async fn place(&self) -> Result<&Place, Fault> {
         self.place.get_or_try_init(|| self.ask_place()).await.map_err(|fault| Fault { sent: false, ..fault })

@@ -85,6 +85,11 @@ pub(super) trait Upstream: Send + Sync + 'static {
     /// What users call the catalog.
     fn name(&self) -> &CatalogName;
 
+    /// Whether the catalog lets the credential in, asked anew.
+    async fn prove(&self) -> Result<(), CatalogError> {
+        Ok(())
+    }
+
     /// Namespaces directly below `parent`, or the outermost ones.
     async fn list_namespaces(&self, parent: Option<&Namespace>, page: &PageRequest) -> Result<Page<Namespace>, CatalogError>;
 

@@ -114,6 +114,10 @@ impl Upstream for Rest {
         &self.connection.site.catalog
     }
 
+    async fn prove(&self) -> Result<(), CatalogError> {
+        self.connection.prove().await
+    }
+
     async fn list_namespaces(&self, parent: Option<&Namespace>, page: &PageRequest) -> Result<Page<Namespace>, CatalogError> {
         #[derive(Deserialize)]
         struct Listed {
