@@ -65,7 +65,7 @@ pub enum CatalogConfig {
         path: PathBuf,
     },
     /// An Iceberg REST catalog, such as Apache Polaris.
-    Rest(RestConfig),
+    Rest(Box<RestConfig>),
 }
 
 /// How an Iceberg REST catalog is reached.

@@ -68,7 +68,7 @@ impl Configured {
             }
             CatalogConfig::Rest(rest) => {
                 let confinement = confined(rest.allowed_locations.clone())?;
-                Ok(Self::Rest { config: Box::new(rest), confinement })
+                Ok(Self::Rest { config: rest, confinement })
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::relay::error::{CatalogError, RelayError};
 use crate::secret::{SecretRef, SecretString};
 
 fn rest(uri: &str, credentials: RestCredentials, locations: &[&str]) -> CatalogConfig {
-    CatalogConfig::Rest(RestConfig {
+    CatalogConfig::Rest(Box::new(RestConfig {
         uri: uri.to_owned(),
         warehouse: Some("lake".to_owned()),
         realm: None,
@@ -22,7 +22,7 @@ fn rest(uri: &str, credentials: RestCredentials, locations: &[&str]) -> CatalogC
         credentials,
         allowed_locations: locations.iter().map(|location| (*location).to_owned()).collect(),
         request_timeout: None,
-    })
+    }))
 }
 
 fn bearer(token: &WorkerToken) -> RestCredentials {
