@@ -222,7 +222,6 @@ impl Replay {
         for name in HEADERS {
             let wanted = expected["headers"][name].as_str().map(|value| self.translated(value));
             let given = answer.header(name).map(str::to_owned);
-            // The version is another one when it is not of the recorded table.
             if wanted != given {
                 problems.push(format!("{name} {given:?} instead of {wanted:?}"));
             }
@@ -317,4 +316,197 @@ async fn a_changed_recording_is_noticed() {
     })
     .await;
     noticed("a header less", 30, |response| response["headers"] = json!({})).await;
+}
+
+// ---- what other tests ask of it ----
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_reaches_downwards_and_implies_no_more_than_polaris_says() {
+    let stand_in = StandIn::start(Setup::lakehouse()).await;
+    let client = Client::of(&stand_in);
+    let (engineer, analyst) = (client.token("engineer").await, client.token("analyst").await);
+    for table in ["a", "b"] {
+        assert_eq!(client.create(&engineer, "silver", table).await.status, 200);
+    }
+    let realm = stand_in.realm(HOME);
+    let role = "gold_reader";
+    let may = async |method: Method, path: &str, body: Option<Value>| {
+        let answer = client.call(&analyst, method, path, body.as_ref()).await.expect("an answer");
+        assert!(answer.status != 403 || answer.message().starts_with("Principal 'analyst' with activated"), "{answer:?}");
+        answer.status < 300
+    };
+    let (a, b) = (format!("{SILVER}/a"), format!("{SILVER}/b"));
+    let property = || Some(set_property("k", "v"));
+    assert!(!may(Method::GET, &a, None).await);
+
+    // On one table: read, and nothing else; not the list that it stands in.
+    realm.grant("lakehouse", role, Grant::on_table(Privilege::TableReadData, "silver", "a"));
+    assert!(may(Method::GET, &a, None).await);
+    assert!(may(Method::HEAD, &a, None).await);
+    assert!(!may(Method::GET, &b, None).await);
+    assert!(!may(Method::GET, SILVER, None).await);
+    assert!(!may(Method::POST, &a, property()).await);
+    assert!(!may(Method::DELETE, &a, None).await);
+
+    // Who may write the properties of a namespace's tables may look at them, and neither drop them nor read their data.
+    realm.grant("lakehouse", role, Grant::on_namespace(Privilege::TableWriteProperties, "silver"));
+    assert!(may(Method::POST, &b, property()).await);
+    assert!(may(Method::GET, SILVER, None).await);
+    assert!(!may(Method::DELETE, &b, None).await);
+    let vended = client.http.get(format!("{}/{b}", client.base)).bearer_auth(&analyst);
+    let vended = client.send(vended.header("X-Iceberg-Access-Delegation", "vended-credentials")).await.expect("an answer");
+    assert!(vended.message().ends_with("for op LOAD_TABLE_WITH_READ_DELEGATION"), "{vended:?}");
+
+    // A grant on a namespace holds for those below, and for no other that begins with its name.
+    for namespace in [json!(["silver", "deep"]), json!(["silverware"])] {
+        let body = json!({ "namespace": namespace, "properties": {} });
+        assert_eq!(client.post(&engineer, "lakehouse/namespaces", &body).await.status, 200);
+    }
+    assert!(may(Method::GET, "lakehouse/namespaces/silver%1Fdeep/tables", None).await);
+    assert!(!may(Method::GET, "lakehouse/namespaces/silverware/tables", None).await);
+
+    // Taken away, it is gone for a token that is there already.
+    assert!(realm.revoke("lakehouse", role, &Grant::on_namespace(Privilege::TableWriteProperties, "silver")));
+    assert!(!may(Method::GET, &b, None).await);
+    realm.set_use("analysts", "lakehouse", "content_writer", true);
+    assert!(may(Method::DELETE, &b, None).await);
+    realm.set_role("analyst", "analysts", false);
+    let answer = client.get(&analyst, &a).await;
+    assert_eq!(
+        answer.message(),
+        "Principal 'analyst' with activated PrincipalRoles '[]' and activated grants via '[]' is not authorized for op LOAD_TABLE"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_on_a_table_goes_with_its_name_and_ends_with_the_table() {
+    let stand_in = StandIn::start(Setup::lakehouse()).await;
+    let client = Client::of(&stand_in);
+    let (engineer, analyst) = (client.token("engineer").await, client.token("analyst").await);
+    client.create(&engineer, "silver", "a").await;
+    stand_in.realm(HOME).grant("lakehouse", "gold_reader", Grant::on_table(Privilege::TableReadData, "silver", "a"));
+    let names = json!({ "source": { "namespace": ["silver"], "name": "a" },
+                        "destination": { "namespace": ["bronze"], "name": "b" } });
+    assert_eq!(client.post(&engineer, "lakehouse/tables/rename", &names).await.status, 200);
+    let moved = "lakehouse/namespaces/bronze/tables/b";
+    assert_eq!(client.get(&analyst, moved).await.status, 200);
+    client.call(&engineer, Method::DELETE, moved, None).await.expect("an answer");
+    client.create(&engineer, "bronze", "b").await;
+    assert_eq!(client.get(&analyst, moved).await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_lives_as_long_as_it_says_and_activates_what_it_was_asked_for() {
+    let stand_in = StandIn::start(Setup::lakehouse().with_token_lifetime(1)).await;
+    let client = Client::of(&stand_in);
+    let config = "config?warehouse=lakehouse";
+    let short = client.token("engineer").await;
+    assert_eq!(client.get(&short, config).await.status, 200);
+    let realm = stand_in.realm(HOME);
+    realm.tokens.set_lifetime(3600);
+    let long = client.token("engineer").await;
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    let answer = client.get(&short, config).await;
+    assert_eq!((answer.status, answer.header("www-authenticate"), &answer.body), (401, Some("Bearer"), &json!("")));
+    assert_eq!(client.get(&long, config).await.status, 200);
+    realm.tokens.expire_all();
+    assert_eq!(client.get(&long, config).await.status, 401);
+
+    // By one role of two; an exchange may keep it or narrow it, and not widen it.
+    realm.set_role("engineer", "analysts", true);
+    let narrow = |scope: &'static str| {
+        [("grant_type", "client_credentials"), ("client_id", "engineer-client-id"), ("client_secret", "engineer-secret"), ("scope", scope)]
+    };
+    let token = client.token_by(&narrow("PRINCIPAL_ROLE:analysts")).await.body["access_token"].as_str().expect("a token").to_owned();
+    assert_eq!(client.create(&token, "gold", "t").await.status, 403);
+    let exchange = async |scope: &str| {
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", token.as_str()),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+            ("scope", scope),
+        ];
+        let request = client.http.post(format!("{}/oauth/tokens", client.base)).bearer_auth(&token).form(&form);
+        client.send(request).await.expect("an answer")
+    };
+    assert_eq!(exchange("PRINCIPAL_ROLE:analysts").await.status, 200);
+    assert_eq!(exchange(ALL_ROLES).await.body["error"], "invalid_scope");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_did_not_change_is_not_sent_again() {
+    let stand_in = StandIn::start(Setup::lakehouse()).await;
+    let client = Client::of(&stand_in);
+    let engineer = client.token("engineer").await;
+    client.create(&engineer, "gold", "t").await;
+    let table = format!("{GOLD}/t");
+    let etag = client.get(&engineer, &table).await.header("etag").expect("a version").to_owned();
+    let ask = async || {
+        let request = client.http.get(format!("{}/{table}", client.base)).bearer_auth(&engineer);
+        client.send(request.header("If-None-Match", &etag)).await.expect("an answer").status
+    };
+    assert_eq!(ask().await, 304);
+    client.post(&engineer, &table, &set_property("k", "v")).await;
+    assert_eq!(ask().await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_come_in_pages() {
+    let stand_in = StandIn::start(Setup::lakehouse()).await;
+    let client = Client::of(&stand_in);
+    let engineer = client.token("engineer").await;
+    for number in 0..5 {
+        client.create(&engineer, "gold", &format!("t{number}")).await;
+    }
+    let (mut names, mut next) = (Vec::new(), String::new());
+    loop {
+        let page = client.get(&engineer, &format!("{GOLD}?pageSize=2&pageToken={next}")).await.body;
+        let identifiers = page["identifiers"].as_array().expect("a list");
+        assert!(identifiers.len() <= 2);
+        names.extend(identifiers.iter().map(|one| text(&one["name"]).to_owned()));
+        match page["next-page-token"].as_str() {
+            Some(token) => next = token.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(names, ["t0", "t1", "t2", "t3", "t4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_principal_that_is_shut_out_is_refused_at_once() {
+    let stand_in = StandIn::start(Setup::lakehouse()).await;
+    let client = Client::of(&stand_in);
+    let realm = stand_in.realm(HOME);
+    let config = "config?warehouse=lakehouse";
+    let analyst = client.token("analyst").await;
+    let login = async |secret: &str| {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", "analyst-client-id"),
+            ("client_secret", secret),
+            ("scope", ALL_ROLES),
+        ];
+        let answer = client.token_by(&form).await;
+        (answer.status, text(&answer.body["error"]).to_owned())
+    };
+    let refused = (401, "unauthorized_client".to_owned());
+
+    realm.set_active("analyst", false);
+    assert_eq!(client.get(&analyst, config).await.status, 401);
+    assert_eq!(login("analyst-secret").await, refused);
+    realm.set_active("analyst", true);
+    assert_eq!(client.get(&analyst, config).await.status, 200);
+
+    // Another secret: the old one is worth nothing, the token lives on.
+    realm.rotate_secret("analyst", "fresh");
+    assert_eq!(login("analyst-secret").await, refused);
+    assert_eq!(login("fresh").await.0, 200);
+    assert_eq!(client.get(&analyst, config).await.status, 200);
+
+    // A new principal of the same name is somebody else.
+    realm.drop_principal("analyst");
+    assert_eq!(client.get(&analyst, config).await.status, 401);
+    realm.create_principal(crate::stand_in::PrincipalSetup::named("analyst", "analysts"));
+    assert_eq!(client.get(&analyst, config).await.status, 401);
+    assert_eq!(login("analyst-secret").await.0, 200);
 }
