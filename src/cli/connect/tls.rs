@@ -142,7 +142,53 @@ fn refused_server(uri: &GatewayUri, error: &CertificateError) -> String {
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired".to_owned(),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet".to_owned(),
+        // A self-signed one is usually made so.
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "is one of an authority (CA:TRUE), which cannot serve; make one with CA:FALSE".to_owned()
+        }
         other => format!("is not accepted: {other}"),
     };
     format!("the server's certificate {reason}")
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+
+    use super::*;
+
+    fn explained(uri: &str, error: rustls::Error) -> String {
+        let error = io::Error::other(error);
+        explain(&uri.parse().unwrap(), &error).unwrap()
+    }
+
+    #[test]
+    fn a_failed_handshake_says_what_to_change() {
+        use CertificateError::{Expired, NotValidForNameContext, UnknownIssuer};
+        use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage as Broken};
+        let expected = ServerName::try_from("lake.example.com").unwrap();
+        let other_name = NotValidForNameContext { expected, presented: vec!["a.example".into(), "b.example".into()] };
+        for (error, wanted) in [
+            (Broken(InvalidMessage::InvalidContentType), "the server speaks plaintext; use grpc://lake.example.com:1"),
+            (InvalidCertificate(UnknownIssuer), "--tls-ca names the file"),
+            (InvalidCertificate(other_name), "is not for lake.example.com, but for a.example, b.example"),
+            (InvalidCertificate(Expired), "the server's certificate has expired"),
+            (AlertReceived(AlertDescription::CertificateRequired), "name one with --tls-cert"),
+            (AlertReceived(AlertDescription::UnknownCA), "refuses the client certificate of --tls-cert (UnknownCA)"),
+            (AlertReceived(AlertDescription::NoApplicationProtocol), "but not gRPC"),
+            (rustls::Error::DecryptError, "the TLS handshake failed: cannot decrypt peer's message"),
+        ] {
+            let text = explained("grpc+tls://lake.example.com:1", error);
+            assert!(text.contains(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_failures_are_not_taken_for_tls() {
+        let uri: GatewayUri = "grpc://lake.example.com".parse().unwrap();
+        assert_eq!(explain(&uri, &io::Error::from(io::ErrorKind::ConnectionReset)), None);
+        let cut = io::Error::other("frame with invalid size");
+        assert!(explain(&uri, &cut).unwrap().contains("use grpc+tls://lake.example.com:32010"));
+        assert_eq!(explain(&uri.with_tls(true), &cut), None);
+    }
 }

@@ -65,7 +65,7 @@ pub struct Settings {
 
 /// One accepted connection.
 pub struct Connection {
-    io: Io,
+    pub(super) io: Io,
     info: ConnectionInfo,
     beginning: Option<Beginning>,
     sessions: Sessions,
@@ -122,7 +122,8 @@ impl Connected for Connection {
 }
 
 impl Io {
-    fn socket(&self) -> &TcpStream {
+    /// The socket below.
+    pub(super) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(io) => io,
             Self::Tls(io) => io.get_ref().0,

@@ -12,3 +12,6 @@ pub mod tls;
 pub use expiry::UnexpiredCallers;
 pub use opening::Limits;
 pub use requests::WholeRequests;
+
+#[cfg(test)]
+mod tests;

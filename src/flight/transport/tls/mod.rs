@@ -363,3 +363,6 @@ pub(super) fn peer_certificate(shown: Option<&[CertificateDer<'_>]>) -> Result<O
     let Some(first) = shown.and_then(<[_]>::first) else { return Ok(None) };
     Ok(Some(Arc::new(peer::read(first)?.certificate)))
 }
+
+#[cfg(test)]
+mod tests;
