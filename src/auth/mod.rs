@@ -3,6 +3,7 @@
 //! It owns credentials and the principals they prove. It refuses to know sessions, protocols and catalogs: a session token is only
 //! something that [`seal`] closed for somebody.
 
+pub mod certificate;
 pub mod config;
 pub mod credential;
 pub mod realm;

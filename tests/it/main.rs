@@ -18,10 +18,12 @@ mod load;
 mod malformed;
 mod memory;
 mod polaris;
+mod pki;
 mod replay;
 mod sql;
 #[path = "../support/polaris/mod.rs"]
 mod stand_in;
 mod stock_clients;
+mod tls;
 mod tpch;
 mod writes;
