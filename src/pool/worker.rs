@@ -44,6 +44,9 @@ pub enum Retired {
     Drained,
 }
 
+/// How long a worker that ends in good order waits for a sleeping lease to read why its statement was ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A statement that a worker has been given.
 #[derive(Clone, Copy, Debug)]
 enum Statement {
@@ -59,16 +62,23 @@ enum Statement {
     Released,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     statements: HashMap<u64, Statement>,
     connections: Vec<(Requests, Replies)>,
     /// A data connection broke: the process has ended, and the control socket will say so; or else a thread of it has failed.
     doubted: bool,
     retired: Option<Retired>,
+    /// It is retired, and leases still read the last words of their statements; until then at the longest.
+    last_words: Option<Instant>,
 }
 
 impl State {
+    /// Whether it is retired and somebody has yet to read the end of a statement.
+    fn is_listened_to(&self) -> bool {
+        self.last_words.is_some() && self.statements.values().any(|s| matches!(s, Statement::Released))
+    }
+
     fn is_usable(&self) -> bool {
         self.retired.is_none() && !self.doubted
     }
@@ -116,7 +126,7 @@ impl Worker {
             socket: fresh.run_dir.socket(),
             commands,
             gone: CancellationToken::new(),
-            state: Mutex::new(State { statements: HashMap::new(), connections: Vec::new(), doubted: false, retired: None }),
+            state: Mutex::new(State::default()),
             pool: Arc::downgrade(pool),
         });
         (Arc::clone(&worker), watch(worker, fresh, queue))
@@ -138,7 +148,23 @@ impl Worker {
 
     /// The statement's last frame was read. `false` when its slot was taken from the lease already.
     pub fn forget_statement(&self, statement: u64) -> bool {
-        !matches!(self.state().statements.remove(&statement), Some(Statement::Released))
+        let forgotten = self.state().statements.remove(&statement);
+        let was_released = matches!(forgotten, Some(Statement::Released));
+        if was_released {
+            self.last_words_heard();
+        }
+        !was_released
+    }
+
+    /// Ends the process for which only this was waited.
+    fn last_words_heard(&self) {
+        let is_over = {
+            let state = self.state();
+            state.last_words.is_some() && !state.is_listened_to()
+        };
+        if is_over {
+            self.gone.cancel();
+        }
     }
 
     /// A data connection broke: no new statement comes here, and the process ends with the last one at the latest.
@@ -177,7 +203,10 @@ impl Worker {
                 state.statements.insert(statement, Statement::Abandoned { kill_at });
                 return;
             }
-            Some(Statement::Released) => return,
+            Some(Statement::Released) => {
+                drop(state);
+                return self.last_words_heard();
+            }
             Some(Statement::Ended) | None => false,
         };
         drop(state);
@@ -210,18 +239,23 @@ impl Worker {
 
     /// Takes the worker out of use and ends its process.
     pub fn retire(&self, why: Retired) {
-        {
+        let waits = {
             let mut state = self.state();
             if state.retired.is_some() {
                 return;
             }
             state.retired = Some(why);
             state.connections.clear();
-        }
+            // Nothing runs any more, but a worker says that a statement has ended before it says how.
+            state.last_words = matches!(why, Retired::Revoked | Retired::Evicted).then(|| Instant::now() + LAST_WORDS);
+            state.is_listened_to()
+        };
         if let Some(pool) = self.pool.upgrade() {
             pool.with_roster(|roster, now| roster.leaving(self.id, now));
         }
-        self.gone.cancel();
+        if !waits {
+            self.gone.cancel();
+        }
     }
 
     /// Gives one slot back to whom it falls to.
@@ -294,11 +328,15 @@ async fn watch(worker: Arc<Worker>, fresh: Fresh, mut queue: mpsc::UnboundedRece
             event = events.next() => match event {
                 Ok(event::Message::Ended(ended)) => worker.ended(ended.statement_id),
                 Ok(_) => {}
-                Err(_) => worker.retire(Retired::Died),
+                Err(_) => {
+                    worker.retire(Retired::Died);
+                    break;
+                }
             },
             Some(message) = queue.recv() => {
                 if commands.send(message).await.is_err() {
                     worker.retire(Retired::Died);
+                    break;
                 }
             }
             _ = tick.tick() => look_after(&worker),
@@ -314,6 +352,9 @@ async fn watch(worker: Arc<Worker>, fresh: Fresh, mut queue: mpsc::UnboundedRece
 fn look_after(worker: &Worker) {
     let Some(pool) = worker.pool.upgrade() else { return worker.retire(Retired::Drained) };
     let now = Instant::now();
+    if worker.state().last_words.is_some_and(|until| until <= now) {
+        return worker.gone.cancel();
+    }
     worker.expire(now, pool.config.cancel_grace, |expires| expires + EXPIRY_SLACK <= now);
     if worker.is_stuck(now) {
         return worker.retire(Retired::Stuck);
@@ -328,8 +369,9 @@ fn look_after(worker: &Worker) {
 }
 
 async fn finish(worker: &Worker, why: Option<Retired>, child: &mut tokio::process::Child, events: Events, commands: Commands) {
-    drop((events, commands));
+    // Before the control socket is closed, which ends it too, but in its own time.
     let _ = child.start_kill();
+    drop((events, commands));
     let status = child.wait().await;
     let exit = status.map_or_else(|e| e.to_string(), |s| s.to_string());
     match why {

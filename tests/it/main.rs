@@ -17,6 +17,7 @@ mod limits;
 mod load;
 mod malformed;
 mod memory;
+mod principals;
 mod replay;
 mod sql;
 mod stock_clients;
