@@ -17,8 +17,9 @@ mod limits;
 mod load;
 mod malformed;
 mod memory;
-mod polaris;
 mod pki;
+mod polaris;
+mod principals;
 mod replay;
 mod sql;
 #[path = "../support/polaris/mod.rs"]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, root};
+use crate::harness::root;
 use crate::stand_in::{Fault, Grant, HOME, Operation, Privilege, Rule, Setup, StandIn};
 
 const ALL_ROLES: &str = "PRINCIPAL_ROLE:ALL";
@@ -70,8 +70,7 @@ impl Client {
     /// A token of a principal with the usual credentials.
     async fn token(&self, principal: &str) -> String {
         let (id, secret) = (format!("{principal}-client-id"), format!("{principal}-secret"));
-        let form =
-            [("grant_type", "client_credentials"), ("client_id", &id), ("client_secret", &secret), ("scope", ALL_ROLES)];
+        let form = [("grant_type", "client_credentials"), ("client_id", &id), ("client_secret", &secret), ("scope", ALL_ROLES)];
         let answer = self.token_by(&form).await;
         answer.body["access_token"].as_str().unwrap_or_else(|| panic!("a token for {principal}: {answer:?}")).to_owned()
     }
@@ -415,9 +414,15 @@ async fn a_token_lives_as_long_as_it_says_and_activates_what_it_was_asked_for() 
     // By one role of two; an exchange may keep it or narrow it, and not widen it.
     realm.set_role("engineer", "analysts", true);
     let narrow = |scope: &'static str| {
-        [("grant_type", "client_credentials"), ("client_id", "engineer-client-id"), ("client_secret", "engineer-secret"), ("scope", scope)]
+        [
+            ("grant_type", "client_credentials"),
+            ("client_id", "engineer-client-id"),
+            ("client_secret", "engineer-secret"),
+            ("scope", scope),
+        ]
     };
-    let token = client.token_by(&narrow("PRINCIPAL_ROLE:analysts")).await.body["access_token"].as_str().expect("a token").to_owned();
+    let token =
+        client.token_by(&narrow("PRINCIPAL_ROLE:analysts")).await.body["access_token"].as_str().expect("a token").to_owned();
     assert_eq!(client.create(&token, "gold", "t").await.status, 403);
     let exchange = async |scope: &str| {
         let form = [
