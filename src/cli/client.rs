@@ -24,10 +24,10 @@ use prost::Message;
 use secrecy::{ExposeSecret, SecretString};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 
-use super::connect::{self, ConnectError, GatewayUri, Target};
+use super::connect::{self, ConnectError, Target};
 use super::naming::TableName;
 
 /// Results come in messages of up to 2 MB; a single wide row may be larger.
@@ -169,7 +169,7 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Client {
     flight: FlightServiceClient<Channel>,
-    uri: GatewayUri,
+    target: Target,
     authorization: Option<MetadataValue<Ascii>>,
     /// The session came with our own log-in, so nobody else uses it.
     own_session: bool,
@@ -183,7 +183,7 @@ impl Client {
     pub async fn connect(target: &Target, credentials: &Credentials) -> Result<Self, ClientError> {
         let channel = connect::open(target).await?;
         let flight = FlightServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let mut client = Self { flight, uri: target.uri.clone(), authorization: None, own_session: false };
+        let mut client = Self { flight, target: target.clone(), authorization: None, own_session: false };
         match credentials {
             Credentials::Anonymous => {}
             Credentials::Token(token) => client.authorization = Some(header("Bearer", token)?),
@@ -197,7 +197,8 @@ impl Client {
         let pair = BASE64_STANDARD.encode(format!("{user}:{}", password.expose_secret()));
         let mut request = Request::new(stream::iter([HandshakeRequest::default()]));
         request.metadata_mut().insert("authorization", header("Basic", &pair.into())?);
-        let response = self.flight.handshake(request).await.map_err(|status| self.failed(status))?;
+        let response = self.flight.handshake(request).await;
+        let response = self.answered(response).await?;
         self.authorization = response.metadata().get("authorization").cloned();
         response.into_inner().try_collect::<Vec<_>>().await?;
         if self.authorization.is_none() {
@@ -207,9 +208,15 @@ impl Client {
         Ok(())
     }
 
-    /// Why a call failed that may have been the first of its connection.
-    fn failed(&self, status: Status) -> ClientError {
-        connect::call_error(&self.uri, &status).map_or_else(|| status.into(), ClientError::Connect)
+    /// The answer of a call that may have been the first of its connection.
+    async fn answered<T>(&self, answer: Result<Response<T>, Status>) -> Result<Response<T>, ClientError> {
+        match answer {
+            Ok(response) => Ok(response),
+            Err(status) => {
+                let transport = connect::call_error(&self.target, &status).await;
+                Err(transport.map_or_else(|| status.into(), ClientError::Connect))
+            }
+        }
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -253,7 +260,7 @@ impl Client {
         let body = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: None };
         let action = Action { r#type: "CreatePreparedStatement".into(), body: body.as_any().encode_to_vec().into() };
         let results = self.flight.do_action(self.request(action)).await;
-        let mut results = results.map_err(|status| self.failed(status))?.into_inner();
+        let mut results = self.answered(results).await?.into_inner();
         let result = results.message().await?.ok_or_else(|| protocol("no answer to CreatePreparedStatement"))?;
         // Read to the end, so that an error after the answer is not lost.
         while results.message().await?.is_some() {}
@@ -277,7 +284,7 @@ impl Client {
     async fn query(&mut self, command: impl ProstMessageExt, schema: SchemaRef) -> Result<Rows, ClientError> {
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
         let info = self.flight.get_flight_info(self.request(descriptor)).await;
-        let info = info.map_err(|status| self.failed(status))?.into_inner();
+        let info = self.answered(info).await?.into_inner();
         let tickets = info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket).collect::<Vec<_>>();
         if tickets.is_empty() {
             return Err(protocol("a result without a ticket"));
@@ -350,7 +357,8 @@ impl Client {
 
     async fn put(&mut self, data: impl Stream<Item = FlightData> + Send + 'static) -> Result<Option<u64>, ClientError> {
         let request = self.request(data);
-        let mut results = self.flight.do_put(request).await.map_err(|status| self.failed(status))?.into_inner();
+        let results = self.flight.do_put(request).await;
+        let mut results = self.answered(results).await?.into_inner();
         let result = results.message().await?.ok_or_else(|| protocol("no answer to DoPut"))?;
         while results.message().await?.is_some() {}
         let update = DoPutUpdateResult::decode(&*result.app_metadata).map_err(protocol)?;

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tonic::Status;
-use tonic::transport::{Certificate, Channel, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 use url::{Host, Url};
 
 use super::client::Credentials;
 use super::error::{CliError, chain};
+pub use tls::Trust;
 
 /// The port of a gateway that was not told another.
 const DEFAULT_PORT: u16 = 32010;
@@ -87,10 +88,8 @@ impl ConnectArgs {
             let with_tls = self.uri.with_tls(true);
             return Err(CliError::Usage(format!("{option} needs an address with TLS: {with_tls}, not {}", self.uri)));
         }
-        let ca = self.tls_ca.as_deref().map(tls::authorities).transpose()?;
-        let identity = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
-        let identity = identity.map(|(cert, key)| tls::identity(cert, key)).transpose()?;
-        Ok(Target { uri: self.uri.clone(), ca, identity })
+        let trust = Trust::from_files(self.tls_ca.as_deref(), self.tls_cert.as_deref().zip(self.tls_key.as_deref()))?;
+        Ok(Target { uri: self.uri.clone(), trust })
     }
 
     /// Who to log in as; asks for a missing password on a terminal.
@@ -210,17 +209,15 @@ impl FromStr for GatewayUri {
 pub struct Target {
     /// The address.
     pub uri: GatewayUri,
-    /// The authorities to trust; `None` means the system's.
-    pub ca: Option<Certificate>,
-    /// The client certificate and its key.
-    pub identity: Option<Identity>,
+    /// With TLS: its authorities, and our certificate.
+    pub trust: Trust,
 }
 
 impl Target {
     /// A gateway that nothing special is known of.
     #[must_use]
     pub fn at(uri: GatewayUri) -> Self {
-        Self { uri, ca: None, identity: None }
+        Self { uri, trust: Trust::default() }
     }
 }
 
@@ -264,8 +261,7 @@ pub async fn open(target: &Target) -> Result<Channel, ConnectError> {
         .user_agent(concat!("polynya/", env!("CARGO_PKG_VERSION")))
         .map_err(failed)?;
     if uri.tls {
-        let tls = tls::config(target.ca.as_ref(), target.identity.as_ref());
-        endpoint = endpoint.tls_config(tls).map_err(failed)?;
+        endpoint = endpoint.tls_config(target.trust.config()).map_err(failed)?;
     }
     endpoint.connect().await.map_err(failed)
 }
@@ -285,12 +281,15 @@ fn connect_error(uri: &GatewayUri, error: &tonic::transport::Error) -> ConnectEr
     ConnectError::Failed { uri: uri.clone(), reason }
 }
 
-/// What a call failed of before the server could answer, when that is TLS: with TLS 1.3 a client learns after it has connected that its
-/// certificate is not taken.
-#[must_use]
-pub fn call_error(uri: &GatewayUri, status: &Status) -> Option<ConnectError> {
-    let reason = tls::explain(uri, status)?;
-    Some(ConnectError::Failed { uri: uri.clone(), reason })
+/// What a call failed of before the server could answer, when that is TLS or the lack of it.
+pub async fn call_error(target: &Target, status: &Status) -> Option<ConnectError> {
+    // What the server itself has said has no source.
+    status.source()?;
+    let reason = match tls::explain(&target.uri, status) {
+        Some(reason) => reason,
+        None => tls::diagnose(&target.uri, &target.trust).await?,
+    };
+    Some(ConnectError::Failed { uri: target.uri.clone(), reason })
 }
 
 #[cfg(test)]

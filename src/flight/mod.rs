@@ -100,7 +100,7 @@ impl Default for Config {
             max_ticket_parameter_bytes: 16 << 10,
             max_header_bytes: 64 << 10,
             keepalive: Duration::from_secs(60),
-            handshake_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(30),
             max_handshakes: 256,
             tls: None,
         }

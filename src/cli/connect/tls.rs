@@ -4,11 +4,16 @@
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, CertificateError, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, ClientConfig, InvalidMessage, RootCertStore};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::GatewayUri;
@@ -26,58 +31,135 @@ const SYSTEM_ROOTS: [&str; 5] = [
 /// The variable that names another file of them, as for OpenSSL.
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
-/// Reads the authorities to trust.
-///
-/// # Errors
-/// When the file cannot be read or has none.
-pub fn authorities(path: &Path) -> Result<Certificate, CliError> {
-    let pem = read(path)?;
-    certificates("--tls-ca", path, &pem)?;
-    Ok(Certificate::from_pem(pem))
+/// Finding out why a call failed must not take longer than failing.
+const DIAGNOSIS: Duration = Duration::from_secs(3);
+
+/// A client certificate and its key, both PEM.
+#[derive(Clone)]
+pub struct Shown {
+    cert: Vec<u8>,
+    key: Vec<u8>,
 }
 
-/// Reads the certificate to show and its key.
-///
-/// # Errors
-/// When one cannot be read, has not what it should, or they don't belong together.
-pub fn identity(cert: &Path, key: &Path) -> Result<Identity, CliError> {
-    let (cert_pem, key_pem) = (read(cert)?, read(key)?);
-    let chain = certificates("--tls-cert", cert, &cert_pem)?;
-    let usage = |what: String| move |_| CliError::Usage(what);
-    let no_key = format!("--tls-key {} has no private key that can be read (PEM, without a passphrase)", key.display());
-    let parsed = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| CliError::Usage(no_key))?;
-    let misfit = format!("the key in --tls-key {} does not fit the certificate in --tls-cert {}", key.display(), cert.display());
-    CertifiedKey::from_der(chain, parsed, &rustls::crypto::ring::default_provider()).map_err(usage(misfit))?;
-    Ok(Identity::from_pem(cert_pem, key_pem))
+/// Whom to trust, and what to show. `Debug` shows neither.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// Authorities as PEM; `None` means the system's, or where it has none the public ones.
+    ca: Option<Vec<u8>>,
+    shown: Option<Shown>,
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trust").finish_non_exhaustive()
+    }
+}
+
+impl Trust {
+    /// Reads the files of `--tls-ca`, and of `--tls-cert` with `--tls-key`.
+    ///
+    /// # Errors
+    /// When one cannot be read, has not what it should, or certificate and key don't belong together.
+    pub fn from_files(ca: Option<&Path>, shown: Option<(&Path, &Path)>) -> Result<Self, CliError> {
+        let ca = ca.map(authorities).transpose()?;
+        Ok(Self { ca, shown: shown.map(|(cert, key)| Shown::from_files(cert, key)).transpose()? })
+    }
+
+    fn authorities(&self) -> Option<Vec<u8>> {
+        let named = std::env::var_os(ROOTS_VARIABLE).map(PathBuf::from);
+        let usual = SYSTEM_ROOTS.iter().map(PathBuf::from);
+        self.ca.clone().or_else(|| named.into_iter().chain(usual).find_map(|path| std::fs::read(path).ok()))
+    }
+
+    /// How tonic is to shake hands.
+    pub fn config(&self) -> ClientTlsConfig {
+        let config = match self.authorities() {
+            Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+            None => ClientTlsConfig::new().with_webpki_roots(),
+        };
+        match &self.shown {
+            Some(Shown { cert, key }) => config.identity(Identity::from_pem(cert, key)),
+            None => config,
+        }
+    }
+
+    /// The same for a handshake of our own; without the public authorities.
+    fn own_config(&self) -> Option<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates(&self.authorities().unwrap_or_default()).unwrap_or_default());
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().ok()?.with_root_certificates(roots);
+        let mut config = match &self.shown {
+            Some(Shown { cert, key }) => {
+                config.with_client_auth_cert(certificates(cert)?, PrivateKeyDer::from_pem_slice(key).ok()?).ok()?
+            }
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Some(config)
+    }
+}
+
+impl Shown {
+    fn from_files(cert: &Path, key: &Path) -> Result<Self, CliError> {
+        let (cert_pem, key_pem) = (read(cert)?, read(key)?);
+        let chain = certificates(&cert_pem).ok_or_else(|| no_certificate("--tls-cert", cert))?;
+        let no_key = format!("--tls-key {} has no private key that can be read (PEM, without a passphrase)", key.display());
+        let parsed = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| CliError::Usage(no_key))?;
+        let misfit =
+            format!("the key in --tls-key {} does not fit the certificate in --tls-cert {}", key.display(), cert.display());
+        let fits = CertifiedKey::from_der(chain, parsed, &rustls::crypto::ring::default_provider());
+        fits.map_err(|_| CliError::Usage(misfit))?;
+        Ok(Self { cert: cert_pem, key: key_pem })
+    }
+}
+
+fn authorities(path: &Path) -> Result<Vec<u8>, CliError> {
+    let pem = read(path)?;
+    certificates(&pem).map(|_| pem).ok_or_else(|| no_certificate("--tls-ca", path))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     std::fs::read(path).map_err(CliError::io(format!("read {}", path.display())))
 }
 
-fn certificates(option: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CliError> {
+/// The certificates of a file; `None` when there are none, or a broken one.
+fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let read = read.ok().filter(|certificates| !certificates.is_empty());
-    read.ok_or_else(|| CliError::Usage(format!("{option} {} has no certificate that can be read (PEM)", path.display())))
+    read.ok().filter(|certificates| !certificates.is_empty())
 }
 
-/// How to shake hands: with these authorities, or the system's, or where it has none the public ones.
-pub fn config(ca: Option<&Certificate>, identity: Option<&Identity>) -> ClientTlsConfig {
-    let config = match ca.cloned().or_else(system_authorities) {
-        Some(ca) => ClientTlsConfig::new().ca_certificate(ca),
-        None => ClientTlsConfig::new().with_webpki_roots(),
+fn no_certificate(option: &str, path: &Path) -> CliError {
+    CliError::Usage(format!("{option} {} has no certificate that can be read (PEM)", path.display()))
+}
+
+/// Why a call to `uri` failed whose error does not say it: by a handshake of our own. A refused client certificate comes to light only
+/// after the handshake of TLS 1.3, and a call that fails of it may know no more than that the connection was closed.
+pub async fn diagnose(uri: &GatewayUri, trust: &Trust) -> Option<String> {
+    tokio::time::timeout(DIAGNOSIS, shake_hands(uri, trust)).await.ok()?
+}
+
+async fn shake_hands(uri: &GatewayUri, trust: &Trust) -> Option<String> {
+    let io = TcpStream::connect(uri.authority()).await.ok()?;
+    let host = uri.host.to_string();
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()?;
+    let connector = TlsConnector::from(Arc::new(trust.own_config()?));
+    let failed = match connector.connect(name, io).await {
+        Ok(_) if !uri.tls => return Some(speaks_tls(uri)),
+        Ok(mut stream) => stream.read_u8().await.err()?,
+        Err(error) => error,
     };
-    match identity {
-        Some(identity) => config.identity(identity.clone()),
-        None => config,
+    match tls_error(&failed)? {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) if !uri.tls => None,
+        _ if !uri.tls => Some(speaks_tls(uri)),
+        // The call came further, by the public authorities.
+        rustls::Error::InvalidCertificate(_) => None,
+        error => Some(describe(uri, error)),
     }
 }
 
-fn system_authorities() -> Option<Certificate> {
-    let named = std::env::var_os(ROOTS_VARIABLE).map(PathBuf::from);
-    let usual = SYSTEM_ROOTS.iter().map(PathBuf::from);
-    let pem = named.into_iter().chain(usual).find_map(|path| std::fs::read(path).ok())?;
-    Some(Certificate::from_pem(pem))
+fn speaks_tls(uri: &GatewayUri) -> String {
+    format!("the server speaks TLS; use {}", uri.with_tls(true))
 }
 
 /// What a failure to speak with `uri` comes from, when it is TLS, or a lack of it.
@@ -86,10 +168,6 @@ pub fn explain(uri: &GatewayUri, error: &(dyn Error + 'static)) -> Option<String
     while let Some(cause) = source {
         if let Some(error) = tls_error(cause) {
             return Some(describe(uri, error));
-        }
-        // An alert of TLS, read as a frame of HTTP/2.
-        if !uri.tls && cause.to_string().contains("frame with invalid size") {
-            return Some(format!("the server does not speak gRPC in plaintext; if it speaks TLS, use {}", uri.with_tls(true)));
         }
         source = cause.source();
     }
@@ -187,8 +265,5 @@ mod tests {
     fn other_failures_are_not_taken_for_tls() {
         let uri: GatewayUri = "grpc://lake.example.com".parse().unwrap();
         assert_eq!(explain(&uri, &io::Error::from(io::ErrorKind::ConnectionReset)), None);
-        let cut = io::Error::other("frame with invalid size");
-        assert!(explain(&uri, &cut).unwrap().contains("use grpc+tls://lake.example.com:32010"));
-        assert_eq!(explain(&uri.with_tls(true), &cut), None);
     }
 }
