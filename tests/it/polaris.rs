@@ -2,12 +2,19 @@
 //! it: grants, tokens, faults, its log. Refuses to test the gateway, but for one way through it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Gateway, root};
-use crate::stand_in::{Fault, Grant, HOME, Operation, Privilege, Rule, Setup, StandIn};
+use crate::stand_in::{
+    Fault, Grant, HOME, IssuerSetup, Operation, PrincipalSetup, Privilege, RealmSetup, Rule, Setup, StandIn, WarehouseSetup,
+    control,
+};
 
 const ALL_ROLES: &str = "PRINCIPAL_ROLE:ALL";
 
@@ -70,8 +77,7 @@ impl Client {
     /// A token of a principal with the usual credentials.
     async fn token(&self, principal: &str) -> String {
         let (id, secret) = (format!("{principal}-client-id"), format!("{principal}-secret"));
-        let form =
-            [("grant_type", "client_credentials"), ("client_id", &id), ("client_secret", &secret), ("scope", ALL_ROLES)];
+        let form = [("grant_type", "client_credentials"), ("client_id", &id), ("client_secret", &secret), ("scope", ALL_ROLES)];
         let answer = self.token_by(&form).await;
         answer.body["access_token"].as_str().unwrap_or_else(|| panic!("a token for {principal}: {answer:?}")).to_owned()
     }
@@ -405,7 +411,7 @@ async fn a_token_lives_as_long_as_it_says_and_activates_what_it_was_asked_for() 
     let realm = stand_in.realm(HOME);
     realm.tokens.set_lifetime(3600);
     let long = client.token("engineer").await;
-    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
     let answer = client.get(&short, config).await;
     assert_eq!((answer.status, answer.header("www-authenticate"), &answer.body), (401, Some("Bearer"), &json!("")));
     assert_eq!(client.get(&long, config).await.status, 200);
@@ -415,9 +421,15 @@ async fn a_token_lives_as_long_as_it_says_and_activates_what_it_was_asked_for() 
     // By one role of two; an exchange may keep it or narrow it, and not widen it.
     realm.set_role("engineer", "analysts", true);
     let narrow = |scope: &'static str| {
-        [("grant_type", "client_credentials"), ("client_id", "engineer-client-id"), ("client_secret", "engineer-secret"), ("scope", scope)]
+        [
+            ("grant_type", "client_credentials"),
+            ("client_id", "engineer-client-id"),
+            ("client_secret", "engineer-secret"),
+            ("scope", scope),
+        ]
     };
-    let token = client.token_by(&narrow("PRINCIPAL_ROLE:analysts")).await.body["access_token"].as_str().expect("a token").to_owned();
+    let token =
+        client.token_by(&narrow("PRINCIPAL_ROLE:analysts")).await.body["access_token"].as_str().expect("a token").to_owned();
     assert_eq!(client.create(&token, "gold", "t").await.status, 403);
     let exchange = async |scope: &str| {
         let form = [
@@ -506,7 +518,268 @@ async fn a_principal_that_is_shut_out_is_refused_at_once() {
     // A new principal of the same name is somebody else.
     realm.drop_principal("analyst");
     assert_eq!(client.get(&analyst, config).await.status, 401);
-    realm.create_principal(crate::stand_in::PrincipalSetup::named("analyst", "analysts"));
+    realm.create_principal(PrincipalSetup::named("analyst", "analysts"));
     assert_eq!(client.get(&analyst, config).await.status, 401);
     assert_eq!(login("analyst-secret").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_strikes_whom_it_should_and_as_often_as_it_should() {
+    let stand_in = StandIn::start(Setup::lakehouse()).await;
+    let client = Client::of(&stand_in);
+    let (engineer, analyst) = (client.token("engineer").await, client.token("analyst").await);
+    client.create(&engineer, "gold", "t").await;
+    let table = format!("{GOLD}/t");
+    let faults = stand_in.faults();
+
+    faults.add(Rule::new(Fault::Status(429)).on([Operation::LoadTable]).by("analyst").at("gold.t").skip(1).times(2));
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        assert_eq!(client.get(&engineer, &table).await.status, 200);
+        statuses.push(client.get(&analyst, &table).await.status);
+    }
+    assert_eq!(statuses, [200, 429, 429, 200]);
+    assert!(faults.left().is_empty());
+
+    // A proxy's answer is no JSON, an expired token's is empty.
+    faults.add(Rule::new(Fault::Status(502)).times(1));
+    assert!(client.get(&engineer, &table).await.body.is_string());
+    faults.add(Rule::new(Fault::ExpiredToken).on([Operation::LoadTable]).times(1));
+    let refused = client.get(&engineer, &table).await;
+    assert_eq!((refused.status, &refused.body), (401, &json!("")));
+
+    // Before it is carried out, and after.
+    let commit = async |key: &str| client.call(&engineer, Method::POST, &table, Some(&set_property(key, "v"))).await;
+    let properties = async || client.get(&engineer, &table).await.body["metadata"]["properties"].clone();
+    for (key, rule) in [
+        ("status-before", Rule::new(Fault::Status(502))),
+        ("status-after", Rule::new(Fault::Status(502)).after()),
+        ("close-before", Rule::new(Fault::Close)),
+        ("close-after", Rule::new(Fault::Close).after()),
+    ] {
+        faults.add(rule.on(Operation::COMMITS).times(1));
+        match commit(key).await {
+            Ok(answer) => assert_eq!(answer.status, 502, "{key}"),
+            Err(error) => assert!(key.starts_with("close") && !error.is_connect(), "{key}: {error}"),
+        }
+        assert_eq!(properties().await[key].is_string(), key.ends_with("after"), "{key}");
+    }
+
+    faults.add(Rule::new(Fault::DelayMs(300)).times(1));
+    let began = Instant::now();
+    assert_eq!(client.get(&engineer, &table).await.status, 200);
+    assert!(began.elapsed() >= Duration::from_millis(300));
+
+    // What hangs goes on when the faults are cleared; a commit whose client gave up meanwhile does not.
+    faults.add(Rule::new(Fault::Hang));
+    let given_up = tokio::time::timeout(Duration::from_millis(200), commit("given-up")).await;
+    assert!(given_up.is_err());
+    let waiting = async { tokio::time::timeout(Duration::from_secs(20), commit("patient")).await };
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        faults.clear();
+    };
+    assert_eq!(tokio::join!(waiting, release).0.expect("in time").expect("an answer").status, 200);
+    let properties = properties().await;
+    assert!(properties["patient"].is_string() && properties["given-up"].is_null(), "{properties}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_down_and_comes_back_on_its_port() {
+    let stand_in = StandIn::start(Setup::lakehouse()).await;
+    let client = Client::of(&stand_in);
+    let engineer = client.token("engineer").await;
+    for _ in 0..3 {
+        // A request under way ends too.
+        stand_in.faults().add(Rule::new(Fault::Hang).on([Operation::ListNamespaces]));
+        let hanging = client.call(&engineer, Method::GET, "lakehouse/namespaces", None);
+        let down = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stand_in.down().await;
+        };
+        assert!(tokio::join!(hanging, down).0.is_err());
+        stand_in.faults().clear();
+        let refused = client.call(&engineer, Method::GET, "config?warehouse=lakehouse", None).await.expect_err("no answer");
+        assert!(refused.is_connect(), "{refused}");
+        stand_in.up().await;
+        assert_eq!(client.get(&engineer, "config?warehouse=lakehouse").await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_loses_no_request() {
+    const CLIENTS: usize = 16;
+    const CALLS: usize = 40;
+    let stand_in = Arc::new(StandIn::start(Setup::lakehouse()).await);
+    let client = Arc::new(Client::of(&stand_in));
+    let engineer = client.token("engineer").await;
+    client.create(&engineer, "gold", "t").await;
+    stand_in.log().clear();
+    stand_in.faults().add(Rule::new(Fault::Close).on([Operation::LoadTable]).skip(100).times(5));
+    let call = |client: Arc<Client>| async move {
+        let token = client.token("analyst").await;
+        for _ in 0..CALLS {
+            // Some are closed on purpose; they count as well.
+            let _ = client.call(&token, Method::GET, &format!("{GOLD}/t"), None).await;
+        }
+    };
+    let tasks: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(call(Arc::clone(&client)))).collect();
+    for task in tasks {
+        task.await.expect("a client");
+    }
+    let log = stand_in.log();
+    assert_eq!(log.count(Operation::Token, "analyst"), CLIENTS);
+    let loads: Vec<_> = log.calls().into_iter().filter(|call| call.operation == Operation::LoadTable).collect();
+    // A client sends a request again that it could not have sent, on a connection of before: the log has those too.
+    assert!(loads.len() >= CLIENTS * CALLS, "{}", loads.len());
+    assert_eq!(loads.iter().filter(|call| call.status.is_none()).count(), 5);
+    assert!(loads.iter().all(|call| call.target.as_deref() == Some("gold.t") && call.warehouse.as_deref() == Some("lakehouse")));
+    let numbers: BTreeSet<usize> = log.calls().iter().map(|call| call.number).collect();
+    assert_eq!(numbers.len(), log.calls().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn realms_and_warehouses_know_nothing_of_each_other() {
+    let mut setup = Setup::lakehouse();
+    let mut other: RealmSetup = setup.realms[0].clone();
+    other.name = "OTHER".to_owned();
+    setup.realms.push(other);
+    let stand_in = StandIn::start(setup).await;
+    let client = Client::of(&stand_in);
+    let engineer = client.token("engineer").await;
+    assert_eq!(client.create(&engineer, "gold", "t").await.status, 200);
+
+    let there = Client { http: client.http.clone(), base: format!("{}/v1", stand_in.uri_of("OTHER")) };
+    assert_eq!(there.get(&engineer, "config?warehouse=lakehouse").await.status, 401);
+    let native = there.token("engineer").await;
+    assert_eq!(there.get(&native, &format!("{GOLD}/t")).await.status, 404);
+    let named = client.http.get(format!("{}/{GOLD}/t", client.base)).bearer_auth(&native).header("Polaris-Realm", "OTHER");
+    assert_eq!(client.send(named).await.expect("an answer").status, 404);
+    let unknown = client.http.get(format!("{}/config", client.base)).bearer_auth(&native).header("Polaris-Realm", "NOWHERE");
+    assert_eq!(client.send(unknown).await.expect("an answer").body["error"]["type"], "MissingOrInvalidRealm");
+
+    let realm = stand_in.realm(HOME);
+    realm.add_warehouse(WarehouseSetup::three_layers("second"), stand_in.scratch()).await.expect("a warehouse");
+    assert_eq!(client.get(&engineer, "second/namespaces").await.status, 403);
+    realm.set_use("engineers", "second", "content_writer", true);
+    assert_eq!(client.get(&engineer, "second/namespaces").await.status, 200);
+    assert_eq!(client.get(&engineer, "second/namespaces/gold/tables/t").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_a_believed_issuer_are_taken_and_exchanged() {
+    let key = rcgen::KeyPair::generate().expect("a key").serialize_der();
+    let key = EncodingKey::from_ec_der(&key);
+    let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a public key");
+    public.common.key_id = Some("k1".to_owned());
+    let stand_in = StandIn::start(Setup::lakehouse()).await;
+    let client = Client::of(&stand_in);
+    let issuer = "https://login.example/tenant";
+    stand_in.realm(HOME).tokens.issuers.add(IssuerSetup {
+        issuer: issuer.to_owned(),
+        jwks: Some(json!({ "keys": [public] })),
+        audience: BTreeSet::from(["lakehouse".to_owned()]),
+        name_claim: "preferred_username".to_owned(),
+        roles_claim: None,
+    });
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
+    let sign = |audience: &str, expires: u64, name: &str| {
+        let claims = json!({ "iss": issuer, "aud": audience, "exp": expires, "sub": "0815", "preferred_username": name });
+        let header = Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, &claims, &key).expect("a token")
+    };
+    let config = "config?warehouse=lakehouse";
+    let good = sign("lakehouse", now + 60, "analyst");
+    assert_eq!(client.get(&good, config).await.status, 200);
+    assert_eq!(client.get(&good, SILVER).await.status, 403);
+    for bad in [sign("other", now + 60, "analyst"), sign("lakehouse", now - 5, "analyst"), sign("lakehouse", now + 60, "nobody")]
+    {
+        assert_eq!(client.get(&bad, config).await.status, 401);
+    }
+    let form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", good.as_str()),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+    ];
+    let exchanged = client
+        .send(client.http.post(format!("{}/oauth/tokens", client.base)).bearer_auth(&good).form(&form))
+        .await
+        .expect("an answer");
+    let own = text(&exchanged.body["access_token"]).to_owned();
+    stand_in.realm(HOME).tokens.issuers.remove(issuer);
+    assert_eq!(client.get(&good, config).await.status, 401);
+    assert_eq!(client.get(&own, config).await.status, 200);
+    assert_eq!(stand_in.log().count(Operation::Token, "analyst"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_controlled_over_http_as_by_its_handle() {
+    let stand_in = Arc::new(StandIn::start(Setup::lakehouse()).await);
+    let client = Client::of(&stand_in);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let routes = control::routes(Arc::clone(&stand_in));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let control = async |command: &str, body: Value| {
+        let request = client.http.post(format!("http://{address}/control/{command}")).json(&body);
+        client.send(request).await.expect("an answer")
+    };
+    let create = json!({ "create_principal": { "name": "guest", "client_id": "guest-client-id", "client_secret": "guest-secret",
+                                               "roles": ["analysts"] } });
+    assert_eq!(control("create-principal", create).await.status, 200);
+    let guest = client.token("guest").await;
+    assert_eq!(client.get(&guest, SILVER).await.status, 403);
+    let grant = json!({ "warehouse": "lakehouse", "catalog_role": "gold_reader",
+                        "grant": { "privilege": "TABLE_LIST", "namespace": "silver" } });
+    assert_eq!(control("grant", grant.clone()).await.status, 200);
+    assert_eq!(client.get(&guest, SILVER).await.status, 200);
+    assert_eq!(control("revoke", grant).await.body, json!({ "revoked": true }));
+    let rule =
+        json!({ "fault": { "status": 500 }, "moment": "after", "operations": ["list-tables"], "principal": "guest", "times": 1 });
+    assert_eq!(control("fail", rule).await.status, 200);
+    assert_eq!(client.get(&guest, GOLD).await.status, 500);
+    assert_eq!(client.get(&guest, GOLD).await.status, 200);
+    let counts = control("counts", json!({})).await.body;
+    assert!(
+        counts.as_array().expect("a list").contains(&json!({ "operation": "token", "principal": "guest", "count": 1 })),
+        "{counts}"
+    );
+    assert_eq!(control("deactivate", json!({ "principal": "guest" })).await.status, 200);
+    assert_eq!(client.get(&guest, GOLD).await.status, 401);
+    assert_eq!(control("down", json!({})).await.status, 200);
+    assert!(client.call(&guest, Method::GET, GOLD, None).await.is_err());
+    assert_eq!(control("up", json!({})).await.status, 200);
+    assert_eq!(control("fly", json!({})).await.status, 400);
+    assert_eq!(control("log", json!({})).await.body.as_array().map(Vec::len), Some(stand_in.log().calls().len()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_reads_and_writes_through_it() {
+    let stand_in = StandIn::start(Setup::lakehouse()).await;
+    let settings = stand_in.settings("rest", "lakehouse", "engineer");
+    let gateway = Gateway::with(&settings.iter().map(String::as_str).collect::<Vec<_>>());
+    gateway.run("CREATE SCHEMA rest.gold_2").await;
+    gateway.run("CREATE TABLE rest.gold_2.t (n INTEGER, s VARCHAR)").await;
+    gateway.run("INSERT INTO rest.gold_2.t SELECT i, 'x' FROM range(1000) r(i)").await;
+    gateway.run("CREATE TABLE rest.gold.copy AS SELECT * FROM rest.gold_2.t WHERE n < 10").await;
+    gateway.run("UPDATE rest.gold.copy SET s = 'y' WHERE n = 3").await;
+    gateway.run("DELETE FROM rest.gold.copy WHERE n = 4").await;
+    assert_eq!(gateway.value("SELECT count(*) FROM rest.gold_2.t").await, "1000");
+    assert_eq!(gateway.value("SELECT string_agg(s, '' ORDER BY n) FROM rest.gold.copy").await, "xxxyxxxxx");
+
+    // A commit that was made and not acknowledged is found, not made again.
+    stand_in.faults().add(Rule::new(Fault::Status(502)).on(Operation::COMMITS).after().times(1));
+    gateway.run("INSERT INTO rest.gold_2.t VALUES (1, 'once')").await;
+    assert_eq!(gateway.value("SELECT count(*) FROM rest.gold_2.t WHERE s = 'once'").await, "1");
+    assert!(stand_in.faults().left().is_empty());
+
+    assert_eq!(stand_in.log().count(Operation::Token, "engineer"), 1);
+    let by_others = stand_in.log().calls().into_iter().filter(|call| call.principal.as_deref() != Some("engineer")).count();
+    assert_eq!(by_others, 0);
+    let denied = stand_in.settings("rest", "lakehouse", "analyst");
+    let gateway = Gateway::with(&denied.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(gateway.value("SELECT count(*) FROM rest.gold.copy").await, "9");
+    let status = gateway.query("SELECT count(*) FROM rest.gold_2.t").await.expect_err("no grant");
+    assert_eq!(status.code(), tonic::Code::PermissionDenied, "{status}");
+    assert!(status.message().contains("Principal 'analyst'"), "{status}");
 }

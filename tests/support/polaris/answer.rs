@@ -148,9 +148,11 @@ impl From<LakeError> for Problem {
             }
             LakeError::Conflict(reason) => Self::new(409, "CommitFailedException", reason),
             LakeError::Invalid(reason) => Self::invalid(in_java(reason)),
-            LakeError::Outside(location) => {
-                Self::new(403, "ForbiddenException", format!("Invalid locations '[{location}]': not in the list of allowed locations"))
-            }
+            LakeError::Outside(location) => Self::new(
+                403,
+                "ForbiddenException",
+                format!("Invalid locations '[{location}]': not in the list of allowed locations"),
+            ),
             other => Self::new(500, "RuntimeException", other.to_string()),
         }
     }

@@ -74,9 +74,7 @@ async fn obey(stand_in: &StandIn, command: &str, body: Value) -> Answer {
         "log" => return Ok(json!(stand_in.log().calls())),
         "counts" => {
             let counts = stand_in.log().counts().into_iter();
-            let count = |((operation, principal), count): ((Operation, Option<String>), usize)| {
-                json!({ "operation": operation, "principal": principal, "count": count })
-            };
+            let count = |((operation, principal), count): ((Operation, Option<String>), usize)| json!({ "operation": operation, "principal": principal, "count": count });
             return Ok(counts.map(count).collect());
         }
         "clear-log" => stand_in.log().clear(),

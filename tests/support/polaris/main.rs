@@ -15,9 +15,7 @@ use stand_in::{Setup, StandIn, control};
 #[tokio::main]
 async fn main() {
     let setup = match std::env::args().nth(1) {
-        Some(path) => {
-            serde_json::from_slice(&std::fs::read(path).expect("the set-up's file")).expect("a set-up, as in setup.rs")
-        }
+        Some(path) => serde_json::from_slice(&std::fs::read(path).expect("the set-up's file")).expect("a set-up, as in setup.rs"),
         None => Setup::lakehouse(),
     };
     let names: Vec<String> = setup.realms[0].warehouses.iter().map(|warehouse| warehouse.name.clone()).collect();
@@ -25,8 +23,7 @@ async fn main() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let control = format!("http://{}/control", listener.local_addr().expect("an address"));
     let first = stand_in.first_realm();
-    let locations: Vec<String> =
-        names.iter().filter_map(|name| Some(first.warehouse(name)?.base().to_owned())).collect();
+    let locations: Vec<String> = names.iter().filter_map(|name| Some(first.warehouse(name)?.base().to_owned())).collect();
     println!("{}", json!({ "uri": stand_in.uri(), "control": control, "realm": first.name, "locations": locations }));
     let routes = control::routes(Arc::clone(&stand_in));
     let served = tokio::spawn(async move { axum::serve(listener, routes).await });

@@ -98,8 +98,7 @@ impl Visit<'_> {
         self.may_at("LIST_TABLES", Privilege::TableList, namespace).await?;
         let all = self.warehouse.catalog.list_tables(namespace).await?;
         let (page, next) = page_of(all, query, Clone::clone)?;
-        let identifiers: Vec<Value> =
-            page.iter().map(|name| json!({ "namespace": namespace.levels(), "name": name })).collect();
+        let identifiers: Vec<Value> = page.iter().map(|name| json!({ "namespace": namespace.levels(), "name": name })).collect();
         Ok(Answer::json(&json!({ "identifiers": identifiers, "next-page-token": next })))
     }
 
@@ -124,15 +123,12 @@ impl Visit<'_> {
 
 /// The part of a list that is asked for, and the token for the next one. The token says after which name it begins, so what comes
 /// and goes meanwhile makes no name come twice.
-fn page_of<T>(
-    mut all: Vec<T>,
-    query: &HashMap<String, String>,
-    name: impl Fn(&T) -> String,
-) -> Result<(Vec<T>, Option<String>)> {
+fn page_of<T>(mut all: Vec<T>, query: &HashMap<String, String>, name: impl Fn(&T) -> String) -> Result<(Vec<T>, Option<String>)> {
     let given = |key: &str| query.get(key).filter(|value| !value.is_empty());
     if let Some(token) = given("pageToken") {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
-        let after = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| Problem::invalid("Invalid page token"))?;
+        let after =
+            bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| Problem::invalid("Invalid page token"))?;
         all.retain(|one| name(one) > after);
     }
     let Some(size) = given("pageSize") else { return Ok((all, None)) };

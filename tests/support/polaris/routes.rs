@@ -16,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Core;
 use super::answer::{Answer, Problem};
-use super::identity::authorize::Caller;
 use super::faults::{Fault, Moment, Operation, Subject};
+use super::identity::authorize::Caller;
+use super::identity::realm::Realm;
+use super::identity::token::TokenRequest;
 use super::log::Call;
 use super::server::Line;
 use super::setup::HOME;
-use super::identity::realm::Realm;
 use super::tables::Visit;
-use super::identity::token::TokenRequest;
 
 /// How large a body may be.
 const MAX_BODY: usize = 256 << 20;
@@ -100,18 +100,16 @@ async fn answer(core: Arc<Core>, parts: Parts, body: Bytes, gone: CancellationTo
         status: None,
         took_ms: None,
     });
-    let answer = answer_with(&core, &faults, &gone, async |stale| {
-        match asker {
-            Asker::Client(request) => match realm.issue(&request, stale).await {
-                Ok(token) => Answer::json(&token),
-                Err(refused) => {
-                    let (status, body) = refused.answer();
-                    Answer::json(&body).with_status(status)
-                }
-            },
-            Asker::Caller(caller) if !stale => perform(&realm, &caller, &asked, &parts, &body).await.unwrap_or_else(Answer::from),
-            Asker::Caller(_) | Asker::Nobody => Answer::unauthorized(),
-        }
+    let answer = answer_with(&core, &faults, &gone, async |stale| match asker {
+        Asker::Client(request) => match realm.issue(&request, stale).await {
+            Ok(token) => Answer::json(&token),
+            Err(refused) => {
+                let (status, body) = refused.answer();
+                Answer::json(&body).with_status(status)
+            }
+        },
+        Asker::Caller(caller) if !stale => perform(&realm, &caller, &asked, &parts, &body).await.unwrap_or_else(Answer::from),
+        Asker::Caller(_) | Asker::Nobody => Answer::unauthorized(),
     })
     .await;
     core.log.answered(&entry, answer.as_ref().map(|answer| answer.status));

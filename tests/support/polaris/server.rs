@@ -163,11 +163,7 @@ impl AsyncWrite for Wire {
         if self.closed.is_cancelled() { reset() } else { Pin::new(&mut self.socket).poll_write(cx, bytes) }
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.closed.is_cancelled() { reset() } else { Pin::new(&mut self.socket).poll_write_vectored(cx, parts) }
     }
 

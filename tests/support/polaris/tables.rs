@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::answer::{Answer, Problem};
 use super::identity::authorize::{Caller, Privilege, Securable, of_updates};
-use super::setup::{S3Setup, WarehouseSetup};
 use super::identity::realm::Realm;
+use super::setup::{S3Setup, WarehouseSetup};
 
 type Result<T, E = Problem> = std::result::Result<T, E>;
 
@@ -157,7 +157,8 @@ impl Warehouse {
     }
 
     pub(super) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T> {
-        serde_json::from_str(&self.stored(body)).map_err(|error| Problem::bad_request(format!("Cannot read the request: {error}")))
+        serde_json::from_str(&self.stored(body))
+            .map_err(|error| Problem::bad_request(format!("Cannot read the request: {error}")))
     }
 
     /// Metadata with every part that Polaris shows.
@@ -311,8 +312,7 @@ impl Visit<'_> {
         let Loaded { location, metadata } = self.warehouse.catalog.create_table(namespace, table).await?;
         let metadata = self.warehouse.shape(&metadata)?;
         let (config, credentials) = self.access_of(namespace, &name, &metadata);
-        let answer =
-            Answer::text(self.warehouse.table_body(location.as_deref(), &metadata, Some(&config), credentials.as_ref()));
+        let answer = Answer::text(self.warehouse.table_body(location.as_deref(), &metadata, Some(&config), credentials.as_ref()));
         Ok(match location {
             Some(location) => answer.with(header::ETAG, &etag(&location)),
             None => answer,
@@ -441,10 +441,7 @@ impl Visit<'_> {
         let catalog = &self.warehouse.catalog;
         catalog.namespace_properties(&to).await?;
         // Polaris names the new name when the old one is missing.
-        catalog
-            .metadata_location(&from, &source.name)
-            .await
-            .map_err(|_| Problem::no_table(&to, &destination.name))?;
+        catalog.metadata_location(&from, &source.name).await.map_err(|_| Problem::no_table(&to, &destination.name))?;
         if catalog.metadata_location(&to, &destination.name).await.is_ok() {
             let message = format!("Cannot rename {from}.{} to {to}.{}. Table already exists", source.name, destination.name);
             return Err(Problem::new(409, "AlreadyExistsException", message));

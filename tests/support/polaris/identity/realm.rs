@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::authorize::{Caller, Denial, Grant, Privilege, Securable};
 use super::super::setup::{PrincipalSetup, RealmSetup, WarehouseSetup};
 use super::super::tables::Warehouse;
+use super::authorize::{Caller, Denial, Grant, Privilege, Securable};
 use super::token::Tokens;
 
 /// One realm.

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::super::setup::IssuerSetup;
 use super::authorize::Caller;
 use super::issuers::Issuers;
-use super::super::setup::IssuerSetup;
 use super::realm::{Realm, Subject};
 
 const ALL_ROLES: &str = "PRINCIPAL_ROLE:ALL";
