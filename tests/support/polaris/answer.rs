@@ -1,9 +1,13 @@
 //! Owns what answers look like: bodies, errors by Iceberg's names, and the few headers that matter. Refuses to decide what is
 //! answered.
 
+use std::io;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use futures::{StreamExt as _, stream};
 use polynya::lake::LakeError;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -19,6 +23,8 @@ pub struct Answer {
     pub body: String,
     content_type: Option<&'static str>,
     headers: Vec<(HeaderName, String)>,
+    /// Whether the body ends too early.
+    cut: bool,
 }
 
 impl Answer {
@@ -29,12 +35,12 @@ impl Answer {
 
     /// 200 with a body that is JSON already.
     pub fn text(body: String) -> Self {
-        Self { status: 200, body, content_type: Some(JSON), headers: Vec::new() }
+        Self { status: 200, body, content_type: Some(JSON), headers: Vec::new(), cut: false }
     }
 
     /// A status and nothing else.
     pub fn empty(status: u16) -> Self {
-        Self { status, body: String::new(), content_type: None, headers: Vec::new() }
+        Self { status, body: String::new(), content_type: None, headers: Vec::new(), cut: false }
     }
 
     /// 401 as Polaris gives it for a missing, wrong or expired token.
@@ -56,7 +62,7 @@ impl Answer {
             502..=504 => {
                 let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
                 let body = format!("<html><head><title>{status} {reason}</title></head></html>");
-                Self { status, body, content_type: Some("text/html"), headers: Vec::new() }
+                Self { status, body, content_type: Some("text/html"), headers: Vec::new(), cut: false }
             }
             other => Problem::new(other, "WebApplicationException", "Told to answer so").into(),
         }
@@ -72,9 +78,26 @@ impl Answer {
         self
     }
 
+    /// The same with half of its body, and then the end of the connection.
+    pub fn cut(mut self) -> Self {
+        self.cut = true;
+        self
+    }
+
     /// The answer of HTTP.
     pub fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.body));
+        let body = if self.cut {
+            let half = self.body.as_bytes()[..self.body.len() / 2].to_vec();
+            let pause = async {
+                // So that the half has left before the connection breaks.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Err(io::Error::from(io::ErrorKind::ConnectionReset))
+            };
+            Body::from_stream(stream::once(async { Ok(half) }).chain(stream::once(pause)))
+        } else {
+            Body::from(self.body)
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let id = (HeaderName::from_static("x-request-id"), Uuid::new_v4().to_string());
         let content_type = self.content_type.map(|content_type| (header::CONTENT_TYPE, content_type.to_owned()));
@@ -120,7 +143,13 @@ impl Problem {
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
         let body = json!({ "error": { "message": problem.message, "type": problem.kind, "code": problem.status } });
-        Self { status: problem.status, body: body.to_string(), content_type: Some("application/json"), headers: Vec::new() }
+        Self {
+            status: problem.status,
+            body: body.to_string(),
+            content_type: Some("application/json"),
+            headers: Vec::new(),
+            cut: false,
+        }
     }
 }
 

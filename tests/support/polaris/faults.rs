@@ -53,6 +53,8 @@ pub enum Fault {
     Status(u16),
     /// The connection is closed without an answer.
     Close,
+    /// The answer ends in the middle of its body, and the connection with it.
+    Cut,
     /// A token is refused as one that has expired; at the token endpoint, the token that is given has expired already.
     ExpiredToken,
 }
@@ -232,7 +234,7 @@ impl Faults {
                 // The sender lives as long as `self`, so it ends by a clearing only.
                 let _ = self.cleared.subscribe().changed().await;
             }
-            Fault::Status(_) | Fault::Close | Fault::ExpiredToken => {}
+            Fault::Status(_) | Fault::Close | Fault::Cut | Fault::ExpiredToken => {}
         }
     }
 }

@@ -24,7 +24,10 @@ async fn main() {
     let control = format!("http://{}/control", listener.local_addr().expect("an address"));
     let first = stand_in.first_realm();
     let locations: Vec<String> = names.iter().filter_map(|name| Some(first.warehouse(name)?.base().to_owned())).collect();
-    println!("{}", json!({ "uri": stand_in.uri(), "control": control, "realm": first.name, "locations": locations }));
+    println!(
+        "{}",
+        json!({ "uri": stand_in.uri(), "control": control, "realm": first.name, "locations": locations, "certificate": stand_in.certificate() })
+    );
     let routes = control::routes(Arc::clone(&stand_in));
     let served = tokio::spawn(async move { axum::serve(listener, routes).await });
     // Whoever started it holds its input open, and ends it by going away.

@@ -81,19 +81,29 @@ impl StandIn {
             realms.push(Arc::new(Realm::start(realm, scratch.path()).await?));
         }
         let core = Arc::new(Core { realms, faults: Faults::new(), log: Log::new(), scratch });
-        let server = server::Server::start(setup.port, routes::routes(Arc::clone(&core)))
+        let server = server::Server::start(setup.port, setup.tls, routes::routes(Arc::clone(&core)))
             .map_err(|error| format!("port {}: {error}", setup.port))?;
         Ok(Self { core, server })
     }
 
     /// `http://127.0.0.1:<port>/api/catalog`, what a client takes as the catalog's address.
     pub fn uri(&self) -> String {
-        format!("http://{}/api/catalog", self.server.address)
+        format!("{}/api/catalog", self.origin())
     }
 
     /// The same for one realm, without a header.
     pub fn uri_of(&self, realm: &str) -> String {
-        format!("http://{}/realms/{realm}/api/catalog", self.server.address)
+        format!("{}/realms/{realm}/api/catalog", self.origin())
+    }
+
+    fn origin(&self) -> String {
+        let scheme = if self.server.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.server.address)
+    }
+
+    /// With TLS, the certificate in PEM that a client must trust.
+    pub fn certificate(&self) -> Option<&str> {
+        self.server.certificate.as_deref()
     }
 
     /// A realm, to look at it and to change it.

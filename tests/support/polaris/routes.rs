@@ -127,7 +127,10 @@ async fn answer_with(
     if let Some(instead) = suffer(core, faults, Moment::Before, gone).await {
         return instead;
     }
-    let answer = carry_out(stale).await;
+    let mut answer = carry_out(stale).await;
+    if faults.iter().any(|(_, fault)| *fault == Fault::Cut) {
+        answer = answer.cut();
+    }
     suffer(core, faults, Moment::After, gone).await.unwrap_or(Some(answer))
 }
 
@@ -143,7 +146,7 @@ async fn suffer(core: &Core, faults: &[(Moment, Fault)], moment: Moment, gone: &
             },
             Fault::Status(status) => return Some(Some(Answer::on_purpose(*status))),
             Fault::Close => return Some(None),
-            Fault::ExpiredToken => {}
+            Fault::Cut | Fault::ExpiredToken => {}
         }
     }
     None

@@ -20,6 +20,9 @@ pub struct Setup {
     /// The port to listen on; 0 chooses one.
     #[serde(default)]
     pub port: u16,
+    /// Whether it speaks TLS, HTTP/2 included, with a certificate of its own: [`StandIn::certificate`](super::StandIn::certificate).
+    #[serde(default)]
+    pub tls: bool,
 }
 
 /// One realm: principals and warehouses that know nothing of those of others.
@@ -164,7 +167,13 @@ impl Setup {
             token_lifetime_s: an_hour(),
             issuers: Vec::new(),
         };
-        Self { realms: vec![realm], port: 0 }
+        Self { realms: vec![realm], port: 0, tls: false }
+    }
+
+    /// The same behind TLS.
+    pub fn with_tls(mut self) -> Self {
+        self.tls = true;
+        self
     }
 
     /// The same with tokens that live so long.
