@@ -15,7 +15,8 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::transport::listener::ConnectionInfo;
 use super::{Edge, FlightError};
-use crate::auth::{AuthError, Credentials, Principal};
+use crate::auth::{self, AuthError, Credentials, Principal};
+use crate::names::SessionId;
 use crate::query::{Caller, Limits};
 use crate::secret::ExposeSecret;
 use crate::session::{Defaults, Session, SessionError};
@@ -60,10 +61,35 @@ impl Edge {
         if let Some(session) = self.resumed(header)? {
             return Ok(Call { session, limits });
         }
-        let principal = self.auth.login(header).await?;
+        let (principal, defaults) = self.login(header, extensions).await?;
         let connection = ConnectionInfo::of(extensions)
             .ok_or_else(|| FlightError::Defect("a request without its connection's id".to_owned()))?;
-        Ok(Call { session: self.sessions.of_connection(connection.id.0, &principal)?, limits })
+        Ok(Call { session: self.sessions.of_connection(connection.id.0, &principal, defaults)?, limits })
+    }
+
+    /// Who shows this, and where names are looked up for it at first: in the configured default catalog when it may see that one.
+    async fn login(&self, header: Option<&str>, extensions: &Extensions) -> Result<(Principal, Defaults), FlightError> {
+        let connection = ConnectionInfo::of(extensions);
+        let shown = auth::Caller {
+            authorization: header,
+            address: connection.as_ref().and_then(|connection| connection.remote).map(|remote| remote.ip()),
+            certificate: None,
+        };
+        let principal = self.auth.login(shown).await?;
+        let defaults = self.sessions.defaults().clone();
+        let caller = Caller {
+            principal: principal.name.clone(),
+            credential: principal.credential.clone(),
+            session: SessionId::from(""),
+            catalog: defaults.catalog.clone(),
+            schema: defaults.schema.clone(),
+        };
+        let visible = self.kernel.catalogs(&caller);
+        if visible.contains(&defaults.catalog) {
+            return Ok((principal, defaults));
+        }
+        let first = visible.into_iter().next().ok_or_else(|| AuthError::NothingOpen(principal.name.to_string()))?;
+        Ok((principal, Defaults { catalog: first, ..defaults }))
     }
 
     /// The session of a bearer token; `None` when the call carries none of ours.
@@ -90,8 +116,8 @@ impl Edge {
                 Credentials::Basic { .. } => return Err(AuthError::Malformed.into()),
             },
             _ => {
-                let principal = self.auth.login(header).await?;
-                let (session, token) = self.sessions.open(&principal)?;
+                let (principal, defaults) = self.login(header, request.extensions()).await?;
+                let (session, token) = self.sessions.open(&principal, defaults)?;
                 tracing::info!(principal = %principal.name, session = %session.id(), "logged in");
                 token
             }
