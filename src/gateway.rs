@@ -13,7 +13,8 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{self, Authenticator};
 use crate::config::Config;
 use crate::extensions;
-use crate::flight::FlightServer;
+use crate::flight::transport::tls::{self, Certificates};
+use crate::flight::{self, FlightServer};
 use crate::pool::{self, Environment, Pool};
 use crate::query::Engine;
 use crate::relay::Relay;
@@ -34,6 +35,9 @@ pub enum GatewayError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The `flight` section is wrong, or a file that it names.
+    #[error(transparent)]
+    Flight(#[from] flight::ConfigError),
     /// The rules on who may call don't fit the address.
     #[error(transparent)]
     Auth(#[from] crate::auth::config::ConfigError),
@@ -52,6 +56,8 @@ pub enum GatewayError {
 pub struct Running {
     /// Where Flight SQL is served.
     pub flight_addr: SocketAddr,
+    /// The same as clients write it, without or with TLS.
+    pub flight_uri: String,
     drain_timeout: Duration,
     engine: Engine,
     stop: CancellationToken,
@@ -66,12 +72,12 @@ pub struct Running {
 /// # Errors
 /// When the config contradicts itself.
 pub fn check(config: &Config) -> Result<Vec<String>, GatewayError> {
-    let listen = config.flight.listen;
-    // TLS is not served by the gateway itself yet.
-    let warnings = config.auth.validate(listen, false)?;
+    let flight = &config.flight;
+    let mut warnings = flight.check()?;
+    warnings.extend(config.auth.validate(flight.listen, flight.tls.is_some())?.iter().map(ToString::to_string));
     // Reads the keys, the users' hashes and the issuers' certificates, which is the rest of what can be wrong with them.
     auth::check(&config.auth)?;
-    Ok(warnings.iter().map(ToString::to_string).collect())
+    Ok(warnings)
 }
 
 /// Starts a gateway. It serves until `stop` is cancelled; [`Running::finish`] then drains it.
@@ -118,15 +124,36 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let sessions = Sessions::new(config.session, auth.clone(), config.auth.session_ttl, defaults);
     let (swept, swept_until) = (sessions.clone(), stop_workers.clone());
     tasks.spawn(async move { swept_until.run_until_cancelled(swept.keep_swept()).await });
-    let server = FlightServer::new(engine.clone(), auth, sessions, config.flight).serve(listener, stop.clone());
+    let tls = config.flight.tls.clone().map(Certificates::open).transpose().map_err(flight::ConfigError::from)?;
+    let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
+    let current = tls.map(|certificates| keep_reloaded(certificates, &tasks, stop_workers.clone()));
+    let server = FlightServer::new(engine.clone(), auth, sessions, config.flight).serve(listener, current, stop.clone());
     edges.spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(error = &error as &dyn std::error::Error, "the Flight edge ended");
         }
     });
     edges.close();
-    tracing::info!(%flight_addr, start_ms = began.elapsed().as_millis(), "serving Flight SQL");
-    Ok(Running { flight_addr, drain_timeout: config.drain_timeout, engine, stop, stop_workers, stop_relay, edges, tasks })
+    let flight_uri = format!("{scheme}://{flight_addr}");
+    tracing::info!(flight_uri, start_ms = began.elapsed().as_millis(), "serving Flight SQL");
+    Ok(Running {
+        flight_addr,
+        flight_uri,
+        drain_timeout: config.drain_timeout,
+        engine,
+        stop,
+        stop_workers,
+        stop_relay,
+        edges,
+        tasks,
+    })
+}
+
+/// Spawns what keeps the certificate up to date; gives where it is found.
+fn keep_reloaded(certificates: Certificates, tasks: &TaskTracker, until: CancellationToken) -> tls::Current {
+    let current = certificates.current();
+    tasks.spawn(async move { until.run_until_cancelled(certificates.keep_reloaded()).await });
+    current
 }
 
 impl Running {

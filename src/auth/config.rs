@@ -229,7 +229,7 @@ pub enum ConfigError {
     OpenToOthers(SocketAddr),
     /// Passwords would cross a network in clear.
     #[error(
-        "passwords would reach {0} unencrypted from other machines; configure TLS, listen on loopback, or set auth.allow_plaintext: true"
+        "passwords would reach {0} unencrypted from other machines; set flight.tls, listen on loopback, or set auth.allow_plaintext: true"
     )]
     Plaintext(SocketAddr),
     /// `mode: users` without users.

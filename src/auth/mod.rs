@@ -64,6 +64,16 @@ impl Principal {
         Self { name: name.into(), credential: Credential::service(), expires: None, proof: Proof::Nothing }
     }
 
+    /// Whether a connection with this certificate may go on as this principal. Who logged in by a certificate alone has nothing else to
+    /// show, so a session token of it is worth nothing to who does not hold the certificate.
+    #[must_use]
+    pub fn may_come_with(&self, certificate: Option<&PeerCertificate>) -> bool {
+        match &self.proof {
+            Proof::Certificate(own) => certificate.is_some_and(|c| c.subject == own.subject && c.names == own.names),
+            _ => true,
+        }
+    }
+
     /// The refusal, once what it has shown has lapsed.
     #[must_use]
     pub fn lapsed(&self, now: SystemTime) -> Option<AuthError> {

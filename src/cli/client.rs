@@ -24,7 +24,7 @@ use prost::Message;
 use secrecy::{ExposeSecret, SecretString};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 
 use super::connect::{self, ConnectError, Target};
@@ -169,6 +169,7 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Client {
     flight: FlightServiceClient<Channel>,
+    target: Target,
     authorization: Option<MetadataValue<Ascii>>,
     /// The session came with our own log-in, so nobody else uses it.
     own_session: bool,
@@ -182,7 +183,7 @@ impl Client {
     pub async fn connect(target: &Target, credentials: &Credentials) -> Result<Self, ClientError> {
         let channel = connect::open(target).await?;
         let flight = FlightServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let mut client = Self { flight, authorization: None, own_session: false };
+        let mut client = Self { flight, target: target.clone(), authorization: None, own_session: false };
         match credentials {
             Credentials::Anonymous => {}
             Credentials::Token(token) => client.authorization = Some(header("Bearer", token)?),
@@ -196,7 +197,8 @@ impl Client {
         let pair = BASE64_STANDARD.encode(format!("{user}:{}", password.expose_secret()));
         let mut request = Request::new(stream::iter([HandshakeRequest::default()]));
         request.metadata_mut().insert("authorization", header("Basic", &pair.into())?);
-        let response = self.flight.handshake(request).await?;
+        let response = self.flight.handshake(request).await;
+        let response = self.answered(response).await?;
         self.authorization = response.metadata().get("authorization").cloned();
         response.into_inner().try_collect::<Vec<_>>().await?;
         if self.authorization.is_none() {
@@ -204,6 +206,17 @@ impl Client {
         }
         self.own_session = true;
         Ok(())
+    }
+
+    /// The answer of a call that may have been the first of its connection.
+    async fn answered<T>(&self, answer: Result<Response<T>, Status>) -> Result<Response<T>, ClientError> {
+        match answer {
+            Ok(response) => Ok(response),
+            Err(status) => {
+                let transport = connect::call_error(&self.target, &status).await;
+                Err(transport.map_or_else(|| status.into(), ClientError::Connect))
+            }
+        }
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -246,7 +259,8 @@ impl Client {
     async fn prepare(&mut self, sql: &str) -> Result<ActionCreatePreparedStatementResult, ClientError> {
         let body = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: None };
         let action = Action { r#type: "CreatePreparedStatement".into(), body: body.as_any().encode_to_vec().into() };
-        let mut results = self.flight.do_action(self.request(action)).await?.into_inner();
+        let results = self.flight.do_action(self.request(action)).await;
+        let mut results = self.answered(results).await?.into_inner();
         let result = results.message().await?.ok_or_else(|| protocol("no answer to CreatePreparedStatement"))?;
         // Read to the end, so that an error after the answer is not lost.
         while results.message().await?.is_some() {}
@@ -269,7 +283,8 @@ impl Client {
 
     async fn query(&mut self, command: impl ProstMessageExt, schema: SchemaRef) -> Result<Rows, ClientError> {
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
-        let info = self.flight.get_flight_info(self.request(descriptor)).await?.into_inner();
+        let info = self.flight.get_flight_info(self.request(descriptor)).await;
+        let info = self.answered(info).await?.into_inner();
         let tickets = info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket).collect::<Vec<_>>();
         if tickets.is_empty() {
             return Err(protocol("a result without a ticket"));
@@ -342,7 +357,8 @@ impl Client {
 
     async fn put(&mut self, data: impl Stream<Item = FlightData> + Send + 'static) -> Result<Option<u64>, ClientError> {
         let request = self.request(data);
-        let mut results = self.flight.do_put(request).await?.into_inner();
+        let results = self.flight.do_put(request).await;
+        let mut results = self.answered(results).await?.into_inner();
         let result = results.message().await?.ok_or_else(|| protocol("no answer to DoPut"))?;
         while results.message().await?.is_some() {}
         let update = DoPutUpdateResult::decode(&*result.app_metadata).map_err(protocol)?;

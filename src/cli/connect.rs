@@ -1,6 +1,8 @@
 //! Owns the address of a gateway and the way there: URIs, options and environment variables, TLS, the channel, passwords from the
 //! terminal. Refuses to know Flight SQL.
 
+mod tls;
+
 use std::env;
 use std::error::Error;
 use std::fmt;
@@ -10,11 +12,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
 use url::{Host, Url};
 
 use super::client::Credentials;
 use super::error::{CliError, chain};
+pub use tls::Trust;
 
 /// The port of a gateway that was not told another.
 const DEFAULT_PORT: u16 = 32010;
@@ -50,9 +54,17 @@ pub struct ConnectArgs {
     #[arg(long, env = "POLYNYA_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<SecretText>,
 
-    /// PEM file with the certificate authorities to trust, in place of the public ones
+    /// PEM file with the certificate authorities to trust, in place of the system's (SSL_CERT_FILE, or the usual places)
     #[arg(long, value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
+
+    /// PEM file with a client certificate to show, for gateways that ask for one
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file with the key of --tls-cert, without a passphrase
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// A secret from the command line; `Debug` does not show it.
@@ -69,14 +81,15 @@ impl ConnectArgs {
     /// Where to connect, with the certificates read.
     ///
     /// # Errors
-    /// When `--tls-ca` cannot be read or makes no sense.
+    /// When a file cannot be read or makes no sense.
     pub fn target(&self) -> Result<Target, CliError> {
-        let Some(path) = &self.tls_ca else { return Ok(Target { uri: self.uri.clone(), ca: None }) };
-        if !self.uri.tls {
-            return Err(CliError::Usage(format!("--tls-ca needs a grpc+tls:// address, not {}", self.uri)));
+        let given = [("--tls-ca", &self.tls_ca), ("--tls-cert", &self.tls_cert)].into_iter().find(|(_, file)| file.is_some());
+        if let Some((option, _)) = given.filter(|_| !self.uri.tls) {
+            let with_tls = self.uri.with_tls(true);
+            return Err(CliError::Usage(format!("{option} needs an address with TLS: {with_tls}, not {}", self.uri)));
         }
-        let pem = std::fs::read(path).map_err(CliError::io(format!("read {}", path.display())))?;
-        Ok(Target { uri: self.uri.clone(), ca: Some(Certificate::from_pem(pem)) })
+        let trust = Trust::from_files(self.tls_ca.as_deref(), self.tls_cert.as_deref().zip(self.tls_key.as_deref()))?;
+        Ok(Target { uri: self.uri.clone(), trust })
     }
 
     /// Who to log in as; asks for a missing password on a terminal.
@@ -132,6 +145,12 @@ impl GatewayUri {
         }
     }
 
+    /// The same place, with or without TLS.
+    #[must_use]
+    pub fn with_tls(&self, tls: bool) -> Self {
+        Self { tls, ..self.clone() }
+    }
+
     /// Host and port, as errors name them.
     fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
@@ -185,13 +204,21 @@ impl FromStr for GatewayUri {
     }
 }
 
-/// A gateway's address and whom to trust there.
+/// A gateway's address, whom to trust there, and what to show.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The address.
     pub uri: GatewayUri,
-    /// The authorities to trust; `None` means the public ones.
-    pub ca: Option<Certificate>,
+    /// With TLS: its authorities, and our certificate.
+    pub trust: Trust,
+}
+
+impl Target {
+    /// A gateway that nothing special is known of.
+    #[must_use]
+    pub fn at(uri: GatewayUri) -> Self {
+        Self { uri, trust: Trust::default() }
+    }
 }
 
 /// Why there is no connection.
@@ -234,11 +261,7 @@ pub async fn open(target: &Target) -> Result<Channel, ConnectError> {
         .user_agent(concat!("polynya/", env!("CARGO_PKG_VERSION")))
         .map_err(failed)?;
     if uri.tls {
-        let tls = match &target.ca {
-            Some(ca) => ClientTlsConfig::new().ca_certificate(ca.clone()),
-            None => ClientTlsConfig::new().with_webpki_roots(),
-        };
-        endpoint = endpoint.tls_config(tls).map_err(failed)?;
+        endpoint = endpoint.tls_config(target.trust.config()).map_err(failed)?;
     }
     endpoint.connect().await.map_err(failed)
 }
@@ -253,7 +276,20 @@ fn connect_error(uri: &GatewayUri, error: &tonic::transport::Error) -> ConnectEr
         }
         source = cause.source();
     }
-    ConnectError::Failed { uri: uri.clone(), reason: error.source().map_or_else(|| error.to_string(), chain) }
+    let reason = tls::explain(uri, error);
+    let reason = reason.unwrap_or_else(|| error.source().map_or_else(|| error.to_string(), chain));
+    ConnectError::Failed { uri: uri.clone(), reason }
+}
+
+/// What a call failed of before the server could answer, when that is TLS or the lack of it.
+pub async fn call_error(target: &Target, status: &Status) -> Option<ConnectError> {
+    // What the server itself has said has no source.
+    status.source()?;
+    let reason = match tls::explain(&target.uri, status) {
+        Some(reason) => reason,
+        None => tls::diagnose(&target.uri, &target.trust).await?,
+    };
+    Some(ConnectError::Failed { uri: target.uri.clone(), reason })
 }
 
 #[cfg(test)]
@@ -302,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_names_the_address_and_the_remedy() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let target = Target { uri: uri(&format!("grpc://127.0.0.1:{port}")), ca: None };
+        let target = Target::at(uri(&format!("grpc://127.0.0.1:{port}")));
         let text = open(&target).await.unwrap_err().to_string();
         assert!(text.contains(&format!("grpc://127.0.0.1:{port}")) && text.contains("polynya serve"), "{text}");
     }

@@ -44,6 +44,7 @@ Examples:
   polynya serve
   polynya serve --config /etc/polynya.yaml
   polynya serve --config polynya.yaml --listen 0.0.0.0:32010 --set pool.max_workers=4
+  polynya serve --set flight.tls.cert_file=tls.crt --set flight.tls.key_file=tls.key
 
 Without --config the built-in defaults hold. SIGTERM drains: running statements may end, new ones are refused.";
 

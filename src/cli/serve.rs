@@ -20,7 +20,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), CliError> {
         let running = gateway::start(config, stop.clone()).await?;
         let mut out = std::io::stdout();
         // Whoever started this and closed its output does not want to know the address.
-        let _ = writeln!(out, "serving Flight SQL at grpc://{}", running.flight_addr).and_then(|()| out.flush());
+        let _ = writeln!(out, "serving Flight SQL at {}", running.flight_uri).and_then(|()| out.flush());
         let signal = shutdown::signalled().await.map_err(CliError::io("wait for signals"))?;
         tracing::info!(signal, "draining: running statements may end, new ones are refused");
         running.finish().await;

@@ -25,6 +25,8 @@ use crate::session::{Defaults, Session, SessionError};
 /// client drop an answer that it has already got.
 const HALF_CLOSE_WITHIN: Duration = Duration::from_millis(250);
 
+const OTHER_CERTIFICATE: &str = "the session was opened by a client certificate; connect with the same one";
+
 /// One call of a known caller.
 pub(super) struct Call {
     pub(super) session: Arc<Session>,
@@ -58,7 +60,7 @@ impl Edge {
     pub(super) async fn call(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Call, FlightError> {
         let header = authorization(metadata);
         let limits = Limits { deadline: deadline(metadata) };
-        if let Some(session) = self.resumed(header)? {
+        if let Some(session) = self.resumed(header, extensions)? {
             return Ok(Call { session, limits });
         }
         let (principal, defaults) = self.login(header, extensions).await?;
@@ -73,7 +75,7 @@ impl Edge {
         let shown = auth::Caller {
             authorization: header,
             address: connection.as_ref().and_then(|connection| connection.remote).map(|remote| remote.ip()),
-            certificate: None,
+            certificate: connection.as_ref().and_then(|connection| connection.certificate.as_ref()),
         };
         let principal = self.auth.login(shown).await?;
         let defaults = self.sessions.defaults().clone();
@@ -93,13 +95,19 @@ impl Edge {
     }
 
     /// The session of a bearer token; `None` when the call carries none of ours.
-    fn resumed(&self, header: Option<&str>) -> Result<Option<Arc<Session>>, FlightError> {
+    fn resumed(&self, header: Option<&str>, extensions: &Extensions) -> Result<Option<Arc<Session>>, FlightError> {
         let Some(Ok(Credentials::Bearer(token))) = header.map(Credentials::parse) else { return Ok(None) };
-        match self.sessions.resume(token.expose_secret()) {
-            Ok(session) => Ok(Some(session)),
-            Err(SessionError::ForeignToken) => Ok(None),
-            Err(error) => Err(error.into()),
+        let session = match self.sessions.resume(token.expose_secret()) {
+            Ok(session) => session,
+            Err(SessionError::ForeignToken) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let connection = ConnectionInfo::of(extensions);
+        let certificate = connection.as_ref().and_then(|connection| connection.certificate.as_deref());
+        if !session.principal().may_come_with(certificate) {
+            return Err(AuthError::OtherWay(OTHER_CERTIFICATE).into());
         }
+        Ok(Some(session))
     }
 
     /// Answers a log-in from its headers alone: some clients send no message at all. The token goes back as a header, which is where
@@ -110,7 +118,7 @@ impl Edge {
     ) -> Result<Response<BoxStream<'static, Result<HandshakeResponse, Status>>>, FlightError> {
         self.kernel.check_open()?;
         let header = authorization(request.metadata());
-        let token = match (header, self.resumed(header)?) {
+        let token = match (header, self.resumed(header, request.extensions())?) {
             (Some(header), Some(_)) => match Credentials::parse(header)? {
                 Credentials::Bearer(token) => token.expose_secret().to_owned(),
                 Credentials::Basic { .. } => return Err(AuthError::Malformed.into()),

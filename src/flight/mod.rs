@@ -20,6 +20,7 @@ mod types;
 mod tests;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ use kernel::Kernel;
 use metadata::CatalogCommand;
 use ticket::unpack;
 use transport::results::{DoGet, Messages, PassThrough};
-use transport::{WholeRequests, listener};
+use transport::{Limits, UnexpiredCallers, WholeRequests, listener, tls};
 use types::schema_bytes;
 
 /// The `flight` section of the config: limits of the protocol edge.
@@ -79,6 +80,13 @@ pub struct Config {
     /// How often an idle connection is probed: below the 240–350 s after which load balancers cut it.
     #[serde(with = "humantime_serde")]
     pub keepalive: Duration,
+    /// How long a new connection may take to open, with its TLS handshake.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How many connections may be opening at once; one more takes the place of the one that has waited longest.
+    pub max_handshakes: usize,
+    /// The certificate to serve; `None` serves plaintext.
+    pub tls: Option<tls::Config>,
 }
 
 impl Default for Config {
@@ -92,18 +100,63 @@ impl Default for Config {
             max_ticket_parameter_bytes: 16 << 10,
             max_header_bytes: 64 << 10,
             keepalive: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(30),
+            max_handshakes: 256,
+            tls: None,
         }
     }
 }
 
+/// How often idle connections may be probed: not so often that the probes are a load, and before load balancers cut them.
+const KEEPALIVE: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(240);
+
+/// How long a peer may take to answer a probe.
+const PROBE_ANSWERED_WITHIN: Range<Duration> = Duration::from_secs(5)..Duration::from_secs(20);
+
+/// Why the `flight` section cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Too rare or too often.
+    #[error("flight.keepalive must be at least 1s and below 240s, after which load balancers cut idle connections")]
+    Keepalive,
+    /// Nobody could connect.
+    #[error("flight.handshake_timeout and flight.max_handshakes must be above 0")]
+    NoHandshakes,
+    /// TLS cannot be served as configured.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+}
+
 impl Config {
+    /// Checks the section and the files that it names; what is allowed but should be known, one text each.
+    ///
+    /// # Errors
+    /// When it cannot be served so.
+    pub fn check(&self) -> Result<Vec<String>, ConfigError> {
+        if !KEEPALIVE.contains(&self.keepalive) {
+            return Err(ConfigError::Keepalive);
+        }
+        if self.handshake_timeout.is_zero() || self.max_handshakes == 0 {
+            return Err(ConfigError::NoHandshakes);
+        }
+        Ok(self.tls.as_ref().map(tls::check).transpose()?.unwrap_or_default())
+    }
+
     /// A tonic server with the transport settings of this section.
     #[must_use]
     pub fn server(&self) -> Server {
+        let answered_within = self.keepalive.clamp(PROBE_ANSWERED_WITHIN.start, PROBE_ANSWERED_WITHIN.end);
         Server::builder()
             .http2_max_header_list_size(self.max_header_bytes)
             .http2_keepalive_interval(Some(self.keepalive))
-            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(answered_within))
+    }
+
+    /// How connections are taken.
+    #[must_use]
+    pub fn connections(&self) -> listener::Settings {
+        let limits = Limits { within: self.handshake_timeout, at_once: self.max_handshakes };
+        listener::Settings { limits, keepalive: self.keepalive }
     }
 }
 
@@ -213,22 +266,28 @@ impl FlightServer {
         Self(Arc::new(Edge { kernel, auth, sessions, config }))
     }
 
-    /// Serves the connections of `listener` until `stop` is cancelled; ends when the calls under way have ended.
+    /// Serves the connections of `listener` until `stop` is cancelled; ends when the calls under way have ended. With `tls`, it takes
+    /// only connections that shake hands.
     ///
     /// # Errors
     /// When the transport fails as a whole; a connection's own failure ends only that connection.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
-        let connections = listener::connections(listener, self.0.sessions.clone());
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Option<tls::Current>,
+        stop: CancellationToken,
+    ) -> Result<(), tonic::transport::Error> {
+        let connections = listener::connections(listener, self.0.sessions.clone(), self.0.config.connections(), tls);
         let mut server = self.0.config.server();
         server.add_service(self.into_service()).serve_with_incoming_shutdown(connections, stop.cancelled_owned()).await
     }
 
     /// The service as tonic serves it.
     #[must_use]
-    pub fn into_service(self) -> WholeRequests<PassThrough<FlightServiceServer<Self>, Self>> {
+    pub fn into_service(self) -> UnexpiredCallers<WholeRequests<PassThrough<FlightServiceServer<Self>, Self>>> {
         let limit = self.0.config.max_message_bytes;
         let inner = FlightServiceServer::new(self.clone()).max_decoding_message_size(limit);
-        WholeRequests(PassThrough { inner, results: self, max_ticket_bytes: limit })
+        UnexpiredCallers(WholeRequests(PassThrough { inner, results: self, max_ticket_bytes: limit }))
     }
 
     async fn call<T>(&self, request: Request<T>) -> Result<(Call, T), FlightError> {

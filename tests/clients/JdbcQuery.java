@@ -15,7 +15,8 @@ import java.util.Properties;
  *
  * <pre>java --add-opens=java.base/java.nio=ALL-UNNAMED -cp $POLYNYA_JDBC_JAR tests/clients/JdbcQuery.java URL SQL</pre>
  *
- * <p>User and password come from {@code POLYNYA_USER} and {@code POLYNYA_PASSWORD}. The first line has the column
+ * <p>User and password come from {@code POLYNYA_USER} and {@code POLYNYA_PASSWORD}, or a token from {@code
+ * POLYNYA_TOKEN}. The first line has the column
  * labels, the second their JDBC types; then one line a row. Fields are separated by tabs; a backslash, tab or line end
  * inside is written as in {@code \\ \t \n \r}, NULL as {@code \N}, bytes in hexadecimal, decimals without an exponent.
  */
@@ -40,6 +41,10 @@ public final class JdbcQuery {
     if (user != null && !user.isEmpty()) {
       properties.setProperty("user", user);
       properties.setProperty("password", String.valueOf(System.getenv("POLYNYA_PASSWORD")));
+    }
+    String token = System.getenv("POLYNYA_TOKEN");
+    if (token != null && !token.isEmpty()) {
+      properties.setProperty("token", token);
     }
     PrintStream out = new PrintStream(System.out, false, StandardCharsets.UTF_8);
     try (Connection connection = DriverManager.getConnection(url, properties);

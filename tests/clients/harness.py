@@ -4,7 +4,8 @@ A program is a list of named cases. Each prints one JSON line, `{"case": …, "o
 fails; the last line sums up, and the exit code is 1 when any case failed.
 
 The gateway is told by the environment: `POLYNYA_URI` (grpc://127.0.0.1:PORT), and, unless it runs without
-authentication, `POLYNYA_USER` and `POLYNYA_PASSWORD`, or `POLYNYA_TOKEN`.
+authentication, `POLYNYA_USER` and `POLYNYA_PASSWORD`, or `POLYNYA_TOKEN`. For TLS (grpc+tls://…) `POLYNYA_TLS_CA` is the file with the
+authorities to trust, `POLYNYA_TLS_CERT` and `POLYNYA_TLS_KEY` those with the certificate to show and its key.
 """
 import json
 import math
@@ -12,9 +13,16 @@ import os
 import sys
 import time
 import traceback
+from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 from adbc_driver_flightsql import DatabaseOptions
+
+TLS_OPTIONS = {
+    "POLYNYA_TLS_CA": DatabaseOptions.TLS_ROOT_CERTS,
+    "POLYNYA_TLS_CERT": DatabaseOptions.MTLS_CERT_CHAIN,
+    "POLYNYA_TLS_KEY": DatabaseOptions.MTLS_PRIVATE_KEY,
+}
 
 
 def connect(**options) -> flightsql.Connection:
@@ -24,6 +32,9 @@ def connect(**options) -> flightsql.Connection:
         database = {"username": os.environ["POLYNYA_USER"], "password": os.environ.get("POLYNYA_PASSWORD", "")}
     elif os.environ.get("POLYNYA_TOKEN"):
         database = {DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer " + os.environ["POLYNYA_TOKEN"]}
+    for variable, option in TLS_OPTIONS.items():
+        if os.environ.get(variable):
+            database[option.value] = Path(os.environ[variable]).read_text()
     uri = options.pop("uri", None) or os.environ.get("POLYNYA_URI")
     if not uri:
         sys.exit("POLYNYA_URI is not set: the gateway's address, such as grpc://127.0.0.1:31337")

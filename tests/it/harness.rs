@@ -12,7 +12,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::{Stream, StreamExt, TryStreamExt};
 use tempfile::TempDir;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 /// How long a server may take to come up on a loaded machine.
 const START: Duration = Duration::from_secs(60);
@@ -22,6 +22,7 @@ pub struct Gateway {
     child: Child,
     /// `127.0.0.1:<port>`.
     pub addr: String,
+    uri: String,
     /// Where its embedded catalog and log are; removed with the last gateway on it.
     pub dir: Arc<TempDir>,
 }
@@ -90,15 +91,17 @@ impl Gateway {
         }
         let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the polynya binary");
-        let addr = first_line_with(&mut child, "grpc://").unwrap_or_else(|| {
+        let uri = first_line_with(&mut child, "Flight SQL at ").unwrap_or_else(|| {
             let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
             panic!("the gateway did not come up:\n{log}")
         });
-        Self { child, addr, dir }
+        let addr = uri.split("://").last().expect("an address").to_owned();
+        Self { child, addr, uri, dir }
     }
 
+    /// `grpc://…`, or `grpc+tls://…` when it serves TLS.
     pub fn uri(&self) -> String {
-        format!("grpc://{}", self.addr)
+        self.uri.clone()
     }
 
     pub fn pid(&self) -> u32 {
@@ -112,6 +115,11 @@ impl Gateway {
 
     pub async fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.addr)).expect("an address").connect().await.expect("a connection")
+    }
+
+    /// A connection with TLS, if the handshake works.
+    pub async fn tls_channel(&self, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+        Endpoint::from_shared(format!("https://{}", self.addr)).expect("an address").tls_config(tls)?.connect().await
     }
 
     pub async fn client(&self) -> FlightSqlServiceClient<Channel> {
@@ -375,7 +383,7 @@ impl Program {
         command
             .args(["--add-opens=java.base/java.nio=ALL-UNNAMED", "-Xmx512m", "-cp", &part("POLYNYA_JDBC_JAR")])
             .arg(root().join("tests/clients").join(name))
-            .arg(format!("jdbc:arrow-flight-sql://{}/?useEncryption=false{options}", gateway.addr));
+            .arg(format!("jdbc:arrow-flight-sql://{}/?useEncryption={}{options}", gateway.addr, gateway.uri.contains("+tls")));
         Self { command }
     }
 
@@ -387,6 +395,14 @@ impl Program {
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.command.env(key, value);
         self
+    }
+
+    /// Runs it; it must not exit with 0. Gives what it wrote to standard output and standard error.
+    pub fn fail(mut self) -> String {
+        let output = self.command.stdin(Stdio::null()).output().expect("the program");
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert!(!output.status.success(), "{:?} worked:\n{text}", self.command);
+        text
     }
 
     /// Runs it; it must exit with 0. Gives its output.

@@ -159,7 +159,7 @@ async fn serve() -> (Target, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let service = WholeRequests(FlightServiceServer::new(Fake(Arc::clone(&seen))));
     tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
-    (Target { uri, ca: None }, seen)
+    (Target::at(uri), seen)
 }
 
 fn password(password: &str) -> Credentials {

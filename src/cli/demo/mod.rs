@@ -120,7 +120,7 @@ async fn say_goodbye(args: &DemoArgs, address: SocketAddr) -> Result<(), CliErro
 /// All steps on a running gateway.
 async fn play(args: &DemoArgs, address: SocketAddr, dir: &Path) -> Result<(), CliError> {
     let uri: GatewayUri = format!("grpc://{address}").parse().map_err(|error| CliError::Usage(format!("{address}: {error}")))?;
-    let mut client = Client::connect(&Target { uri, ca: None }, &Credentials::Anonymous).await?;
+    let mut client = Client::connect(&Target::at(uri), &Credentials::Anonymous).await?;
     let mut tables = match find_bronze(&mut client, args.scale).await? {
         Some(tables) => tables,
         None => make_bronze(&mut client, args.scale).await?,

@@ -27,6 +27,7 @@ Examples:
   polynya query 'SELECT * FROM lake.gold.revenue' --output revenue.arrow
   echo 'SHOW TABLES' | polynya query -
   polynya query --uri grpc+tls://lake.example.com --user ana 'SELECT 1'
+  polynya query --uri grpc+tls://lake.example.com --tls-ca ca.crt --tls-cert me.crt --tls-key me.key 'SELECT 1'
 
 One statement a call: the gateway refuses a text with several, so that what was run is never in doubt. \
 Results are streamed; only the table format holds rows, a thousand at a time.";

@@ -64,9 +64,9 @@ impl Edge {
         let kernel = Arc::new(Counting::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let mut server = config.server();
+        let (mut server, settings) = (config.server(), config.connections());
         let service = FlightServer::over(kernel.clone(), auth, sessions.clone(), config).into_service();
-        let connections = listener::connections(listener, sessions.clone());
+        let connections = listener::connections(listener, sessions.clone(), settings, None);
         tokio::spawn(async move { server.add_service(service).serve_with_incoming(connections).await });
         Self { kernel, sessions, address }
     }
