@@ -18,8 +18,11 @@ mod load;
 mod malformed;
 mod memory;
 mod pki;
+mod polaris;
 mod replay;
 mod sql;
+#[path = "../support/polaris/mod.rs"]
+mod stand_in;
 mod stock_clients;
 mod tls;
 mod tpch;
