@@ -17,8 +17,11 @@ mod limits;
 mod load;
 mod malformed;
 mod memory;
+mod polaris;
 mod replay;
 mod sql;
+#[path = "../support/polaris/mod.rs"]
+mod stand_in;
 mod stock_clients;
 mod tpch;
 mod writes;
