@@ -5,14 +5,15 @@
 //! - `POLYNYA__POOL__MAX_WORKERS=4` sets `pool.max_workers`; `--set pool.max_workers=4` does too, and wins.
 //! - Maps are merged key by key; lists and single values are replaced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::names::{CatalogName, RoleName};
+use crate::names::{CatalogName, RealmName, RoleName};
+use crate::relay::config::CatalogConfig;
 use crate::{auth, flight, pool, query, relay, session, telemetry};
 
 /// The reference config, which is also the defaults.
@@ -22,7 +23,8 @@ pub const DEFAULTS: &str = include_str!("../config/polynya.yaml");
 const ENV_PREFIX: &str = "POLYNYA__";
 
 /// Keys whose value `check-config` does not print.
-const SECRET_KEYS: [&str; 6] = ["client_secret", "token", "key", "password", "password_hash", "secret_access_key"];
+const SECRET_KEYS: [&str; 7] =
+    ["client_secret", "token", "key", "previous_keys", "password", "password_hash", "secret_access_key"];
 
 /// The whole config.
 #[derive(Clone, Debug, Deserialize)]
@@ -159,7 +161,40 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
             reason: format!("`{}` is not one of the catalogs: {}", config.default_catalog, known.join(", ")),
         });
     }
+    check_identity(&config)?;
     Ok(config)
+}
+
+/// Whether realm, mappings, roles and catalogs name one another rightly.
+fn check_identity(config: &Config) -> Result<(), ConfigError> {
+    let invalid = |path: String, reason: String| ConfigError::Invalid { path, reason };
+    for (name, role) in &config.roles {
+        for (catalog, shown) in &role.catalogs {
+            let path = || format!("roles.{name}.catalogs.{catalog}");
+            match config.catalogs.get(catalog) {
+                None => {
+                    let known: Vec<&str> = config.catalogs.keys().map(CatalogName::as_str).collect();
+                    return Err(invalid(path(), format!("is not one of the catalogs: {}", known.join(", "))));
+                }
+                Some(CatalogConfig::Embedded { .. }) if shown.credentials.is_some() || shown.reader_credentials.is_some() => {
+                    return Err(invalid(path(), "an embedded catalog asks for no credentials; leave {}".to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    let realms: BTreeSet<RealmName> = config.catalogs.values().filter_map(realm_of).collect();
+    let realms: Vec<RealmName> = realms.into_iter().collect();
+    let in_auth = |error: auth::config::ConfigError| invalid("auth".to_owned(), error.to_string());
+    config.auth.realm_among(&realms).map_err(in_auth)?;
+    config.auth.check_roles(&config.roles.keys().cloned().collect()).map_err(in_auth)
+}
+
+fn realm_of(catalog: &CatalogConfig) -> Option<RealmName> {
+    match catalog {
+        CatalogConfig::Rest(rest) => Some(rest.realm()),
+        CatalogConfig::Embedded { .. } => None,
+    }
 }
 
 /// The tree as YAML with secrets blotted out.
@@ -229,8 +264,8 @@ fn blot(tree: &mut Value) {
     match tree {
         Value::Object(map) => {
             for (key, value) in map {
-                if SECRET_KEYS.contains(&key.as_str()) && value.is_string() {
-                    *value = Value::String("<redacted>".to_owned());
+                if SECRET_KEYS.contains(&key.as_str()) {
+                    blot_secret(value);
                 } else {
                     blot(value);
                 }
@@ -238,6 +273,17 @@ fn blot(tree: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(blot),
         _ => {}
+    }
+}
+
+/// A secret, or a list of them; where one is to be had may be shown.
+fn blot_secret(value: &mut Value) {
+    match value {
+        Value::String(secret) => "<redacted>".clone_into(secret),
+        Value::Array(secrets) => secrets.iter_mut().for_each(blot_secret),
+        // A secret of digits only is read as a number.
+        Value::Number(_) => *value = Value::String("<redacted>".to_owned()),
+        other => blot(other),
     }
 }
 

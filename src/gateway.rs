@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Authenticator;
+use crate::auth::{self, Authenticator};
 use crate::config::Config;
 use crate::extensions;
 use crate::flight::transport::tls::{self, Certificates};
@@ -75,8 +75,8 @@ pub fn check(config: &Config) -> Result<Vec<String>, GatewayError> {
     let flight = &config.flight;
     let mut warnings = flight.check()?;
     warnings.extend(config.auth.validate(flight.listen, flight.tls.is_some())?.iter().map(ToString::to_string));
-    // Reads the key and the users' hashes, which is the rest of what can be wrong with them.
-    Authenticator::new(&config.auth)?;
+    // Reads the keys, the users' hashes and the issuers' certificates, which is the rest of what can be wrong with them.
+    auth::check(&config.auth)?;
     Ok(warnings)
 }
 
@@ -117,11 +117,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
         machine_cores: std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(2)),
     };
     let pool = Pool::start(config.pool, environment, leases, tasks.clone(), stop_workers.clone())?;
+    let auth = Authenticator::new(&config.auth, relay.clone())?;
     let engine = Engine::new(config.query, pool, relay);
 
-    let auth = Authenticator::new(&config.auth)?;
     let defaults = Defaults { catalog: config.default_catalog, schema: config.default_schema };
-    let sessions = Sessions::new(config.session, auth.sealer().clone(), config.auth.session_ttl, defaults);
+    let sessions = Sessions::new(config.session, auth.clone(), config.auth.session_ttl, defaults);
     let (swept, swept_until) = (sessions.clone(), stop_workers.clone());
     tasks.spawn(async move { swept_until.run_until_cancelled(swept.keep_swept()).await });
     let tls = config.flight.tls.clone().map(Certificates::open).transpose().map_err(flight::ConfigError::from)?;

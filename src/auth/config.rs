@@ -1,12 +1,18 @@
-//! Owns the `auth` section of the config and the rules by which a listen address may go with a way of logging in. Refuses to listen.
+//! Owns the `auth` section of the config and the rules by which its parts go together: modes, listen addresses, issuers, mappings.
+//! Refuses to listen, to ask anybody, and to know catalogs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::Deserialize;
+use url::Url;
 
+use super::mapping::{MappingError, Mappings};
+use crate::names::{RealmName, RoleName};
 use crate::secret::{SecretError, SecretRef};
 
 /// How callers prove who they are.
@@ -18,6 +24,32 @@ pub enum Mode {
     None,
     /// User name and password, from the list in the config.
     Users,
+    /// Client id and secret, or a bearer token, of a principal of a catalog's realm: the catalog sees that principal.
+    Polaris,
+    /// A bearer token only: the catalog sees it, or one that was exchanged for it.
+    Passthrough,
+    /// A user of the list, a bearer token of an identity provider, or a client certificate: what is mapped to it gives a role.
+    Mapped,
+}
+
+impl Mode {
+    /// As the config writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Users => "users",
+            Self::Polaris => "polaris",
+            Self::Passthrough => "passthrough",
+            Self::Mapped => "mapped",
+        }
+    }
+
+    /// Whether catalogs see the caller's own credentials.
+    #[must_use]
+    pub fn shows_callers(self) -> bool {
+        matches!(self, Self::Polaris | Self::Passthrough)
+    }
 }
 
 /// One user who may log in.
@@ -30,20 +62,136 @@ pub struct User {
     pub password_hash: SecretRef,
 }
 
+/// An identity provider whose tokens are taken.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IssuerConfig {
+    /// Its name, exactly as its tokens say in `iss`; also where its discovery document is found.
+    pub issuer: String,
+    /// A token must be meant for one of these (`aud`).
+    pub audience: Vec<String>,
+    /// Where its keys are; `None` asks its discovery document.
+    pub jwks_uri: Option<String>,
+    /// Certificate authorities (PEM) by which its server is known, in place of the usual ones.
+    pub ca_file: Option<PathBuf>,
+    /// The claim that names the principal.
+    pub principal_claim: String,
+    /// By how much its clock may differ from ours.
+    #[serde(with = "humantime_serde")]
+    pub clock_skew: Duration,
+    /// Signatures that are taken; asymmetric ones only.
+    pub algorithms: Vec<Algorithm>,
+    /// Its tokens are not shown to the catalog but exchanged for the catalog's own.
+    pub exchange: bool,
+    /// How often its keys are fetched again.
+    #[serde(with = "humantime_serde")]
+    pub refresh: Duration,
+    /// How long its keys go on beyond that while it cannot be reached.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+    /// How long one call to it may take.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for IssuerConfig {
+    fn default() -> Self {
+        Self {
+            issuer: String::new(),
+            audience: Vec::new(),
+            jwks_uri: None,
+            ca_file: None,
+            principal_claim: "sub".to_owned(),
+            clock_skew: Duration::from_secs(30),
+            algorithms: vec![
+                Algorithm::RS256,
+                Algorithm::RS384,
+                Algorithm::RS512,
+                Algorithm::PS256,
+                Algorithm::PS384,
+                Algorithm::PS512,
+                Algorithm::ES256,
+                Algorithm::ES384,
+                Algorithm::EdDSA,
+            ],
+            exchange: false,
+            refresh: Duration::from_secs(600),
+            grace: Duration::from_secs(3600),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// One line of `auth.mappings`: exactly one of `user`, `claim`, `certificate` and `any`, and the role.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MappingConfig {
+    /// The user name or client id of a log-in with a password.
+    pub user: Option<String>,
+    /// A claim of a token: its name, or a path into nested ones such as `realm_access.roles`.
+    pub claim: Option<String>,
+    /// What the claim is, or what one of its items is; `x*` stands for all that begins with `x`.
+    pub value: Option<String>,
+    /// Only tokens of this issuer.
+    pub issuer: Option<String>,
+    /// The subject of a client certificate as RFC 4514 writes it, or one of its names with its kind, such as `DNS:etl.example.com`.
+    pub certificate: Option<String>,
+    /// Everybody.
+    #[serde(default)]
+    pub any: bool,
+    /// What it gives; one of `roles`.
+    pub role: RoleName,
+}
+
+/// How failed log-ins are slowed down.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ThrottleConfig {
+    /// So many failed log-ins of one user from one address are free; 0 never slows down.
+    pub failures: u32,
+    /// The same for all users of one address together; 0 never slows down.
+    pub address_failures: u32,
+    /// How long the next one has to wait then; it doubles with each further failure.
+    #[serde(with = "humantime_serde")]
+    pub first_delay: Duration,
+    /// The longest wait.
+    #[serde(with = "humantime_serde")]
+    pub max_delay: Duration,
+}
+
+impl Default for ThrottleConfig {
+    fn default() -> Self {
+        Self { failures: 5, address_failures: 100, first_delay: Duration::from_secs(1), max_delay: Duration::from_secs(60) }
+    }
+}
+
 /// The `auth` section.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// How callers prove who they are.
     pub mode: Mode,
-    /// Who may log in with `mode: users`.
+    /// Who may log in with `mode: users` and `mode: mapped`.
     pub users: Vec<User>,
+    /// Whose principals log in with `mode: polaris` and `mode: passthrough`; `None` stands for the only realm that there is.
+    pub realm: Option<RealmName>,
+    /// Identity providers whose tokens are taken.
+    pub issuers: Vec<IssuerConfig>,
+    /// What gives callers a role; the first that fits counts.
+    pub mappings: Vec<MappingConfig>,
+    /// How long a log-in that was right is taken again without asking anybody.
+    #[serde(with = "humantime_serde")]
+    pub remember_logins: Duration,
+    /// How failed log-ins are slowed down.
+    pub throttle: ThrottleConfig,
     /// How long a session token is good for, however busy its session is.
     #[serde(with = "humantime_serde")]
     pub session_ttl: Duration,
     /// 32 bytes in base64 or hex that seal tokens and tickets. Without it they are good for this process only.
     pub key: Option<SecretRef>,
-    /// Let passwords travel unencrypted beyond loopback.
+    /// Keys that open what was sealed before `key` took their place.
+    pub previous_keys: Vec<SecretRef>,
+    /// Let passwords and tokens travel unencrypted beyond loopback.
     pub allow_plaintext: bool,
     /// How many passwords are verified at once; each takes one core for a while and, with usual hashes, 19 MiB.
     pub max_parallel_logins: usize,
@@ -56,8 +204,14 @@ impl Default for Config {
         Self {
             mode: Mode::None,
             users: Vec::new(),
+            realm: None,
+            issuers: Vec::new(),
+            mappings: Vec::new(),
+            remember_logins: Duration::from_secs(30),
+            throttle: ThrottleConfig::default(),
             session_ttl: Duration::from_secs(24 * 3600),
             key: None,
+            previous_keys: Vec::new(),
             allow_plaintext: false,
             max_parallel_logins: 2,
             max_waiting_logins: 64,
@@ -70,7 +224,7 @@ impl Default for Config {
 pub enum ConfigError {
     /// `mode: none` where others than this machine can connect.
     #[error(
-        "auth.mode is none, but {0} can be reached from other machines; listen on 127.0.0.1 or [::1], or set auth.mode: users"
+        "auth.mode is none, but {0} can be reached from other machines; listen on 127.0.0.1 or [::1], or set another auth.mode, such as users"
     )]
     OpenToOthers(SocketAddr),
     /// Passwords would cross a network in clear.
@@ -98,9 +252,53 @@ pub enum ConfigError {
     /// A limit that would lock everybody out.
     #[error("auth.max_parallel_logins must be at least 1")]
     NoLogins,
+    /// A section that the mode does not look at, although whoever wrote it relies on it.
+    #[error("auth.{section} says who may do what, but auth.mode: {mode} does not look at it; {remedy}")]
+    NotLookedAt {
+        /// Which one.
+        section: &'static str,
+        /// The mode.
+        mode: &'static str,
+        /// What would be right.
+        remedy: &'static str,
+    },
+    /// `mode: mapped` where nothing gives a role, or nobody can log in.
+    #[error("auth.mode is mapped, but {0}")]
+    Mapped(&'static str),
+    /// No catalog knows principals.
+    #[error("auth.mode is {0}, but no catalog of type rest is configured, whose principals could log in")]
+    NoRealm(&'static str),
+    /// The realm cannot be guessed.
+    #[error("auth.realm must say whose principals log in; the catalogs' realms are: {0}")]
+    WhichRealm(String),
+    /// The realm is not there.
+    #[error("auth.realm: `{name}` is no catalog's realm; there are: {known}")]
+    UnknownRealm {
+        /// As configured.
+        name: RealmName,
+        /// Those that there are.
+        known: String,
+    },
+    /// An issuer cannot be used as configured.
+    #[error("auth.issuers, `{issuer}`: {reason}")]
+    Issuer {
+        /// Which one.
+        issuer: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A mapping cannot be used as configured.
+    #[error("auth.mappings: {0}")]
+    Mapping(#[from] MappingError),
+    /// The throttle would do nothing or never end.
+    #[error("auth.throttle: first_delay must be above 0 and not above max_delay")]
+    Throttle,
     /// The sealing key is not 32 bytes.
-    #[error("auth.key must be 32 bytes in base64 or hex (`openssl rand -base64 32` makes one)")]
-    Key,
+    #[error("{0} must be 32 bytes in base64 or hex (`openssl rand -base64 32` makes one)")]
+    Key(String),
+    /// Old keys without a new one.
+    #[error("auth.previous_keys only opens what was sealed before; set auth.key, which seals")]
+    OnlyPreviousKeys,
     /// A secret could not be read.
     #[error("cannot read the secret of {place}")]
     Secret {
@@ -129,7 +327,7 @@ impl fmt::Display for Warning {
             ),
             Self::Plaintext(address) => write!(
                 f,
-                "PASSWORDS IN CLEAR: clients on other machines send their passwords to {address} unencrypted (auth.allow_plaintext: true)"
+                "PASSWORDS IN CLEAR: clients on other machines send their passwords and tokens to {address} unencrypted (auth.allow_plaintext: true)"
             ),
         }
     }
@@ -142,25 +340,82 @@ impl Config {
     /// When the combination would let anybody in, or would send passwords in clear against the operator's word, or is incomplete.
     pub fn validate(&self, listen: SocketAddr, tls: bool) -> Result<Vec<Warning>, ConfigError> {
         let loopback = listen.ip().to_canonical().is_loopback();
-        if self.max_parallel_logins == 0 {
-            return Err(ConfigError::NoLogins);
-        }
+        self.validate_parts()?;
         match self.mode {
             Mode::None if !loopback => Err(ConfigError::OpenToOthers(listen)),
             Mode::None => Ok(vec![Warning::NobodyIsAsked(listen)]),
-            Mode::Users => {
-                self.validate_users()?;
-                match (loopback || tls, self.allow_plaintext) {
-                    (true, _) => Ok(Vec::new()),
-                    (false, true) => Ok(vec![Warning::Plaintext(listen)]),
-                    (false, false) => Err(ConfigError::Plaintext(listen)),
-                }
-            }
+            Mode::Users | Mode::Polaris | Mode::Passthrough | Mode::Mapped => match (loopback || tls, self.allow_plaintext) {
+                (true, _) => Ok(Vec::new()),
+                (false, true) => Ok(vec![Warning::Plaintext(listen)]),
+                (false, false) => Err(ConfigError::Plaintext(listen)),
+            },
         }
     }
 
+    /// The realm whose principals log in; `None` when the mode shows catalogs nothing of a caller.
+    ///
+    /// # Errors
+    /// When it is not among `realms`, or cannot be guessed.
+    pub fn realm_among(&self, realms: &[RealmName]) -> Result<Option<RealmName>, ConfigError> {
+        if !self.mode.shows_callers() {
+            return Ok(None);
+        }
+        let known = || realms.iter().map(RealmName::as_str).collect::<Vec<_>>().join(", ");
+        match (&self.realm, realms) {
+            (_, []) => Err(ConfigError::NoRealm(self.mode.as_str())),
+            (Some(name), _) if !realms.contains(name) => Err(ConfigError::UnknownRealm { name: name.clone(), known: known() }),
+            (Some(name), _) | (None, [name]) => Ok(Some(name.clone())),
+            (None, _) => Err(ConfigError::WhichRealm(known())),
+        }
+    }
+
+    /// Whether every role that a mapping gives is one of these.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn check_roles(&self, roles: &BTreeSet<RoleName>) -> Result<(), ConfigError> {
+        Ok(Mappings::new(self)?.check_roles(roles)?)
+    }
+
+    fn validate_parts(&self) -> Result<(), ConfigError> {
+        if self.max_parallel_logins == 0 {
+            return Err(ConfigError::NoLogins);
+        }
+        if self.throttle.first_delay.is_zero() || self.throttle.first_delay > self.throttle.max_delay {
+            return Err(ConfigError::Throttle);
+        }
+        if self.key.is_none() && !self.previous_keys.is_empty() {
+            return Err(ConfigError::OnlyPreviousKeys);
+        }
+        if matches!(self.mode, Mode::None | Mode::Users) {
+            let sections = [("issuers", self.issuers.is_empty()), ("mappings", self.mappings.is_empty())];
+            if let Some((section, _)) = sections.into_iter().find(|(_, empty)| !empty) {
+                let remedy = "set auth.mode: mapped, polaris or passthrough, or take it away";
+                return Err(ConfigError::NotLookedAt { section, mode: self.mode.as_str(), remedy });
+            }
+        }
+        self.validate_users()?;
+        self.validate_issuers()?;
+        Mappings::new(self)?;
+        if self.mode == Mode::Mapped {
+            self.validate_mapped()?;
+        }
+        Ok(())
+    }
+
+    fn validate_mapped(&self) -> Result<(), ConfigError> {
+        let by_certificate = self.mappings.iter().any(|mapping| mapping.certificate.is_some() || mapping.any);
+        if self.mappings.is_empty() {
+            return Err(ConfigError::Mapped("auth.mappings is empty, so nobody would be let in; add at least one"));
+        }
+        if self.users.is_empty() && self.issuers.is_empty() && !by_certificate {
+            return Err(ConfigError::Mapped("nobody can log in; add auth.users, auth.issuers or a mapping of a certificate"));
+        }
+        Ok(())
+    }
+
     fn validate_users(&self) -> Result<(), ConfigError> {
-        if self.users.is_empty() {
+        if self.users.is_empty() && self.mode == Mode::Users {
             return Err(ConfigError::NoUsers);
         }
         let mut seen = HashSet::new();
@@ -173,6 +428,71 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn validate_issuers(&self) -> Result<(), ConfigError> {
+        let mut seen = HashSet::new();
+        for issuer in &self.issuers {
+            let wrong = |reason: String| ConfigError::Issuer { issuer: issuer.issuer.clone(), reason };
+            issuer.check(self.allow_plaintext).map_err(wrong)?;
+            if !seen.insert(issuer.issuer.as_str()) {
+                return Err(wrong("is listed twice".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl IssuerConfig {
+    fn check(&self, allow_plaintext: bool) -> Result<(), String> {
+        self.check_uri("issuer", &self.issuer, allow_plaintext)?;
+        if let Some(uri) = &self.jwks_uri {
+            self.check_uri("jwks_uri", uri, allow_plaintext)?;
+        }
+        if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
+            return Err(
+                "audience must say which tokens are meant for this gateway, such as [polynya]; without it every token that the \
+                        issuer gives to anybody, for whatever application, would open the catalogs"
+                    .to_owned(),
+            );
+        }
+        if self.algorithms.is_empty() {
+            return Err("algorithms must name at least one, such as RS256".to_owned());
+        }
+        if let Some(shared) = self.algorithms.iter().find(|algorithm| algorithm.family() == AlgorithmFamily::Hmac) {
+            return Err(format!(
+                "algorithms: {shared:?} signs by a shared secret; only asymmetric ones are taken, such as RS256"
+            ));
+        }
+        if self.principal_claim.is_empty() {
+            return Err("principal_claim must name a claim, such as sub".to_owned());
+        }
+        if self.refresh.is_zero() || self.timeout.is_zero() {
+            return Err("refresh and timeout must be above 0".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whoever can change the keys on their way can log in as anybody.
+    fn check_uri(&self, key: &str, text: &str, allow_plaintext: bool) -> Result<(), String> {
+        let url =
+            Url::parse(text).map_err(|error| format!("{key} must be an address such as https://login.example.com: {error}"))?;
+        match url.scheme() {
+            "https" => Ok(()),
+            "http" if allow_plaintext || is_loopback(&url) => Ok(()),
+            "http" => Err(format!("{key} must be https: its keys decide who is let in, and could be changed on their way")),
+            other => Err(format!("{key} must be https, not {other}")),
+        }
+    }
+}
+
+/// Whether an address never leaves this machine.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }
 

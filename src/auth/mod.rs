@@ -1,45 +1,101 @@
 //! Who is calling, and the sealing of what clients carry for us.
 //!
-//! It owns credentials and the principals they prove. It refuses to know sessions, protocols and catalogs: a session token is only
-//! something that [`seal`] closed for somebody.
+//! It owns log-ins and the principals that they prove. It refuses to know sessions, protocols and catalogs: a session token is only
+//! something that [`seal`] closed for somebody, and what only a catalog knows is asked of [`realm::Realms`].
 
+mod authenticator;
 pub mod certificate;
 pub mod config;
 pub mod credential;
+mod error;
+mod keepsake;
+mod login;
+mod mapping;
+mod oidc;
 pub mod realm;
+mod salt;
 pub mod seal;
-
-mod basic;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use crate::error::{Explain, Kind};
+pub use authenticator::{Authenticator, Caller, check};
+pub use error::{AuthError, TokenFault};
+pub use mapping::MappingError;
+
 use crate::names::PrincipalName;
 use crate::secret::SecretString;
-use config::{Config, ConfigError, Mode};
+use certificate::PeerCertificate;
 use credential::Credential;
-use seal::Sealer;
-
-/// Who everybody is with `mode: none`.
-const ANONYMOUS: &str = "anonymous";
 
 /// The authenticated caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Principal {
-    /// Its name: the user name, or `anonymous`.
+    /// Its name: the user name, the client id, what its token names, the subject of its certificate, or `anonymous`.
     pub name: PrincipalName,
     /// The credential that the catalogs see.
     pub credential: Credential,
     /// When what it has shown lapses: it has to log in again then.
     pub expires: Option<SystemTime>,
+    /// What it has shown.
+    proof: Proof,
+}
+
+/// What a principal has shown, as far as it is needed to make it again. A client's secret is in its credential.
+#[derive(Clone, Debug)]
+enum Proof {
+    Nothing,
+    User,
+    Client,
+    /// A token of an issuer, or one of the realm's own.
+    Token {
+        issuer: Option<String>,
+        token: SecretString,
+    },
+    Certificate(Arc<PeerCertificate>),
 }
 
 impl Principal {
-    fn new(name: &str) -> Self {
-        Self { name: name.into(), credential: Credential::service(), expires: None }
+    /// Somebody whom catalogs don't know: they are shown the credentials of their own config.
+    #[must_use]
+    pub fn service(name: &str) -> Self {
+        Self { name: name.into(), credential: Credential::service(), expires: None, proof: Proof::Nothing }
+    }
+
+    /// Whether a connection with this certificate may go on as this principal. Who logged in by a certificate alone has nothing else to
+    /// show, so a session token of it is worth nothing to who does not hold the certificate.
+    #[must_use]
+    pub fn may_come_with(&self, certificate: Option<&PeerCertificate>) -> bool {
+        match &self.proof {
+            Proof::Certificate(own) => certificate.is_some_and(|c| c.subject == own.subject && c.names == own.names),
+            _ => true,
+        }
+    }
+
+    /// The refusal, once what it has shown has lapsed.
+    #[must_use]
+    pub fn lapsed(&self, now: SystemTime) -> Option<AuthError> {
+        self.lapsed_with(self.expires, now)
+    }
+
+    /// The same when it has shown something newer meanwhile, which lapses then.
+    #[must_use]
+    pub fn lapsed_with(&self, expires: Option<SystemTime>, now: SystemTime) -> Option<AuthError> {
+        let at = expires.filter(|at| *at <= now)?;
+        Some(AuthError::Lapsed { certificate: matches!(self.proof, Proof::Certificate(_)), at })
     }
 }
+
+/// Of the same name and rights; until when does not matter.
+impl PartialEq for Principal {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.credential == other.credential
+    }
+}
+
+impl Eq for Principal {}
 
 /// What a client sent as `authorization`.
 #[derive(Clone, Debug)]
@@ -63,122 +119,12 @@ impl Credentials {
     pub fn parse(header: &str) -> Result<Self, AuthError> {
         let (scheme, value) = header.trim().split_once(' ').ok_or(AuthError::Malformed)?;
         if scheme.eq_ignore_ascii_case("basic") {
-            let (user, password) = basic::decode(value).ok_or(AuthError::Malformed)?;
+            let (user, password) = login::basic::decode(value).ok_or(AuthError::Malformed)?;
             Ok(Self::Basic { user, password })
         } else if scheme.eq_ignore_ascii_case("bearer") {
             Ok(Self::Bearer(value.trim().into()))
         } else {
             Err(AuthError::Malformed)
-        }
-    }
-}
-
-/// Why a caller is not let in.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthError {
-    /// Nothing was sent.
-    #[error("log in with user name and password, or send the token of an earlier log-in as `authorization: Bearer …`")]
-    Missing,
-    /// The header makes no sense.
-    #[error("the authorization header must be `Basic <base64 of user:password>` or `Bearer <token>`")]
-    Malformed,
-    /// Unknown user or wrong password; which of them is not said.
-    #[error("user name or password is wrong")]
-    Rejected,
-    /// A token that no gateway of this kind gave out.
-    #[error("the bearer token is not one that this gateway gave out; log in with user name and password")]
-    ForeignToken,
-    /// Too many log-ins at once.
-    #[error("too many log-ins at once (auth.max_parallel_logins, auth.max_waiting_logins)")]
-    Busy,
-    /// The verification itself broke.
-    #[error("verifying a password failed: {0}")]
-    Verification(String),
-}
-
-impl Explain for AuthError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Missing | Self::Malformed | Self::Rejected | Self::ForeignToken => Kind::Unauthenticated,
-            Self::Busy => Kind::ResourceExhausted(Some(Duration::from_secs(1))),
-            Self::Verification(_) => Kind::Internal,
-        }
-    }
-}
-
-/// Proves callers, and seals what they carry. Cheap to clone.
-#[derive(Clone)]
-pub struct Authenticator {
-    door: Arc<Door>,
-    sealer: Sealer,
-}
-
-enum Door {
-    Open,
-    Users(Box<basic::Users>),
-}
-
-impl Authenticator {
-    /// Reads hashes and key now.
-    ///
-    /// # Errors
-    /// When a secret cannot be read or is not what it should be.
-    pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let sealer = Sealer::from_config(config.key.as_ref())?;
-        let door = match config.mode {
-            Mode::None => Door::Open,
-            Mode::Users => Door::Users(Box::new(basic::Users::new(config)?)),
-        };
-        Ok(Self { door: Arc::new(door), sealer })
-    }
-
-    /// The sealer of this process.
-    #[must_use]
-    pub fn sealer(&self) -> &Sealer {
-        &self.sealer
-    }
-
-    /// Proves who is calling from the `authorization` header. With `mode: none` everybody is `anonymous`, whatever they send. A
-    /// session token is not proven here: the session layer opens it first.
-    ///
-    /// # Errors
-    /// When the caller is not let in.
-    pub async fn login(&self, header: Option<&str>) -> Result<Principal, AuthError> {
-        let users = match &*self.door {
-            Door::Open => return Ok(Principal::new(ANONYMOUS)),
-            Door::Users(users) => users,
-        };
-        match Credentials::parse(header.ok_or(AuthError::Missing)?)? {
-            Credentials::Basic { user, password } => match users.verify(&user, &password).await {
-                Ok(()) => Ok(Principal::new(&user)),
-                Err(error) => {
-                    tracing::warn!(user, %error, "log-in refused");
-                    Err(error)
-                }
-            },
-            Credentials::Bearer(_) => Err(AuthError::ForeignToken),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn with_mode_none_everybody_is_anonymous() {
-        let auth = Authenticator::new(&Config::default()).unwrap();
-        for header in [None, Some("Basic YW5hOmE="), Some("Bearer x"), Some("nonsense")] {
-            assert_eq!(auth.login(header).await.unwrap(), Principal::new("anonymous"));
-        }
-    }
-
-    #[test]
-    fn schemes_are_read_in_any_case() {
-        assert!(matches!(Credentials::parse("basic YW5hOmE"), Ok(Credentials::Basic { user, .. }) if user == "ana"));
-        assert!(matches!(Credentials::parse("BEARER t"), Ok(Credentials::Bearer(_))));
-        for wrong in ["", "Basic", "Basic %", "Digest x", "Bearer"] {
-            assert!(matches!(Credentials::parse(wrong), Err(AuthError::Malformed)), "{wrong}");
         }
     }
 }

@@ -51,9 +51,12 @@ pub enum SealError {
     /// It never came from a gateway like this one.
     #[error("not sealed by this gateway")]
     Foreign,
-    /// Sealed by a key that this process doesn't have.
+    /// Sealed by a key that this process, which has made its own, doesn't have.
     #[error("sealed by another key: the gateway was restarted without a configured key (auth.key)")]
     OtherKey,
+    /// Sealed by a key that is not configured.
+    #[error("sealed by a key that the gateway does not have any more (auth.key, auth.previous_keys)")]
+    RetiredKey,
     /// Cut, changed, or meant for another purpose.
     #[error("altered, cut short, or meant for another use")]
     Altered,
@@ -62,9 +65,16 @@ pub enum SealError {
     Expired,
 }
 
-/// Seals and opens. Cheap to clone.
+/// Seals with one key and opens with any that it has. Cheap to clone.
 #[derive(Clone)]
-pub struct Sealer(Arc<Key>);
+pub struct Sealer(Arc<Keys>);
+
+struct Keys {
+    current: Key,
+    previous: Vec<Key>,
+    /// They come from the config, so what another process with the same config has sealed opens here.
+    configured: bool,
+}
 
 struct Key {
     cipher: XChaCha20Poly1305,
@@ -75,31 +85,19 @@ impl Sealer {
     /// With a key of its own, made now: everything sealed dies with the process.
     #[must_use]
     pub fn random() -> Self {
-        let mut key = [0; 32];
-        rand::rng().fill_bytes(&mut key);
-        Self::with_key(&key)
+        Self(Arc::new(Keys { current: Key::new(&rand::random()), previous: Vec::new(), configured: false }))
     }
 
-    /// With the configured key, or a random one.
+    /// With the configured key, or a random one. The previous ones only open.
     ///
     /// # Errors
-    /// When the key cannot be read or is not 32 bytes.
-    pub fn from_config(key: Option<&SecretRef>) -> Result<Self, ConfigError> {
+    /// When a key cannot be read or is not 32 bytes.
+    pub fn from_config(key: Option<&SecretRef>, previous: &[SecretRef]) -> Result<Self, ConfigError> {
         let Some(key) = key else { return Ok(Self::random()) };
-        let text = key.resolve().map_err(|source| ConfigError::Secret { place: "auth.key".to_owned(), source })?;
-        let key = key_bytes(text.expose_secret().trim()).ok_or(ConfigError::Key)?;
-        Ok(Self::with_key(&key))
-    }
-
-    fn with_key(key: &[u8; 32]) -> Self {
-        let cipher = XChaCha20Poly1305::new(key.into());
-        // A tag over a constant under a nonce that is used for nothing else: it tells keys apart and says nothing of the key.
-        let tag = cipher.encrypt(&XNonce::default(), Payload { msg: &[], aad: b"key id" }).unwrap_or_default();
-        let mut id = [0; KEY_ID_LEN];
-        for (to, from) in id.iter_mut().zip(tag) {
-            *to = from;
-        }
-        Self(Arc::new(Key { cipher, id }))
+        let current = Key::from_config("auth.key", key)?;
+        let read = |(number, key)| Key::from_config(&format!("auth.previous_keys, number {number}"), key);
+        let previous = (1..).zip(previous).map(read).collect::<Result<_, _>>()?;
+        Ok(Self(Arc::new(Keys { current, previous, configured: true })))
     }
 
     /// Seals `plain` for `purpose`; it can be opened for `ttl` from now.
@@ -111,13 +109,13 @@ impl Sealer {
     fn seal_until(&self, purpose: Purpose, plain: &[u8], expiry: u64) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(HEAD_LEN + NONCE_LEN + plain.len() + TAG_LEN);
         sealed.extend_from_slice(MAGIC);
-        sealed.extend_from_slice(&self.0.id);
+        sealed.extend_from_slice(&self.0.current.id);
         sealed.extend_from_slice(&expiry.to_be_bytes());
         let mut nonce = XNonce::default();
         rand::rng().fill_bytes(&mut nonce);
         let aad = [&sealed[..], purpose.label()].concat();
         // The cipher refuses only messages of more than 256 GB.
-        let body = self.0.cipher.encrypt(&nonce, Payload { msg: plain, aad: &aad }).unwrap_or_default();
+        let body = self.0.current.cipher.encrypt(&nonce, Payload { msg: plain, aad: &aad }).unwrap_or_default();
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(&body);
         sealed
@@ -132,14 +130,14 @@ impl Sealer {
         if sealed.len() < HEAD_LEN + NONCE_LEN + TAG_LEN {
             return Err(SealError::Altered);
         }
-        if head[..KEY_ID_LEN] != self.0.id {
-            return Err(SealError::OtherKey);
-        }
+        let mut keys = std::iter::once(&self.0.current).chain(&self.0.previous);
+        let unknown = if self.0.configured { SealError::RetiredKey } else { SealError::OtherKey };
+        let key = keys.find(|key| head[..KEY_ID_LEN] == key.id).ok_or(unknown)?;
         let (head, rest) = sealed.split_at(HEAD_LEN);
         let (nonce, body) = rest.split_at(NONCE_LEN);
         let aad = [head, purpose.label()].concat();
         let plain =
-            self.0.cipher.decrypt(XNonce::from_slice(nonce), Payload { msg: body, aad: &aad }).map_err(|_| SealError::Altered)?;
+            key.cipher.decrypt(XNonce::from_slice(nonce), Payload { msg: body, aad: &aad }).map_err(|_| SealError::Altered)?;
         let expiry = head[HEAD_LEN - 8..].iter().fold(0, |n: u64, byte| n << 8 | u64::from(*byte));
         if expiry < unix_seconds() {
             return Err(SealError::Expired);
@@ -165,6 +163,25 @@ impl Sealer {
             .decode(sealed)
             .map_err(|_| if sealed.starts_with(&ours[..5]) { SealError::Altered } else { SealError::Foreign })?;
         self.open(purpose, &bytes)
+    }
+}
+
+impl Key {
+    fn from_config(place: &str, key: &SecretRef) -> Result<Self, ConfigError> {
+        let text = key.resolve().map_err(|source| ConfigError::Secret { place: place.to_owned(), source })?;
+        let bytes = key_bytes(text.expose_secret().trim()).ok_or_else(|| ConfigError::Key(place.to_owned()))?;
+        Ok(Self::new(&bytes))
+    }
+
+    fn new(key: &[u8; 32]) -> Self {
+        let cipher = XChaCha20Poly1305::new(key.into());
+        // A tag over a constant under a nonce that is used for nothing else: it tells keys apart and says nothing of the key.
+        let tag = cipher.encrypt(&XNonce::default(), Payload { msg: &[], aad: b"key id" }).unwrap_or_default();
+        let mut id = [0; KEY_ID_LEN];
+        for (to, from) in id.iter_mut().zip(tag) {
+            *to = from;
+        }
+        Self { cipher, id }
     }
 }
 
@@ -246,10 +263,27 @@ mod tests {
     fn a_configured_key_survives_a_restart() {
         let hex = SecretRef::Text("00ff".repeat(16).into());
         let base64 = SecretRef::Text(BASE64_STANDARD.encode([0, 255].repeat(16)).into());
-        let sealed = Sealer::from_config(Some(&hex)).unwrap().seal(Purpose::Ticket, b"x", HOUR);
-        assert_eq!(Sealer::from_config(Some(&base64)).unwrap().open(Purpose::Ticket, &sealed).unwrap(), b"x");
+        let sealed = Sealer::from_config(Some(&hex), &[]).unwrap().seal(Purpose::Ticket, b"x", HOUR);
+        assert_eq!(Sealer::from_config(Some(&base64), &[]).unwrap().open(Purpose::Ticket, &sealed).unwrap(), b"x");
         for wrong in ["", "short", &"zz".repeat(32), &"é".repeat(32)] {
-            assert!(matches!(Sealer::from_config(Some(&SecretRef::Text(wrong.into()))), Err(ConfigError::Key)), "{wrong}");
+            let wrong = SecretRef::Text(wrong.into());
+            let error = Sealer::from_config(Some(&wrong), &[]).err().unwrap().to_string();
+            assert!(error.starts_with("auth.key must be 32 bytes"), "{error}");
+            let error = Sealer::from_config(Some(&hex), &[base64.clone(), wrong]).err().unwrap().to_string();
+            assert!(error.starts_with("auth.previous_keys, number 2 must be"), "{error}");
         }
+    }
+
+    #[test]
+    fn after_a_rotation_old_things_open_and_new_ones_have_the_new_key() {
+        let [one, two, three] = ["11", "22", "33"].map(|byte| SecretRef::Text(byte.repeat(32).into()));
+        let with = |key: &SecretRef, previous: &[SecretRef]| Sealer::from_config(Some(key), previous).unwrap();
+        let old = with(&one, &[]).seal(Purpose::Session, b"x", HOUR);
+        let rotated = with(&two, std::slice::from_ref(&one));
+        assert_eq!(rotated.open(Purpose::Session, &old).unwrap(), b"x");
+        let new = rotated.seal(Purpose::Session, b"y", HOUR);
+        assert_eq!(with(&one, &[]).open(Purpose::Session, &new), Err(SealError::RetiredKey));
+        assert_eq!(with(&three, &[two.clone(), one]).open(Purpose::Session, &new).unwrap(), b"y");
+        assert_eq!(with(&three, &[two]).open(Purpose::Session, &old), Err(SealError::RetiredKey));
     }
 }

@@ -168,13 +168,13 @@ impl Edge {
         }
         // The catalog first: the schema is looked for in it.
         if let Some(value) = options.session_options.get("catalog") {
-            match chosen(value, self.sessions.defaults().catalog.as_str()) {
+            match chosen(value, call.session.initial().catalog.as_str()) {
                 Some(name) if self.kernel.catalogs(&call.caller()).contains(&name.into()) => defaults.catalog = name.into(),
                 _ => fail("catalog", ErrorValue::InvalidValue),
             }
         }
         if let Some(value) = options.session_options.get("schema") {
-            let initial = &self.sessions.defaults().schema;
+            let initial = &call.session.initial().schema;
             let wanted =
                 chosen(value, initial).map(|name| Defaults { catalog: defaults.catalog.clone(), schema: name.to_owned() });
             match wanted {
@@ -188,7 +188,7 @@ impl Edge {
 
     async fn can_use(&self, call: &Call, wanted: &Defaults) -> Result<bool, FlightError> {
         // What sessions begin with is always allowed: it may not have been created yet.
-        let initial = self.sessions.defaults() == wanted;
+        let initial = call.session.initial() == wanted;
         Ok(initial || self.kernel.schema_exists(&call.caller(), &wanted.catalog, &wanted.schema).await?)
     }
 }

@@ -15,7 +15,8 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::transport::listener::ConnectionInfo;
 use super::{Edge, FlightError};
-use crate::auth::{AuthError, Credentials, Principal};
+use crate::auth::{self, AuthError, Credentials, Principal};
+use crate::names::SessionId;
 use crate::query::{Caller, Limits};
 use crate::secret::ExposeSecret;
 use crate::session::{Defaults, Session, SessionError};
@@ -23,6 +24,8 @@ use crate::session::{Defaults, Session, SessionError};
 /// How long a Handshake waits for the client to end its side after it has been answered. Resetting the stream before could make a
 /// client drop an answer that it has already got.
 const HALF_CLOSE_WITHIN: Duration = Duration::from_millis(250);
+
+const OTHER_CERTIFICATE: &str = "the session was opened by a client certificate; connect with the same one";
 
 /// One call of a known caller.
 pub(super) struct Call {
@@ -57,23 +60,54 @@ impl Edge {
     pub(super) async fn call(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Call, FlightError> {
         let header = authorization(metadata);
         let limits = Limits { deadline: deadline(metadata) };
-        if let Some(session) = self.resumed(header)? {
+        if let Some(session) = self.resumed(header, extensions)? {
             return Ok(Call { session, limits });
         }
-        let principal = self.auth.login(header).await?;
+        let (principal, defaults) = self.login(header, extensions).await?;
         let connection = ConnectionInfo::of(extensions)
             .ok_or_else(|| FlightError::Defect("a request without its connection's id".to_owned()))?;
-        Ok(Call { session: self.sessions.of_connection(connection.id.0, &principal)?, limits })
+        Ok(Call { session: self.sessions.of_connection(connection.id.0, &principal, defaults)?, limits })
+    }
+
+    /// Who shows this, and where names are looked up for it at first: in the configured default catalog when it may see that one.
+    async fn login(&self, header: Option<&str>, extensions: &Extensions) -> Result<(Principal, Defaults), FlightError> {
+        let connection = ConnectionInfo::of(extensions);
+        let shown = auth::Caller {
+            authorization: header,
+            address: connection.as_ref().and_then(|connection| connection.remote).map(|remote| remote.ip()),
+            certificate: connection.as_ref().and_then(|connection| connection.certificate.as_ref()),
+        };
+        let principal = self.auth.login(shown).await?;
+        let defaults = self.sessions.defaults().clone();
+        let caller = Caller {
+            principal: principal.name.clone(),
+            credential: principal.credential.clone(),
+            session: SessionId::from(""),
+            catalog: defaults.catalog.clone(),
+            schema: defaults.schema.clone(),
+        };
+        let visible = self.kernel.catalogs(&caller);
+        if visible.contains(&defaults.catalog) {
+            return Ok((principal, defaults));
+        }
+        let first = visible.into_iter().next().ok_or_else(|| AuthError::NothingOpen(principal.name.to_string()))?;
+        Ok((principal, Defaults { catalog: first, ..defaults }))
     }
 
     /// The session of a bearer token; `None` when the call carries none of ours.
-    fn resumed(&self, header: Option<&str>) -> Result<Option<Arc<Session>>, FlightError> {
+    fn resumed(&self, header: Option<&str>, extensions: &Extensions) -> Result<Option<Arc<Session>>, FlightError> {
         let Some(Ok(Credentials::Bearer(token))) = header.map(Credentials::parse) else { return Ok(None) };
-        match self.sessions.resume(token.expose_secret()) {
-            Ok(session) => Ok(Some(session)),
-            Err(SessionError::ForeignToken) => Ok(None),
-            Err(error) => Err(error.into()),
+        let session = match self.sessions.resume(token.expose_secret()) {
+            Ok(session) => session,
+            Err(SessionError::ForeignToken) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let connection = ConnectionInfo::of(extensions);
+        let certificate = connection.as_ref().and_then(|connection| connection.certificate.as_deref());
+        if !session.principal().may_come_with(certificate) {
+            return Err(AuthError::OtherWay(OTHER_CERTIFICATE).into());
         }
+        Ok(Some(session))
     }
 
     /// Answers a log-in from its headers alone: some clients send no message at all. The token goes back as a header, which is where
@@ -84,14 +118,14 @@ impl Edge {
     ) -> Result<Response<BoxStream<'static, Result<HandshakeResponse, Status>>>, FlightError> {
         self.kernel.check_open()?;
         let header = authorization(request.metadata());
-        let token = match (header, self.resumed(header)?) {
+        let token = match (header, self.resumed(header, request.extensions())?) {
             (Some(header), Some(_)) => match Credentials::parse(header)? {
                 Credentials::Bearer(token) => token.expose_secret().to_owned(),
                 Credentials::Basic { .. } => return Err(AuthError::Malformed.into()),
             },
             _ => {
-                let principal = self.auth.login(header).await?;
-                let (session, token) = self.sessions.open(&principal)?;
+                let (principal, defaults) = self.login(header, request.extensions()).await?;
+                let (session, token) = self.sessions.open(&principal, defaults)?;
                 tracing::info!(principal = %principal.name, session = %session.id(), "logged in");
                 token
             }

@@ -15,6 +15,8 @@ pub struct Config {
     /// A session that is not used for so long ends.
     #[serde(with = "humantime_serde")]
     pub idle_ttl: Duration,
+    /// How many ended sessions are known one by one, so that none comes back by its token.
+    pub max_ended: usize,
     /// How many prepared statements one session may hold.
     pub max_prepared_per_session: usize,
     /// How many prepared statements one principal may hold in all its sessions.
@@ -34,6 +36,7 @@ impl Default for Config {
             max_sessions: 10_000,
             max_sessions_per_principal: 5_000,
             idle_ttl: Duration::from_secs(4 * 3600),
+            max_ended: 100_000,
             max_prepared_per_session: 256,
             max_prepared_per_principal: 20_000,
             max_prepared_bytes_per_principal: 256 << 20,

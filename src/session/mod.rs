@@ -5,23 +5,29 @@
 
 mod account;
 pub mod config;
+mod ended;
 mod prepared;
+#[cfg(test)]
+mod tests;
+mod token;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use prost::Message;
 
-use crate::auth::Principal;
-use crate::auth::seal::{Purpose, SealError, Sealer};
+use crate::auth::credential::Credential;
+use crate::auth::seal::SealError;
+use crate::auth::{AuthError, Authenticator, Principal};
 use crate::error::{Explain, Kind};
 use crate::names::{CatalogName, PrincipalName, SessionId};
 use account::Account;
 use config::Config;
+use ended::{Ended, OpenedMs};
 use prepared::PreparedStatements;
 pub use prepared::{Binding, PreparedId, PreparedStatement};
+use token::Token;
 
 /// How often idle sessions and unused statements are looked for, at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -50,9 +56,17 @@ pub enum SessionError {
     /// The token cannot be opened.
     #[error("the session token is not valid: {0}; log in again")]
     Token(SealError),
-    /// Closed, idle for too long, or of another process.
+    /// Closed, or idle for too long.
     #[error("session has ended; log in again")]
     Ended,
+    /// Not known here, and its token does not say enough to make it again.
+    #[error(
+        "session has ended: the gateway was restarted or has made room, and what you logged in with is too long to be kept in a session token; log in again"
+    )]
+    NotKept,
+    /// What it was opened with is not taken any more.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// No place for another session.
     #[error("the gateway holds {0} sessions, which is its limit (session.max_sessions); close some, or try again later")]
     TooMany(usize),
@@ -92,7 +106,8 @@ pub enum SessionError {
 impl Explain for SessionError {
     fn kind(&self) -> Kind {
         match self {
-            Self::ForeignToken | Self::Token(_) | Self::Ended => Kind::Unauthenticated,
+            Self::ForeignToken | Self::Token(_) | Self::Ended | Self::NotKept => Kind::Unauthenticated,
+            Self::Auth(error) => error.kind(),
             Self::TooMany(_) | Self::TooManyOfPrincipal { .. } => Kind::ResourceExhausted(Some(SWEEP_EVERY)),
             Self::TooManyPrepared(_)
             | Self::TooManyPreparedOfPrincipal(_)
@@ -103,19 +118,12 @@ impl Explain for SessionError {
     }
 }
 
-/// What a session token says, sealed.
-#[derive(Clone, PartialEq, Message)]
-struct TokenBody {
-    #[prost(string, tag = "1")]
-    session: String,
-    #[prost(string, tag = "2")]
-    principal: String,
-}
-
 /// One client's state.
 pub struct Session {
     id: SessionId,
     principal: Principal,
+    opened: OpenedMs,
+    initial: Defaults,
     connection: Option<u64>,
     config: Arc<Config>,
     /// Guards everything that changes in this session.
@@ -123,6 +131,8 @@ pub struct Session {
 }
 
 struct State {
+    /// When what the principal has shown lapses; a newer token on the same connection moves it.
+    expires: Option<SystemTime>,
     defaults: Defaults,
     prepared: PreparedStatements,
     used: Instant,
@@ -139,6 +149,12 @@ impl Session {
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// Where names were looked up at its beginning.
+    #[must_use]
+    pub fn initial(&self) -> &Defaults {
+        &self.initial
     }
 
     /// Where names are looked up now.
@@ -181,9 +197,46 @@ impl Session {
         self.lock().prepared.remove(id)
     }
 
+    /// By what it is found on its connection.
+    fn key(&self) -> (PrincipalName, Credential) {
+        key(&self.principal)
+    }
+
+    fn check_unlapsed(&self) -> Result<(), SessionError> {
+        let expires = self.lock().expires;
+        self.principal.lapsed_with(expires, SystemTime::now()).map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// The caller has just been proven again.
+    fn proven_again(&self, expires: Option<SystemTime>) {
+        let mut state = self.lock();
+        state.used = Instant::now();
+        if expires.is_none() || state.expires.is_some_and(|old| Some(old) < expires) {
+            state.expires = expires;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a new session begins with.
+struct New<'a> {
+    id: SessionId,
+    opened: OpenedMs,
+    principal: &'a Principal,
+    initial: Defaults,
+    connection: Option<u64>,
+}
+
+fn key(principal: &Principal) -> (PrincipalName, Credential) {
+    (principal.name.clone(), principal.credential.clone())
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The register of all sessions. Cheap to clone.
@@ -192,7 +245,7 @@ pub struct Sessions(Arc<Inner>);
 
 struct Inner {
     config: Arc<Config>,
-    sealer: Sealer,
+    auth: Authenticator,
     /// How long a token is good for.
     token_ttl: Duration,
     defaults: Defaults,
@@ -200,32 +253,52 @@ struct Inner {
     register: Mutex<Register>,
 }
 
-#[derive(Default)]
 struct Register {
     sessions: HashMap<SessionId, Arc<Session>>,
-    by_connection: HashMap<u64, HashMap<PrincipalName, SessionId>>,
+    /// A principal of one name may come with different rights, as by two tokens.
+    by_connection: HashMap<u64, HashMap<(PrincipalName, Credential), SessionId>>,
     /// Of principals that have sessions.
     accounts: HashMap<PrincipalName, Weak<Account>>,
+    ended: Ended,
     swept: Option<Instant>,
 }
 
 impl Register {
-    fn remove(&mut self, id: &SessionId) {
-        let Some(session) = self.sessions.remove(id) else { return };
-        let Some(connection) = session.connection else { return };
-        if let Some(of_connection) = self.by_connection.get_mut(&connection) {
-            of_connection.remove(&session.principal.name);
-            if of_connection.is_empty() {
-                self.by_connection.remove(&connection);
-            }
+    fn new(config: &Config) -> Self {
+        Self {
+            sessions: HashMap::new(),
+            by_connection: HashMap::new(),
+            accounts: HashMap::new(),
+            ended: Ended::new(config.max_ended),
+            swept: None,
         }
+    }
+
+    /// Ends a session for good: its token is worth nothing from here on.
+    fn end(&mut self, id: &SessionId) {
+        let Some(session) = self.remove(id) else { return };
+        if session.connection.is_none() {
+            self.ended.add(session.opened, id.clone());
+        }
+    }
+
+    /// Forgets a session; its token may bring it back.
+    fn remove(&mut self, id: &SessionId) -> Option<Arc<Session>> {
+        let session = self.sessions.remove(id)?;
+        if let Some(of_connection) = session.connection.and_then(|connection| self.by_connection.get_mut(&connection)) {
+            of_connection.remove(&session.key());
+        }
+        if let Some(connection) = session.connection.filter(|id| self.by_connection.get(id).is_some_and(HashMap::is_empty)) {
+            self.by_connection.remove(&connection);
+        }
+        Some(session)
     }
 
     /// A session in use (a call or a result stream holds it) is never idle.
     fn sweep(&mut self, idle_ttl: Duration, now: Instant) {
         self.swept = Some(now);
         for (_, id) in self.idle_for(idle_ttl, now, None) {
-            self.remove(&id);
+            self.end(&id);
         }
         self.accounts.retain(|_, account| account.strong_count() > 0);
     }
@@ -264,39 +337,48 @@ impl Register {
 }
 
 impl Sessions {
-    /// An empty register. Tokens are sealed for `token_ttl`; new sessions begin with `defaults`.
+    /// An empty register. Tokens are sealed for `token_ttl`; `defaults` are the configured ones.
     #[must_use]
-    pub fn new(config: Config, sealer: Sealer, token_ttl: Duration, defaults: Defaults) -> Self {
-        let register = Mutex::new(Register::default());
-        Self(Arc::new(Inner { config: Arc::new(config), sealer, token_ttl, defaults, register }))
+    pub fn new(config: Config, auth: Authenticator, token_ttl: Duration, defaults: Defaults) -> Self {
+        let register = Mutex::new(Register::new(&config));
+        Self(Arc::new(Inner { config: Arc::new(config), auth, token_ttl, defaults, register }))
     }
 
     /// Opens a session after a log-in, and seals the token by which [`Sessions::resume`] finds it.
     ///
     /// # Errors
     /// When there are too many sessions.
-    pub fn open(&self, principal: &Principal) -> Result<(Arc<Session>, String), SessionError> {
-        let session = self.insert(&mut self.lock(), principal, None)?;
-        let body = TokenBody { session: session.id.to_string(), principal: principal.name.to_string() };
-        let token = self.0.sealer.seal_text(Purpose::Session, &body.encode_to_vec(), self.0.token_ttl);
-        Ok((session, token))
+    pub fn open(&self, principal: &Principal, defaults: Defaults) -> Result<(Arc<Session>, String), SessionError> {
+        let id = SessionId::from(uuid::Uuid::new_v4().simple().to_string());
+        let opened = now_ms();
+        let new = New { id: id.clone(), opened, principal, initial: defaults.clone(), connection: None };
+        let session = self.insert(&mut self.lock(), new)?;
+        let kept = Some(self.0.auth.keep(principal));
+        let token = Token { session: id, principal: principal.name.clone(), opened, initial: defaults, kept };
+        Ok((session, token.seal(self.0.auth.sealer(), self.0.token_ttl)))
     }
 
-    /// Finds the session of a bearer token.
+    /// Finds the session of a bearer token. One that is not known here, because the gateway was restarted or has made room, is made
+    /// again from what the token says, with nothing prepared and the defaults that it began with.
     ///
     /// # Errors
-    /// When the token is not ours, not valid any more, or its session has ended.
+    /// When the token is not ours, not valid any more, its session has ended, or what it was opened with is not taken any more.
     pub fn resume(&self, token: &str) -> Result<Arc<Session>, SessionError> {
-        let plain = self.0.sealer.open_text(Purpose::Session, token).map_err(|error| match error {
-            SealError::Foreign => SessionError::ForeignToken,
-            other => SessionError::Token(other),
-        })?;
-        let body = TokenBody::decode(plain.as_slice()).map_err(|_| SessionError::Token(SealError::Altered))?;
-        let id = SessionId::from(body.session);
+        let token = Token::open(self.0.auth.sealer(), token)?;
+        let known = self.known(&token)?;
+        let session = known.map_or_else(|| self.made_again(token), Ok)?;
+        session.check_unlapsed()?;
+        Ok(session)
+    }
+
+    fn known(&self, token: &Token) -> Result<Option<Arc<Session>>, SessionError> {
         let now = Instant::now();
         let mut register = self.lock();
-        let session = register.sessions.get(&id).cloned().ok_or(SessionError::Ended)?;
-        if session.principal.name.as_str() != body.principal {
+        let Some(session) = register.sessions.get(&token.session).cloned() else {
+            let ended = register.ended.contains(token.opened, &token.session);
+            return if ended { Err(SessionError::Ended) } else { Ok(None) };
+        };
+        if session.principal.name != token.principal {
             return Err(SessionError::Ended);
         }
         // The register's own and this one.
@@ -304,31 +386,60 @@ impl Sessions {
         let mut state = session.lock();
         if !in_use && now.saturating_duration_since(state.used) >= self.0.config.idle_ttl {
             drop(state);
-            register.remove(&id);
+            register.end(&token.session);
             return Err(SessionError::Ended);
         }
         state.used = now;
         drop(state);
+        Ok(Some(session))
+    }
+
+    fn made_again(&self, token: Token) -> Result<Arc<Session>, SessionError> {
+        let principal = self.0.auth.restore(token.kept.as_deref().ok_or(SessionError::NotKept)?)?;
+        if principal.name != token.principal {
+            return Err(SessionError::Ended);
+        }
+        let mut register = self.lock();
+        // Somebody may have been faster, or may have closed it.
+        if let Some(session) = register.sessions.get(&token.session) {
+            return Ok(Arc::clone(session));
+        }
+        if register.ended.contains(token.opened, &token.session) {
+            return Err(SessionError::Ended);
+        }
+        let (id, opened) = (token.session, token.opened);
+        let session =
+            self.insert(&mut register, New { id, opened, principal: &principal, initial: token.initial, connection: None })?;
+        drop(register);
+        tracing::info!(principal = %principal.name, session = %session.id, "session made again from its token");
         Ok(session)
     }
 
-    /// The session of a principal on one connection, opened when there is none: for clients that carry no token.
+    /// The session of a principal on one connection, opened with these defaults when there is none: for clients that carry no token. The
+    /// principal has just been proven.
     ///
     /// # Errors
     /// When there are too many sessions.
-    pub fn of_connection(&self, connection: u64, principal: &Principal) -> Result<Arc<Session>, SessionError> {
+    pub fn of_connection(
+        &self,
+        connection: u64,
+        principal: &Principal,
+        defaults: Defaults,
+    ) -> Result<Arc<Session>, SessionError> {
         let mut register = self.lock();
-        let known = register.by_connection.get(&connection).and_then(|of| of.get(&principal.name));
+        let known = register.by_connection.get(&connection).and_then(|of| of.get(&key(principal)));
         if let Some(session) = known.and_then(|id| register.sessions.get(id)).cloned() {
-            session.lock().used = Instant::now();
+            session.proven_again(principal.expires);
             return Ok(session);
         }
-        self.insert(&mut register, principal, Some(connection))
+        let id = SessionId::from(uuid::Uuid::new_v4().simple().to_string());
+        let new = New { id, opened: now_ms(), principal, initial: defaults, connection: Some(connection) };
+        self.insert(&mut register, new)
     }
 
     /// Ends a session; its token is worth nothing from here on.
     pub fn close(&self, session: &Session) {
-        self.lock().remove(&session.id);
+        self.lock().end(&session.id);
     }
 
     /// The connection is gone: so are its sessions.
@@ -355,6 +466,8 @@ impl Sessions {
         let mut register = self.lock();
         let before = register.sessions.len();
         register.sweep(config.idle_ttl, now);
+        let token_ttl_ms = u64::try_from(self.0.token_ttl.as_millis()).unwrap_or(u64::MAX);
+        register.ended.forget_before(now_ms().saturating_sub(token_ttl_ms));
         let ended = before - register.sessions.len();
         let left: Vec<Arc<Session>> = register.sessions.values().cloned().collect();
         drop(register);
@@ -376,18 +489,14 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// What new sessions begin with.
+    /// What the config says of where names are looked up.
     #[must_use]
     pub fn defaults(&self) -> &Defaults {
         &self.0.defaults
     }
 
-    fn insert(
-        &self,
-        register: &mut Register,
-        principal: &Principal,
-        connection: Option<u64>,
-    ) -> Result<Arc<Session>, SessionError> {
+    fn insert(&self, register: &mut Register, new: New<'_>) -> Result<Arc<Session>, SessionError> {
+        let New { id, opened, principal, initial, connection } = new;
         let (config, now) = (&self.0.config, Instant::now());
         let due = register.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY);
         if due || register.sessions.len() >= config.max_sessions {
@@ -405,18 +514,19 @@ impl Sessions {
                 }));
             }
         }
-        let id = SessionId::from(uuid::Uuid::new_v4().simple().to_string());
         let prepared = PreparedStatements::new(register.account(&principal.name, config));
-        let state = State { defaults: self.0.defaults.clone(), prepared, used: now };
+        let state = State { expires: principal.expires, defaults: initial.clone(), prepared, used: now };
         let session = Arc::new(Session {
             id: id.clone(),
             principal: principal.clone(),
+            opened,
+            initial,
             connection,
             config: Arc::clone(config),
             state: Mutex::new(state),
         });
         if let Some(connection) = connection {
-            register.by_connection.entry(connection).or_default().insert(principal.name.clone(), id.clone());
+            register.by_connection.entry(connection).or_default().insert(session.key(), id.clone());
         }
         register.sessions.insert(id, Arc::clone(&session));
         Ok(session)
@@ -424,137 +534,5 @@ impl Sessions {
 
     fn lock(&self) -> MutexGuard<'_, Register> {
         self.0.register.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::credential::Credential;
-
-    fn sessions(config: Config) -> Sessions {
-        let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned() };
-        Sessions::new(config, Sealer::random(), Duration::from_secs(60), defaults)
-    }
-
-    fn prepared(sql: &str) -> PreparedStatement {
-        let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned() };
-        let parameters = Arc::new(arrow::datatypes::Schema::empty());
-        PreparedStatement { sql: sql.to_owned(), defaults, parameters, columns: None, provisional: false }
-    }
-
-    fn principal(name: &str) -> Principal {
-        Principal { name: name.into(), credential: Credential::service(), expires: None }
-    }
-
-    #[test]
-    fn a_token_leads_to_its_session_until_that_is_closed() {
-        let all = sessions(Config::default());
-        let (session, token) = all.open(&principal("ana")).unwrap();
-        session.set_defaults(Defaults { catalog: "other".into(), schema: "s".to_owned() });
-        let found = all.resume(&token).unwrap();
-        assert_eq!((found.principal(), found.defaults().schema), (&principal("ana"), "s".to_owned()));
-        all.close(&found);
-        assert_eq!(all.resume(&token).err(), Some(SessionError::Ended));
-        assert_eq!(all.resume("abc").err(), Some(SessionError::ForeignToken));
-        let other = sessions(Config::default()).open(&principal("ana")).unwrap().1;
-        assert_eq!(all.resume(&other).err(), Some(SessionError::Token(SealError::OtherKey)));
-    }
-
-    #[test]
-    fn connections_and_principals_are_kept_apart_and_end_with_the_connection() {
-        let all = sessions(Config::default());
-        let first = all.of_connection(1, &principal("ana")).unwrap();
-        assert_eq!(all.of_connection(1, &principal("ana")).unwrap().id(), first.id());
-        assert_ne!(all.of_connection(1, &principal("bob")).unwrap().id(), first.id());
-        assert_ne!(all.of_connection(2, &principal("ana")).unwrap().id(), first.id());
-        all.end_connection(1);
-        assert_eq!(all.len(), 1);
-        assert_ne!(all.of_connection(1, &principal("ana")).unwrap().id(), first.id());
-    }
-
-    #[test]
-    fn an_idle_session_ends_and_one_in_use_does_not() {
-        let all = sessions(Config { idle_ttl: Duration::ZERO, max_sessions: 2, ..Config::default() });
-        let (streaming, token) = all.open(&principal("ana")).unwrap();
-        let (idle, idle_token) = all.open(&principal("ana")).unwrap();
-        drop(idle);
-        assert_eq!(all.resume(&idle_token).err(), Some(SessionError::Ended));
-        assert!(all.resume(&token).is_ok());
-        drop(streaming);
-        assert!(all.resume(&token).is_err());
-    }
-
-    #[test]
-    fn what_nobody_comes_back_for_is_swept() {
-        let config = Config { idle_ttl: Duration::from_secs(60), prepared_ttl: Duration::from_secs(20), ..Config::default() };
-        let all = sessions(config);
-        let (session, _) = all.open(&principal("ana")).unwrap();
-        session.prepare(prepared("SELECT 1")).unwrap();
-        let start = Instant::now();
-        all.sweep(start + Duration::from_secs(10));
-        assert_eq!((all.len(), session.lock().prepared.len()), (1, 1));
-        all.sweep(start + Duration::from_secs(30));
-        assert_eq!((all.len(), session.lock().prepared.len()), (1, 0));
-        drop(session);
-        all.sweep(start + Duration::from_secs(90));
-        assert!(all.is_empty() && all.lock().accounts.is_empty());
-    }
-
-    #[test]
-    fn a_principal_s_sessions_share_the_room_for_prepared_statements() {
-        let all = sessions(Config { max_prepared_per_principal: 2, ..Config::default() });
-        let (one, _) = all.open(&principal("ana")).unwrap();
-        let other = all.of_connection(7, &principal("ana")).unwrap();
-        one.prepare(prepared("SELECT 1")).unwrap();
-        let id = other.prepare(prepared("SELECT 2")).unwrap();
-        assert_eq!(one.prepare(prepared("SELECT 3")).err(), Some(SessionError::TooManyPreparedOfPrincipal(2)));
-        all.open(&principal("bob")).unwrap().0.prepare(prepared("SELECT 4")).unwrap();
-        assert!(other.close_prepared(&id));
-        one.prepare(prepared("SELECT 5")).unwrap();
-        all.end_connection(7);
-        all.close(&one);
-        drop((one, other));
-        assert!(all.open(&principal("ana")).unwrap().0.prepare(prepared("SELECT 6")).is_ok());
-    }
-
-    #[test]
-    fn in_a_full_register_the_longest_unused_give_way() {
-        let all = sessions(Config { max_sessions: 200, ..Config::default() });
-        let tokens: Vec<String> = (0..200).map(|_| all.open(&principal("ana")).unwrap().1).collect();
-        let in_use = all.resume(&tokens[1]).unwrap();
-        all.lock().make_room(Duration::from_secs(60), Instant::now(), None);
-        assert_eq!(all.len(), 200, "none was unused for long enough");
-        all.lock().make_room(Duration::from_secs(60), Instant::now() + Duration::from_secs(61), None);
-        assert_eq!(all.len(), 197);
-        let gone: Vec<usize> = (0..200).filter(|n| all.resume(&tokens[*n]).is_err()).collect();
-        assert_eq!(gone, [0, 2, 3]);
-        drop(in_use);
-    }
-
-    #[test]
-    fn a_full_register_makes_room_only_of_idle_sessions() {
-        let all = sessions(Config { max_sessions: 1, ..Config::default() });
-        let _held = all.open(&principal("ana")).unwrap();
-        assert_eq!(all.open(&principal("bob")).err(), Some(SessionError::TooMany(1)));
-        assert_eq!(all.of_connection(7, &principal("bob")).err(), Some(SessionError::TooMany(1)));
-        let short = sessions(Config { max_sessions: 1, idle_ttl: Duration::ZERO, ..Config::default() });
-        drop(short.of_connection(1, &principal("ana")).unwrap());
-        assert!(short.open(&principal("bob")).is_ok());
-        assert_eq!(short.len(), 1);
-    }
-
-    #[test]
-    fn one_principal_does_not_take_the_places_of_others() {
-        let all = sessions(Config { max_sessions: 10, max_sessions_per_principal: 2, ..Config::default() });
-        let held: Vec<_> = (0..2).map(|_| all.open(&principal("ana")).unwrap()).collect();
-        let limit = SessionError::TooManyOfPrincipal { principal: "ana".into(), limit: 2 };
-        assert_eq!(all.open(&principal("ana")).err(), Some(limit.clone()));
-        assert_eq!(all.of_connection(3, &principal("ana")).err(), Some(limit));
-        let bob = all.open(&principal("bob")).unwrap().1;
-        drop(held);
-        all.lock().make_room(Duration::ZERO, Instant::now(), Some(&"ana".into()));
-        assert!(all.open(&principal("ana")).is_ok());
-        assert!(all.resume(&bob).is_ok(), "ana's room was made of bob's");
     }
 }

@@ -27,7 +27,7 @@ use crate::auth::config::{Config as AuthConfig, Mode, User};
 use crate::secret::SecretRef;
 use crate::session::config::Config as SessionConfig;
 use crate::session::{Defaults, Sessions};
-use kernel::Counting;
+use kernel::{Counting, NoRealm};
 
 /// argon2id of `geheim`, as cheap as it gets.
 const HASH: &str = "$argon2id$v=19$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$";
@@ -58,9 +58,9 @@ impl Edge {
     }
 
     async fn start(auth: AuthConfig, config: Config) -> Self {
-        let auth = Authenticator::new(&auth).unwrap();
+        let auth = Authenticator::new(&auth, Arc::new(NoRealm)).unwrap();
         let defaults = Defaults { catalog: "lake".into(), schema: "main".to_owned() };
-        let sessions = Sessions::new(SessionConfig::default(), auth.sealer().clone(), Duration::from_secs(3600), defaults);
+        let sessions = Sessions::new(SessionConfig::default(), auth.clone(), Duration::from_secs(3600), defaults);
         let kernel = Arc::new(Counting::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());

@@ -1,5 +1,5 @@
 //! Owns user names and passwords against the argon2 hashes of the config. Blocking work: a verification is made to be slow, takes
-//! one core and, with usual hashes, 19 MiB, so it runs on tokio's blocking threads behind a semaphore, and what was right stays right for a minute.
+//! one core and, with usual hashes, 19 MiB, so it runs on tokio's blocking threads behind a semaphore.
 //! Refuses to tell an unknown user from a wrong password, by text or by time.
 
 use std::collections::HashMap;
@@ -12,21 +12,16 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rand::RngCore;
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::AuthError;
-use super::config::{Config, ConfigError};
+use crate::auth::config::{Config, ConfigError};
+use crate::auth::error::AuthError;
 use crate::secret::{ExposeSecret, SecretString};
 
-/// How long a verified pair of user and password is taken without verifying it again.
-const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-/// How many verified pairs are remembered.
-const REMEMBERED: u64 = 1024;
 /// How long a log-in waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 /// Hashing a password of megabytes would be a cheap attack.
-const MAX_PASSWORD_BYTES: usize = 1024;
+pub(in crate::auth) const MAX_PASSWORD_BYTES: usize = 1024;
 
 /// Some clients leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -35,26 +30,23 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Splits the base64 text of a `Basic` header into user name and password.
-pub(super) fn decode(text: &str) -> Option<(String, SecretString)> {
+pub(in crate::auth) fn decode(text: &str) -> Option<(String, SecretString)> {
     let decoded = String::from_utf8(BASE64.decode(text.trim()).ok()?).ok()?;
     let (user, password) = decoded.split_once(':')?;
     Some((user.to_owned(), SecretString::from(password)))
 }
 
 /// The users of the config.
-pub(super) struct Users {
+pub(in crate::auth) struct Users {
     hashes: HashMap<String, PasswordHashString>,
     /// Verified for users that are not there, so that they take the same time.
     decoy: PasswordHashString,
     turns: Arc<Semaphore>,
     queue: Semaphore,
-    /// Keys are salted hashes of user and password.
-    verified: moka::sync::Cache<[u8; 32], ()>,
-    salt: [u8; 32],
 }
 
 impl Users {
-    pub(super) fn new(config: &Config) -> Result<Self, ConfigError> {
+    pub(in crate::auth) fn new(config: &Config) -> Result<Self, ConfigError> {
         let mut hashes = HashMap::new();
         for user in &config.users {
             let text = user
@@ -63,8 +55,6 @@ impl Users {
                 .map_err(|source| ConfigError::Secret { place: format!("auth.users, `{}`", user.name), source })?;
             hashes.insert(user.name.clone(), parse(&user.name, text.expose_secret())?);
         }
-        let mut salt = [0; 32];
-        rand::rng().fill_bytes(&mut salt);
         Ok(Self {
             decoy: decoy(hashes.values().next())?,
             hashes,
@@ -72,20 +62,11 @@ impl Users {
             queue: Semaphore::new(
                 config.max_parallel_logins.saturating_add(config.max_waiting_logins).min(Semaphore::MAX_PERMITS),
             ),
-            verified: moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build(),
-            salt,
         })
     }
 
     /// Succeeds when this is the user's password.
-    pub(super) async fn verify(&self, user: &str, password: &SecretString) -> Result<(), AuthError> {
-        if password.expose_secret().len() > MAX_PASSWORD_BYTES {
-            return Err(AuthError::Rejected);
-        }
-        let key = self.key(user, password);
-        if self.verified.contains_key(&key) {
-            return Ok(());
-        }
+    pub(in crate::auth) async fn verify(&self, user: &str, password: &SecretString) -> Result<(), AuthError> {
         let _place = self.queue.try_acquire().map_err(|_| AuthError::Busy)?;
         let turn = tokio::time::timeout(TURN_WITHIN, Arc::clone(&self.turns).acquire_owned())
             .await
@@ -101,20 +82,12 @@ impl Users {
         })
         .await
         .map_err(|error| AuthError::Verification(error.to_string()))?;
-        if !right || known.is_none() {
-            return Err(AuthError::Rejected);
-        }
-        self.verified.insert(key, ());
-        Ok(())
+        if right && known.is_some() { Ok(()) } else { Err(AuthError::Rejected) }
     }
 
-    fn key(&self, user: &str, password: &SecretString) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(self.salt);
-        hash.update(user.len().to_le_bytes());
-        hash.update(user);
-        hash.update(password.expose_secret());
-        hash.finalize().into()
+    /// Whether there is such a user.
+    pub(in crate::auth) fn knows(&self, user: &str) -> bool {
+        self.hashes.contains_key(user)
     }
 }
 
@@ -167,20 +140,9 @@ mod tests {
     async fn only_the_right_password_of_a_known_user_is_taken() {
         let users = Users::new(&config()).unwrap();
         assert!(users.verify("ana", &"geheim".into()).await.is_ok());
-        assert!(users.verify("ana", &"geheim".into()).await.is_ok(), "remembered");
         for (user, password) in [("ana", ""), ("ana", "geheim "), ("bob", "geheim"), ("", ""), ("anag", "eheim")] {
             assert!(matches!(users.verify(user, &password.into()).await, Err(AuthError::Rejected)), "{user}:{password}");
         }
-        let long = "x".repeat(MAX_PASSWORD_BYTES + 1);
-        assert!(matches!(users.verify("ana", &long.as_str().into()).await, Err(AuthError::Rejected)));
-    }
-
-    #[tokio::test]
-    async fn a_wrong_password_is_never_remembered() {
-        let users = Users::new(&config()).unwrap();
-        assert!(users.verify("ana", &"wrong".into()).await.is_err());
-        users.verified.run_pending_tasks();
-        assert_eq!(users.verified.entry_count(), 0);
     }
 
     #[tokio::test]

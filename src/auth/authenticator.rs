@@ -1,0 +1,344 @@
+//! Owns the way from what a call shows to a principal, for each mode, and the way back from a sealed session token. Refuses to know how a
+//! password, a token or a guess is judged: each has its own file.
+//!
+//! ```text
+//! mode         Basic                    Bearer                                        certificate alone
+//! none         anonymous                anonymous                                     anonymous
+//! users        a user of the list       -                                             -
+//! polaris      a client of the realm    of an issuer, else the realm's own            -
+//! passthrough  -                        of an issuer, else the realm's own            -
+//! mapped       a user of the list       of an issuer                                  by its subject or names
+//! ```
+//! What is sent as `authorization` counts; the certificate of the connection is looked at only when nothing is sent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::certificate::PeerCertificate;
+use super::config::{Config, ConfigError, Mode};
+use super::credential::{BearerToken, Credential, Wallet};
+use super::error::AuthError;
+use super::keepsake::{self, Remains};
+use super::login::basic::{MAX_PASSWORD_BYTES, Users};
+use super::login::{Logins, Proven, Shown};
+use super::mapping::{Facts, Mappings};
+use super::oidc::{Issuers, claims};
+use super::realm::{RealmFault, Realms};
+use super::salt::Salt;
+use super::seal::Sealer;
+use super::{Credentials, Principal, Proof};
+use crate::names::{RealmName, RoleName};
+use crate::secret::{ExposeSecret, SecretString};
+
+/// Who everybody is with `mode: none`.
+const ANONYMOUS: &str = "anonymous";
+
+/// What a call shows of who makes it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller<'a> {
+    /// The `authorization` header.
+    pub authorization: Option<&'a str>,
+    /// Where it comes from; failed log-ins are counted by it.
+    pub address: Option<IpAddr>,
+    /// The certificate of its connection.
+    pub certificate: Option<&'a Arc<PeerCertificate>>,
+}
+
+/// Proves callers, and seals what they carry. Cheap to clone.
+#[derive(Clone)]
+pub struct Authenticator(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    realm: Option<RealmName>,
+    realms: Arc<dyn Realms>,
+    wallet: Wallet,
+    logins: Logins,
+    /// Tokens that cannot be read are told apart by digests.
+    salt: Salt,
+}
+
+/// What the config alone decides.
+struct Parts {
+    mode: Mode,
+    remember_logins: Duration,
+    sealer: Sealer,
+    users: Users,
+    issuers: Option<Issuers>,
+    mappings: Mappings,
+}
+
+/// Reads all secrets and files that the section names; asks nobody.
+///
+/// # Errors
+/// When one cannot be read or is not what it should be.
+pub fn check(config: &Config) -> Result<(), ConfigError> {
+    Parts::new(config).map(|_| ())
+}
+
+impl Parts {
+    fn new(config: &Config) -> Result<Self, ConfigError> {
+        let issuers = (!config.issuers.is_empty()).then(|| Issuers::new(config)).transpose()?;
+        Ok(Self {
+            mode: config.mode,
+            remember_logins: config.remember_logins,
+            sealer: Sealer::from_config(config.key.as_ref(), &config.previous_keys)?,
+            users: Users::new(config)?,
+            issuers,
+            mappings: Mappings::new(config)?,
+        })
+    }
+}
+
+impl Authenticator {
+    /// Reads hashes, keys and certificates now; asks nobody.
+    ///
+    /// # Errors
+    /// When a secret cannot be read or is not what it should be, or the realm is not there.
+    pub fn new(config: &Config, realms: Arc<dyn Realms>) -> Result<Self, ConfigError> {
+        Ok(Self(Arc::new(Inner {
+            parts: Parts::new(config)?,
+            realm: config.realm_among(&realms.realms())?,
+            realms,
+            wallet: Wallet::default(),
+            logins: Logins::new(config),
+            salt: Salt::random(),
+        })))
+    }
+
+    /// The sealer of this process.
+    #[must_use]
+    pub fn sealer(&self) -> &Sealer {
+        &self.0.parts.sealer
+    }
+
+    /// Proves who is calling. With `mode: none` everybody is `anonymous`, whatever they send. A session token is not proven here: the
+    /// session layer opens it first.
+    ///
+    /// # Errors
+    /// When the caller is not let in.
+    pub async fn login(&self, caller: Caller<'_>) -> Result<Principal, AuthError> {
+        let inner = &*self.0;
+        if inner.parts.mode == Mode::None {
+            return Ok(Principal::service(ANONYMOUS));
+        }
+        let credentials = caller.authorization.map(Credentials::parse).transpose()?;
+        let address = caller.address;
+        let principal = match &credentials {
+            Some(Credentials::Basic { user, password }) => inner.basic(user, password, address).await,
+            Some(Credentials::Bearer(token)) => inner.bearer(token, address).await,
+            None => inner.certificate(caller.certificate),
+        };
+        principal.inspect_err(|error| {
+            let user = match &credentials {
+                Some(Credentials::Basic { user, .. }) => Some(user),
+                _ => None,
+            };
+            tracing::warn!(user, address = address.map(tracing::field::display), %error, "log-in refused");
+        })
+    }
+
+    /// The principal as bytes for a sealed session token; they may hold its secret.
+    #[must_use]
+    pub fn keep(&self, principal: &Principal) -> Vec<u8> {
+        keepsake::write(self.0.parts.mode, principal)
+    }
+
+    /// Makes a principal again from what [`Authenticator::keep`] gave, in this process or another one. Nobody is asked: it was proven
+    /// before it was sealed, and what it may see the catalog decides at use. What the config says of it is what it says now.
+    ///
+    /// # Errors
+    /// When the config does not know it any more.
+    pub fn restore(&self, kept: &[u8]) -> Result<Principal, AuthError> {
+        let inner = &*self.0;
+        let kept = keepsake::read(kept).ok_or(AuthError::Forgotten("it cannot be read"))?;
+        if kept.mode != inner.parts.mode.as_str() {
+            return Err(AuthError::Forgotten("callers log in in another way now (auth.mode)"));
+        }
+        let restored = match kept.shown {
+            Remains::Nothing if inner.parts.mode == Mode::None => Ok(Principal::service(ANONYMOUS)),
+            Remains::Nothing => Err(AuthError::Forgotten("it does not say how it was opened")),
+            Remains::User if !inner.parts.users.knows(&kept.name) => {
+                Err(AuthError::Forgotten("its user is not configured any more (auth.users)"))
+            }
+            Remains::User => inner.user(&kept.name),
+            Remains::Client { realm, .. } if inner.realm.as_ref() != Some(&realm) => {
+                Err(AuthError::Forgotten("its principals' realm is another one now (auth.realm)"))
+            }
+            Remains::Client { realm, secret } => Ok(inner.client(&realm, &kept.name, &secret)),
+            Remains::Token { issuer, token } => inner.token_again(&kept.name, kept.expires, issuer, token),
+            Remains::Certificate(certificate) => inner.certificate(Some(&Arc::new(certificate))),
+        };
+        restored.map(|principal| Principal { expires: kept.expires, ..principal })
+    }
+}
+
+impl Inner {
+    async fn basic(&self, user: &str, password: &SecretString, address: Option<IpAddr>) -> Result<Principal, AuthError> {
+        if self.parts.mode == Mode::Passthrough {
+            return Err(AuthError::OtherWay("this gateway takes bearer tokens only, as `authorization: Bearer …`"));
+        }
+        if password.expose_secret().len() > MAX_PASSWORD_BYTES || !claims::can_be_a_name(user) {
+            return Err(AuthError::Rejected);
+        }
+        let ask = async {
+            let principal = match &self.realm {
+                Some(realm) => {
+                    let principal = self.client(realm, user, password);
+                    self.proven(realm, &principal.credential).await?;
+                    principal
+                }
+                None => {
+                    self.parts.users.verify(user, password).await?;
+                    self.user(user)?
+                }
+            };
+            Ok(Proven { principal, good_for: self.parts.remember_logins })
+        };
+        self.logins.prove(&Shown { user: Some(user), secret: password, address }, ask).await
+    }
+
+    /// A user of the list, whose password is known to be right.
+    fn user(&self, name: &str) -> Result<Principal, AuthError> {
+        let principal = Principal { proof: Proof::User, ..Principal::service(name) };
+        if self.parts.mode == Mode::Users {
+            return Ok(principal);
+        }
+        let credential = self.role_of(&Facts::User(name), || format!("user \"{name}\""))?;
+        Ok(Principal { credential, ..principal })
+    }
+
+    /// A principal of the realm, as it says.
+    fn client(&self, realm: &RealmName, id: &str, secret: &SecretString) -> Principal {
+        let role = self.parts.mappings.role(&Facts::User(id));
+        let credential = self.wallet.client(realm, id, secret, role);
+        Principal { name: id.into(), credential, expires: None, proof: Proof::Client }
+    }
+
+    async fn bearer(&self, token: &SecretString, address: Option<IpAddr>) -> Result<Principal, AuthError> {
+        let shown = Shown { user: None, secret: token, address };
+        let text = token.expose_secret();
+        match (&self.realm, &self.parts.issuers) {
+            (None, None) => Err(AuthError::ForeignToken),
+            (Some(realm), None) => self.logins.prove(&shown, self.of_realm(realm, token)).await,
+            (Some(realm), Some(issuers)) if !issuers.claim_to_have_made(text) => {
+                self.logins.prove(&shown, self.of_realm(realm, token)).await
+            }
+            (_, Some(issuers)) => self.logins.prove(&shown, self.of_issuer(issuers, token)).await,
+        }
+    }
+
+    /// A token that is verified by its issuer's keys.
+    async fn of_issuer(&self, issuers: &Issuers, token: &SecretString) -> Result<Proven, AuthError> {
+        let verified = issuers.verify(token.expose_secret(), SystemTime::now()).await?;
+        let facts = Facts::Token { issuer: Some(&verified.issuer), claims: &verified.claims };
+        let credential = match &self.realm {
+            None => self.role_of(&facts, || format!("the token of \"{}\"", verified.name))?,
+            Some(realm) => {
+                let bearer = BearerToken { secret: token.clone(), expires: Some(verified.expires), exchange: verified.exchange };
+                let rights = claims::rights(&verified.claims);
+                let role = self.parts.mappings.role(&facts);
+                let credential = self.wallet.token(realm, &verified.name, &rights, bearer, role);
+                self.proven(realm, &credential).await?;
+                credential
+            }
+        };
+        let proof = Proof::Token { issuer: Some(verified.issuer), token: token.clone() };
+        let (name, expires) = (verified.name.into(), Some(verified.taken_until));
+        Ok(Proven { principal: Principal { name, credential, expires, proof }, good_for: verified.good_for })
+    }
+
+    /// A token that the realm has signed itself, or says that it knows. What is in it is believed once the realm has taken it, and no
+    /// sooner: until then it must not become the newest token of whomever it names.
+    async fn of_realm(&self, realm: &RealmName, token: &SecretString) -> Result<Proven, AuthError> {
+        let digest = self.salt.text(&[token.expose_secret().as_bytes()]);
+        let bearer = BearerToken { secret: token.clone(), expires: None, exchange: false };
+        let unknown = self.wallet.token(realm, "unknown", &digest, bearer, None);
+        self.proven(realm, &unknown).await?;
+        let principal = self.taken_by_realm(realm, token)?;
+        let now = SystemTime::now();
+        let lasts = principal.expires.map(|at| at.duration_since(now).unwrap_or_default());
+        Ok(Proven { principal, good_for: lasts.unwrap_or(self.parts.remember_logins) })
+    }
+
+    fn taken_by_realm(&self, realm: &RealmName, token: &SecretString) -> Result<Principal, AuthError> {
+        let claims = claims::unverified(token.expose_secret());
+        let expires = claims.as_ref().map(|claims| claims::time(claims, "exp")).transpose().map_err(AuthError::Token)?.flatten();
+        let digest = self.salt.text(&[token.expose_secret().as_bytes()]);
+        let rights = claims.as_ref().map_or_else(|| digest.clone(), claims::rights);
+        let claims = claims.unwrap_or_default();
+        let subject = claims.get("sub").and_then(serde_json::Value::as_str).filter(|name| claims::can_be_a_name(name));
+        let name = subject.map_or_else(|| format!("token {}", digest.get(..8).unwrap_or_default()), str::to_owned);
+        let role = self.parts.mappings.role(&Facts::Token { issuer: None, claims: &claims });
+        let bearer = BearerToken { secret: token.clone(), expires, exchange: false };
+        let credential = self.wallet.token(realm, &name, &rights, bearer, role);
+        let proof = Proof::Token { issuer: None, token: token.clone() };
+        Ok(Principal { name: name.into(), credential, expires, proof })
+    }
+
+    /// A token that was verified before it was sealed.
+    fn token_again(
+        &self,
+        name: &str,
+        expires: Option<SystemTime>,
+        issuer: Option<String>,
+        token: SecretString,
+    ) -> Result<Principal, AuthError> {
+        let Some(issuer) = issuer else {
+            let realm = self.realm.as_ref().ok_or(AuthError::Forgotten("no realm takes its token any more"))?;
+            return self.taken_by_realm(realm, &token);
+        };
+        let exchange = self.parts.issuers.as_ref().and_then(|issuers| issuers.exchanges(&issuer));
+        let exchange = exchange.ok_or(AuthError::Forgotten("its token's issuer is not configured any more (auth.issuers)"))?;
+        let claims = claims::unverified(token.expose_secret()).ok_or(AuthError::Forgotten("its token cannot be read"))?;
+        let facts = Facts::Token { issuer: Some(&issuer), claims: &claims };
+        let credential = match &self.realm {
+            None => self.role_of(&facts, || format!("the token of \"{name}\""))?,
+            Some(realm) => {
+                let expires = claims::time(&claims, "exp").map_err(AuthError::Token)?;
+                let bearer = BearerToken { secret: token.clone(), expires, exchange };
+                self.wallet.token(realm, name, &claims::rights(&claims), bearer, self.parts.mappings.role(&facts))
+            }
+        };
+        Ok(Principal { name: name.into(), credential, expires, proof: Proof::Token { issuer: Some(issuer), token } })
+    }
+
+    /// Who shows nothing but the certificate of its connection.
+    fn certificate(&self, certificate: Option<&Arc<PeerCertificate>>) -> Result<Principal, AuthError> {
+        let Some(certificate) = certificate.filter(|_| self.parts.mode == Mode::Mapped) else {
+            return Err(AuthError::Missing(self.asked_for()));
+        };
+        let names = certificate.names.first();
+        let name = if certificate.subject.is_empty() { names.map_or("", String::as_str) } else { &certificate.subject };
+        let credential = self.role_of(&Facts::Certificate(certificate), || format!("the certificate of \"{name}\""))?;
+        let (name, proof) = (name.into(), Proof::Certificate(Arc::clone(certificate)));
+        Ok(Principal { name, credential, expires: Some(certificate.not_after), proof })
+    }
+
+    fn asked_for(&self) -> &'static str {
+        match self.parts.mode {
+            Mode::Passthrough => "log in with a bearer token, as `authorization: Bearer …`",
+            Mode::Polaris => {
+                "log in with client id and secret as user name and password, or send a token as `authorization: Bearer …`"
+            }
+            Mode::None | Mode::Users | Mode::Mapped => {
+                "log in with user name and password, or send the token of an earlier log-in as `authorization: Bearer …`"
+            }
+        }
+    }
+
+    /// The credential of who is let in by a mapping only.
+    fn role_of(&self, facts: &Facts<'_>, who: impl Fn() -> String) -> Result<Credential, AuthError> {
+        let role: Option<&RoleName> = self.parts.mappings.role(facts);
+        role.map(|role| self.wallet.role(role)).ok_or_else(|| AuthError::NoMapping(who()))
+    }
+
+    async fn proven(&self, realm: &RealmName, credential: &Credential) -> Result<(), AuthError> {
+        let realm = realm.clone();
+        self.realms.prove(credential).await.map_err(|fault| match fault {
+            RealmFault::Refused(reason) => AuthError::Refused { realm, reason },
+            RealmFault::Unavailable(reason) => AuthError::RealmUnavailable { realm, reason },
+        })
+    }
+}

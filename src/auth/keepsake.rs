@@ -1,0 +1,122 @@
+//! Owns what of a principal travels in a sealed session token, so that a gateway which has forgotten the session can make the principal
+//! again. Refuses to seal, and to judge whether the config still knows the principal.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prost::Message;
+
+use super::certificate::PeerCertificate;
+use super::config::Mode;
+use super::credential::Own;
+use super::{Principal, Proof};
+use crate::names::RealmName;
+use crate::secret::{ExposeSecret, SecretString};
+
+#[derive(Clone, PartialEq, Message)]
+struct Kept {
+    #[prost(string, tag = "1")]
+    mode: String,
+    #[prost(string, tag = "2")]
+    name: String,
+    /// Milliseconds since 1970.
+    #[prost(uint64, optional, tag = "3")]
+    expires_ms: Option<u64>,
+    #[prost(oneof = "Shown", tags = "4, 5, 6, 7")]
+    shown: Option<Shown>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Shown {
+    #[prost(message, tag = "4")]
+    User(User),
+    #[prost(message, tag = "5")]
+    Client(Client),
+    #[prost(message, tag = "6")]
+    Token(Token),
+    #[prost(message, tag = "7")]
+    Certificate(Certificate),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct User {}
+
+#[derive(Clone, PartialEq, Message)]
+struct Client {
+    #[prost(string, tag = "1")]
+    realm: String,
+    #[prost(string, tag = "2")]
+    secret: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Token {
+    #[prost(string, optional, tag = "1")]
+    issuer: Option<String>,
+    #[prost(string, tag = "2")]
+    token: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Certificate {
+    #[prost(string, tag = "1")]
+    subject: String,
+    #[prost(string, repeated, tag = "2")]
+    names: Vec<String>,
+    #[prost(string, tag = "3")]
+    fingerprint: String,
+}
+
+/// A principal as it was, before the config is asked whether it still is.
+pub(super) struct Keepsake {
+    pub(super) mode: String,
+    pub(super) name: String,
+    pub(super) expires: Option<SystemTime>,
+    pub(super) shown: Remains,
+}
+
+/// What it had shown.
+pub(super) enum Remains {
+    Nothing,
+    User,
+    Client { realm: RealmName, secret: SecretString },
+    Token { issuer: Option<String>, token: SecretString },
+    Certificate(PeerCertificate),
+}
+
+/// The principal as bytes that only the sealer may see.
+pub(super) fn write(mode: Mode, principal: &Principal) -> Vec<u8> {
+    let shown = match (&principal.proof, principal.credential.own()) {
+        (Proof::Client, Own::Client { realm, client_secret, .. }) => {
+            Some(Shown::Client(Client { realm: realm.to_string(), secret: client_secret.expose_secret().to_owned() }))
+        }
+        (Proof::User, _) => Some(Shown::User(User {})),
+        (Proof::Token { issuer, token }, _) => {
+            Some(Shown::Token(Token { issuer: issuer.clone(), token: token.expose_secret().to_owned() }))
+        }
+        (Proof::Certificate(certificate), _) => Some(Shown::Certificate(Certificate {
+            subject: certificate.subject.clone(),
+            names: certificate.names.clone(),
+            fingerprint: certificate.fingerprint.clone(),
+        })),
+        (Proof::Nothing | Proof::Client, _) => None,
+    };
+    let since = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let expires_ms = principal.expires.map(|at| u64::try_from(since(at)).unwrap_or(u64::MAX));
+    Kept { mode: mode.as_str().to_owned(), name: principal.name.to_string(), expires_ms, shown }.encode_to_vec()
+}
+
+/// `None` when the bytes are none of ours.
+pub(super) fn read(bytes: &[u8]) -> Option<Keepsake> {
+    let kept = Kept::decode(bytes).ok()?;
+    let expires = kept.expires_ms.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+    let shown = match kept.shown {
+        None => Remains::Nothing,
+        Some(Shown::User(_)) => Remains::User,
+        Some(Shown::Client(client)) => Remains::Client { realm: client.realm.into(), secret: client.secret.into() },
+        Some(Shown::Token(token)) => Remains::Token { issuer: token.issuer, token: token.token.into() },
+        Some(Shown::Certificate(Certificate { subject, names, fingerprint })) => {
+            Remains::Certificate(PeerCertificate { subject, names, fingerprint, not_after: expires.unwrap_or(UNIX_EPOCH) })
+        }
+    };
+    Some(Keepsake { mode: kept.mode, name: kept.name, expires, shown })
+}

@@ -1,0 +1,291 @@
+//! Owns the keys of one identity provider: where they are (discovery), when they are fetched, and which one a token names. Refuses to judge
+//! tokens.
+//!
+//! ```text
+//! known, not older than `refresh`     used; a key that is not among them has them fetched, at most once per 10 s
+//! older than `refresh`                who comes first fetches them, others go on with the old ones meanwhile
+//! older than `refresh` + `grace`      nobody is let in by them any more
+//! ```
+//! What is fetched takes the place of what was known: a key that the issuer has withdrawn is gone with the next fetch.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use reqwest::redirect::{Attempt, Policy};
+use serde::Deserialize;
+use serde_json::Value;
+use url::Url;
+
+use crate::auth::config::{ConfigError, IssuerConfig};
+use crate::auth::error::{AuthError, TokenFault, shortened};
+
+/// An unknown key has the keys fetched again no more often than this.
+const FETCH_EVERY: Duration = Duration::from_secs(10);
+/// The same while nothing is known at all.
+const FIRST_FETCH_EVERY: Duration = Duration::from_secs(1);
+/// The largest answer that is read.
+const MAX_BYTES: usize = 1 << 20;
+/// Keys of one issuer that are kept.
+const MAX_KEYS: usize = 100;
+/// Redirects that are followed, on the same server.
+const MAX_REDIRECTS: usize = 3;
+
+/// The keys of one issuer.
+pub(super) struct Keys {
+    config: IssuerConfig,
+    client: reqwest::Client,
+    /// Guards what is known.
+    state: Mutex<State>,
+    /// Held by who fetches.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    known: Option<Known>,
+    tried: Option<Instant>,
+    /// What became of the last fetch, when it failed.
+    fault: Option<String>,
+}
+
+#[derive(Clone)]
+struct Known {
+    keys: Arc<[Key]>,
+    fetched: Instant,
+}
+
+/// One key.
+pub(super) struct Key {
+    id: Option<String>,
+    algorithm: Option<String>,
+    pub(super) decoding: DecodingKey,
+}
+
+/// The part of a discovery document that is used.
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: String,
+    jwks_uri: String,
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Value>,
+}
+
+/// A key that a token names.
+pub(super) struct Found {
+    keys: Arc<[Key]>,
+    at: usize,
+}
+
+impl Found {
+    pub(super) fn key(&self) -> &Key {
+        &self.keys[self.at]
+    }
+}
+
+impl Keys {
+    pub(super) fn new(config: &IssuerConfig) -> Result<Self, ConfigError> {
+        let wrong = |reason: String| ConfigError::Issuer { issuer: config.issuer.clone(), reason };
+        let mut builder = reqwest::Client::builder()
+            .timeout(config.timeout)
+            .connect_timeout(config.timeout)
+            .redirect(Policy::custom(same_server))
+            .user_agent(concat!("polynya/", env!("CARGO_PKG_VERSION")));
+        if let Some(path) = &config.ca_file {
+            let pem = std::fs::read(path).map_err(|error| wrong(format!("cannot read ca_file {}: {error}", path.display())))?;
+            let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+                .map_err(|error| wrong(format!("ca_file {} is not PEM: {error}", path.display())))?;
+            if authorities.is_empty() {
+                return Err(wrong(format!("ca_file {} has no certificate in it", path.display())));
+            }
+            builder = builder.tls_built_in_root_certs(false);
+            for authority in authorities {
+                builder = builder.add_root_certificate(authority);
+            }
+        }
+        let client = builder.build().map_err(|error| wrong(format!("no connection can be set up: {error}")))?;
+        Ok(Self { config: config.clone(), client, state: Mutex::default(), fetching: tokio::sync::Mutex::default() })
+    }
+
+    /// The key that a token names, for its algorithm.
+    pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Found, AuthError> {
+        let known = self.current().await?;
+        match known.find(id, algorithm, &self.config.issuer) {
+            Err(TokenFault::UnknownKey { .. }) => {}
+            found => return found.map_err(AuthError::Token),
+        }
+        // Perhaps a new one.
+        self.fetch(Some(known.fetched), FETCH_EVERY).await;
+        let (known, fault) = {
+            let state = self.lock();
+            (state.known.clone().unwrap_or(known), state.fault.clone())
+        };
+        let found = known.find(id, algorithm, &self.config.issuer);
+        match (found, fault) {
+            // Nobody can tell whether it is a new one.
+            (Err(TokenFault::UnknownKey { .. }), Some(reason)) => Err(self.unavailable(reason)),
+            (found, _) => found.map_err(AuthError::Token),
+        }
+    }
+
+    fn unavailable(&self, reason: String) -> AuthError {
+        AuthError::IssuerUnavailable { issuer: self.config.issuer.clone(), reason }
+    }
+
+    /// Keys that are good enough to be used.
+    async fn current(&self) -> Result<Known, AuthError> {
+        let known = self.lock().known.clone();
+        match &known {
+            Some(known) if known.fetched.elapsed() < self.config.refresh => return Ok(known.clone()),
+            Some(known) if known.fetched.elapsed() < self.config.refresh + self.config.grace => {
+                // One tries; nobody waits for it.
+                if self.fetching.try_lock().is_ok() {
+                    self.fetch(Some(known.fetched), FETCH_EVERY).await;
+                }
+            }
+            _ => self.fetch(known.as_ref().map(|known| known.fetched), FIRST_FETCH_EVERY).await,
+        }
+        let state = self.lock();
+        let usable = |known: &&Known| known.fetched.elapsed() < self.config.refresh + self.config.grace;
+        let reason = || state.fault.clone().unwrap_or_else(|| "they are being fetched".to_owned());
+        state.known.as_ref().filter(usable).cloned().ok_or_else(|| self.unavailable(reason()))
+    }
+
+    /// Fetches the keys, unless somebody has since `seen`, or has tried within `every`.
+    async fn fetch(&self, seen: Option<Instant>, every: Duration) {
+        let _turn = self.fetching.lock().await;
+        {
+            let mut state = self.lock();
+            let done = state.known.as_ref().map(|known| known.fetched) > seen;
+            if done || state.tried.is_some_and(|tried| tried.elapsed() < every) {
+                return;
+            }
+            state.tried = Some(Instant::now());
+        }
+        let issuer = &self.config.issuer;
+        let fetched = match tokio::time::timeout(self.config.timeout, self.ask()).await {
+            Ok(fetched) => fetched,
+            Err(_) => Err(format!("no answer within {:?}", self.config.timeout)),
+        };
+        let mut state = self.lock();
+        match fetched {
+            Ok(keys) => {
+                if state.fault.take().is_some() {
+                    tracing::info!(issuer, keys = keys.len(), "the issuer's keys can be had again");
+                }
+                state.known = Some(Known { keys: keys.into(), fetched: Instant::now() });
+            }
+            Err(reason) => {
+                if state.fault.as_ref() != Some(&reason) {
+                    tracing::warn!(issuer, reason, "fetching the issuer's keys failed");
+                }
+                state.fault = Some(reason);
+            }
+        }
+    }
+
+    async fn ask(&self) -> Result<Vec<Key>, String> {
+        let uri = match &self.config.jwks_uri {
+            Some(uri) => uri.clone(),
+            None => self.discover().await?,
+        };
+        let set: KeySet = self.get(&uri).await?;
+        // A key of a kind that is not known says nothing against the others.
+        let keys: Vec<Key> = set.keys.into_iter().filter_map(Key::read).take(MAX_KEYS).collect();
+        if keys.is_empty() { Err(format!("{uri} names no key that can verify a signature")) } else { Ok(keys) }
+    }
+
+    async fn discover(&self) -> Result<String, String> {
+        let issuer = &self.config.issuer;
+        let uri = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let found: Discovery = self.get(&uri).await?;
+        if found.issuer != *issuer {
+            return Err(format!("{uri} is the discovery document of {}", shortened(&found.issuer)));
+        }
+        let jwks = Url::parse(&found.jwks_uri).map_err(|error| format!("{uri} names no address of keys: {error}"))?;
+        if jwks.scheme() != "https" && issuer.starts_with("https:") {
+            return Err(format!("{uri} names keys that are not behind https"));
+        }
+        Ok(found.jwks_uri)
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, uri: &str) -> Result<T, String> {
+        let failed = |error: reqwest::Error| format!("{uri}: {}", reason(&error));
+        let mut answer = self.client.get(uri).header("accept", "application/json").send().await.map_err(failed)?;
+        if !answer.status().is_success() {
+            return Err(format!("{uri} answered {}", answer.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > MAX_BYTES {
+                return Err(format!("{uri} answered with more than {MAX_BYTES} bytes"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&body).map_err(|error| format!("{uri} did not answer as expected: {error}"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn find(&self, id: Option<&str>, algorithm: Algorithm, issuer: &str) -> Result<Found, TokenFault> {
+        let fit = |key: &Key| id.is_none_or(|id| key.id.as_deref() == Some(id)) && key.fits(algorithm);
+        let mut fitting = (0..self.keys.len()).filter(|at| fit(&self.keys[*at]));
+        match (fitting.next(), id) {
+            (Some(_), None) if fitting.next().is_some() => Err(TokenFault::WhichKey(issuer.to_owned())),
+            (Some(at), _) => Ok(Found { keys: Arc::clone(&self.keys), at }),
+            (None, id) => Err(TokenFault::UnknownKey {
+                kid: shortened(id.unwrap_or_default()),
+                issuer: issuer.to_owned(),
+                age_s: self.fetched.elapsed().as_secs(),
+            }),
+        }
+    }
+}
+
+impl Key {
+    fn read(value: Value) -> Option<Self> {
+        let jwk: Jwk = serde_json::from_value(value).ok()?;
+        let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+        let signs = !matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption));
+        let asymmetric = decoding.family() != AlgorithmFamily::Hmac;
+        let algorithm = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
+        (signs && asymmetric).then_some(Self { id: jwk.common.key_id, algorithm, decoding })
+    }
+
+    fn fits(&self, algorithm: Algorithm) -> bool {
+        self.decoding.family() == algorithm.family() && self.algorithm.as_ref().is_none_or(|own| *own == format!("{algorithm:?}"))
+    }
+}
+
+/// Whoever could send us to another server could have its keys taken for the issuer's.
+fn same_server(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let server = |url: &Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default());
+    let same = attempt.previous().first().is_some_and(|first| server(first) == server(attempt.url()));
+    if same && attempt.previous().len() <= MAX_REDIRECTS {
+        attempt.follow()
+    } else {
+        attempt.error("it sent us on to another server, or round in circles")
+    }
+}
+
+/// What happened, without the address, which the caller names.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut source = std::error::Error::source(error);
+    let mut text = if error.is_connect() { "cannot connect".to_owned() } else { "the call failed".to_owned() };
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,46 @@
+//! Owns digests by which secrets and names are remembered without being kept. Refuses to be compared across processes: each has a salt
+//! of its own.
+
+use sha2::{Digest as _, Sha256};
+
+/// What stands for something secret.
+pub(super) type Digest = [u8; 32];
+
+/// The salt of this process, or of one part of it.
+#[derive(Clone, Copy)]
+pub(super) struct Salt([u8; 32]);
+
+impl Salt {
+    pub(super) fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// Parts are told apart: `["ab", "c"]` is not `["a", "bc"]`.
+    pub(super) fn digest(&self, parts: &[&[u8]]) -> Digest {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        for part in parts {
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        }
+        hash.finalize().into()
+    }
+
+    /// The same as text.
+    pub(super) fn text(&self, parts: &[&[u8]]) -> String {
+        self.digest(parts).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_processes_are_told_apart() {
+        let salt = Salt::random();
+        assert_eq!(salt.digest(&[b"a", b"b"]), salt.digest(&[b"a", b"b"]));
+        assert_ne!(salt.digest(&[b"ab", b"c"]), salt.digest(&[b"a", b"bc"]));
+        assert_ne!(salt.digest(&[b"a"]), Salt::random().digest(&[b"a"]));
+    }
+}

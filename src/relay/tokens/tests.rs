@@ -1,0 +1,1 @@
+//! Sources of tokens against a real token endpoint over HTTP.
