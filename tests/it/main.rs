@@ -24,4 +24,5 @@ mod sql;
 mod stand_in;
 mod stock_clients;
 mod tpch;
+mod upstreams;
 mod writes;
