@@ -27,4 +27,5 @@ mod stand_in;
 mod stock_clients;
 mod tls;
 mod tpch;
+mod upstreams;
 mod writes;
