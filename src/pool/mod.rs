@@ -423,12 +423,10 @@ impl Inner {
 
     /// A spare, and whether it stood ready; another one is begun for it at once.
     async fn process(self: &Arc<Self>) -> Result<(Fresh, bool), PoolError> {
-        let next = self.spares.take();
+        let Next { comes, was_ready } = self.spares.take();
         self.replenish();
-        match next {
-            Next::Ready(fresh) => Ok((fresh, true)),
-            Next::Coming(coming) => coming.await.unwrap_or(Err(PoolError::Draining)).map(|fresh| (fresh, false)),
-        }
+        let fresh = comes.await.unwrap_or(Err(PoolError::Draining))?;
+        Ok((fresh, was_ready))
     }
 
     async fn attach_one(self: &Arc<Self>, key: &WorkerKey, mut fresh: Fresh) -> Result<(Arc<Worker>, Watch), PoolError> {

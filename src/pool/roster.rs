@@ -263,15 +263,21 @@ impl<M: Member, W> Roster<M, W> {
         self.dispatch(now);
     }
 
-    /// A booked worker does not come. Gives the one who waited for it, and hears of it.
+    /// A booked worker does not come. Gives the one who waited for it, and hears of it; nobody, while the key has other workers.
     pub fn failed(&mut self, booking: &Booking, now: Instant) -> Option<W> {
+        let key = &booking.key;
         self.starting -= 1;
-        if let Some(group) = self.groups.get_mut(&booking.key) {
+        let others = self.groups.get_mut(key).is_some_and(|group| {
             group.starting = group.starting.saturating_sub(1);
+            group.starting + group.open.len() > 0
+        });
+        let told = if others { None } else { self.queue.pop(key, true).map(|(told_by, _)| told_by) };
+        self.settle(key, now);
+        if others {
+            // Not tried again before something happens: it would fail again at once.
+            self.queue.further.leave(key);
         }
-        let told = self.queue.pop(&booking.key, true).map(|(told_by, _)| told_by);
-        self.settle(&booking.key, now);
-        self.forget_empty(&booking.key);
+        self.forget_empty(key);
         self.dispatch(now);
         told
     }
@@ -1070,6 +1076,26 @@ pub mod tests {
             assert_eq!(roster.failed(booking, now), Some(job));
         }
         assert_eq!((roster.effects().len(), roster.keys(), roster.waiting(), roster.starting), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn a_further_worker_that_does_not_start_costs_nobody_anything_and_is_not_tried_for_ever() {
+        let mut play = Play::new(Rules { reader_slots: 1, ..rules(2) });
+        let first = play.arrive(&reader("ana"), false, 100 * MS);
+        play.pass(START);
+        let second = play.roster.wait(&reader("ana"), false, 9, play.at());
+        let effects = play.roster.effects();
+        let [Effect::Start(booking)] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(play.roster.failed(booking, play.at()), None);
+        assert_eq!((play.roster.effects().len(), play.roster.waiting()), (0, 1));
+        // It still has the other's slot when that is free.
+        let worker = play.worker(first);
+        play.events.clear();
+        play.roster.release(worker, play.at());
+        let effects = play.roster.effects();
+        assert!(matches!(&effects[..], [Effect::Give(9, toy)] if toy.id == worker), "{effects:?}");
+        play.roster.leave(&second, play.at());
+        assert_eq!((play.roster.waiting(), play.roster.starting, play.roster.effects().len()), (0, 0, 0));
     }
 
     #[test]

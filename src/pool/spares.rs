@@ -26,12 +26,12 @@ struct State {
     closed: bool,
 }
 
-/// A process for somebody who needs one.
-pub enum Next {
-    /// One that was ready.
-    Ready(Fresh),
-    /// The next one that comes.
-    Coming(oneshot::Receiver<Result<Fresh, PoolError>>),
+/// A process for somebody who needs one; nothing comes once the spares are closed.
+pub struct Next {
+    /// What brings it.
+    pub comes: oneshot::Receiver<Result<Fresh, PoolError>>,
+    /// It is one that stood ready.
+    pub was_ready: bool,
 }
 
 impl Spares {
@@ -42,16 +42,17 @@ impl Spares {
 
     /// Takes one. Whatever comes of it, [`Self::missing`] then says what to start.
     pub fn take(&self) -> Next {
+        let (sender, comes) = oneshot::channel();
         let mut state = self.state();
-        if let Some(fresh) = state.ready.pop() {
-            return Next::Ready(fresh);
+        let ready = state.ready.pop();
+        let was_ready = ready.is_some();
+        match ready {
+            // The receiver is here, so it arrives.
+            Some(fresh) => drop(sender.send(Ok(fresh))),
+            None if state.closed => {}
+            None => state.waiting.push_back(sender),
         }
-        let (sender, receiver) = oneshot::channel();
-        // Once closed it is dropped, which says that nothing comes.
-        if !state.closed {
-            state.waiting.push_back(sender);
-        }
-        Next::Coming(receiver)
+        Next { comes, was_ready }
     }
 
     /// How many to start now; each is brought by [`Self::deliver`].

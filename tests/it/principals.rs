@@ -140,7 +140,7 @@ fn principals() -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_principals_get_their_statements_done_by_two_workers() {
-    let workers = Workers::with(2, &["pool.queue_timeout=120s"]).await;
+    let workers = Workers::with(2, &["pool.queue_timeout=600s"]).await;
     let number = principals();
     workers.run(&reader("warm"), "SELECT 1", NO_TIME).await.expect("a row");
     let began = Instant::now();
