@@ -25,7 +25,7 @@ use super::output::socket::DataSocket;
 use super::output::stream::{Measured, ResultStream, StreamError};
 use super::output::types::{client_batch, client_schema};
 use super::output::{encode, pipeline, plan};
-use super::statements::{Running, Statements};
+use super::statements::{InTurn, Running, Statements};
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, SessionChange, request};
 use crate::wire::{FrameHeader, FrameKind};
@@ -50,6 +50,7 @@ pub struct DataConnection {
     engine: Connection,
     judge: Option<Judge>,
     shared: Arc<Shared>,
+    statements: InTurn,
     /// Frames of an ingest may still come that its statement did not live to read.
     input_left: bool,
 }
@@ -115,7 +116,8 @@ impl DataConnection {
     pub fn new(socket: UnixStream, shared: Arc<Shared>) -> io::Result<Self> {
         let engine = shared.instance.connect().map_err(io::Error::other)?;
         let judge = shared.bench.as_ref().map(Bench::judge).transpose().map_err(io::Error::other)?;
-        Ok(Self { socket: DataSocket::new(socket)?, engine, judge, shared, input_left: false })
+        let statements = shared.statements.in_turn();
+        Ok(Self { socket: DataSocket::new(socket)?, engine, judge, shared, statements, input_left: false })
     }
 
     /// Serves statements until the gateway closes the connection.
@@ -139,10 +141,10 @@ impl DataConnection {
 
     fn statement(&mut self, header: FrameHeader, payload: &[u8]) -> io::Result<()> {
         let request = expect_message::<Request>(header, payload, FrameKind::Request)?;
-        let running = self.shared.statements.begin(request.statement_id, self.engine.interrupter());
+        let running = self.statements.begin(request.statement_id, self.engine.interrupter());
         let cancelled = running.cancel_flag();
         let ending = self.carry_out(&request, &running);
-        // The gateway hears on the control socket that the statement has ended before it may send the next one here.
+        // Before the last frame: from then on the gateway may send the next statement here, or close the connection.
         drop(running);
         match ending {
             Ok(Ending::Done(done)) => self.socket.write_message(FrameKind::Done, &done, &cancelled),
