@@ -327,7 +327,7 @@ impl DataConnection {
     }
 
     /// One execution a row of parameters, all of them or none.
-    fn run_each(&self, statement: &mut Prepared<'_>, rows: &ParameterRows, running: &Running) -> Result<Done, Trouble> {
+    fn run_each(&self, statement: &mut Prepared, rows: &ParameterRows, running: &Running) -> Result<Done, Trouble> {
         self.engine.run("BEGIN TRANSACTION")?;
         let outcome = self.execute_each(statement, rows, running).and_then(|total| {
             self.engine.run("COMMIT")?;
@@ -342,7 +342,7 @@ impl DataConnection {
         outcome
     }
 
-    fn execute_each(&self, statement: &mut Prepared<'_>, rows: &ParameterRows, running: &Running) -> Result<u64, Trouble> {
+    fn execute_each(&self, statement: &mut Prepared, rows: &ParameterRows, running: &Running) -> Result<u64, Trouble> {
         let mut total = 0;
         for (batch, row) in rows.iter() {
             check_cancelled(running)?;
@@ -381,11 +381,13 @@ impl DataConnection {
         let schema = client_schema(rows.schema());
         let cancelled = running.cancel_flag();
         let stream = ResultStream::begin(&self.socket, &schema, Arc::clone(&cancelled))?;
+        let made = rows.are_made();
         let next = || {
             let batch = rows.next_batch().map_err(Stopped::Failed)?;
             batch.map(|batch| client_batch(batch, &schema)).transpose().map_err(|error| Stopped::Stream(error.into()))
         };
-        let rows = pipeline::send_all(next, stream, &cancelled)?;
+        let send = if made { pipeline::send_made } else { pipeline::send_all };
+        let rows = send(next, stream, &cancelled)?;
         Ok(Done { rows, affected: -1, session: None })
     }
 }
