@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::binding::{Connection, EngineError, Instance, Outcome, Prepared, Rows, StatementKind};
 use super::failure::StatementError;
-use super::guard::{PlanForm, RealColumns, Refusal, Scope, SystemObject, Verdict};
+use super::guard::{PlanForm, Refusal, Scope, Verdict};
 use super::input::column_types::naming_the_column;
 use super::input::ingest;
 use super::input::parameters::{self, ParameterRows};
@@ -25,9 +25,10 @@ use super::output::socket::DataSocket;
 use super::output::stream::{Measured, ResultStream, StreamError};
 use super::output::types::{client_batch, client_schema};
 use super::output::{encode, pipeline, plan};
+use super::plans::Plans;
 use super::statements::{InTurn, Running, Statements};
 use crate::wire::proto::failure::Kind;
-use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, SessionChange, request};
+use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, request};
 use crate::wire::{FrameHeader, FrameKind};
 
 /// What all data connections of a worker share.
@@ -47,6 +48,7 @@ pub struct Shared {
 /// One data connection.
 pub struct DataConnection {
     socket: DataSocket,
+    plans: Plans,
     engine: Connection,
     judge: Option<Judge>,
     shared: Arc<Shared>,
@@ -99,16 +101,9 @@ enum Ending {
 }
 
 /// What is to be run, after the gateway has let it through.
-#[derive(Default)]
 struct Admitted {
-    sql: String,
-    class: Class,
-    session: Option<SessionChange>,
+    verdict: Arc<Verdict>,
     listings: Vec<Listing>,
-    system: Vec<SystemObject>,
-    parameter_types: Vec<(String, String)>,
-    target_has: Option<RealColumns>,
-    plan: Option<PlanForm>,
 }
 
 impl DataConnection {
@@ -117,7 +112,8 @@ impl DataConnection {
         let engine = shared.instance.connect().map_err(io::Error::other)?;
         let judge = shared.bench.as_ref().map(Bench::judge).transpose().map_err(io::Error::other)?;
         let statements = shared.statements.in_turn();
-        Ok(Self { socket: DataSocket::new(socket)?, engine, judge, shared, statements, input_left: false })
+        let socket = DataSocket::new(socket)?;
+        Ok(Self { socket, plans: Plans::default(), engine, judge, shared, statements, input_left: false })
     }
 
     /// Serves statements until the gateway closes the connection.
@@ -183,12 +179,12 @@ impl DataConnection {
         let Some(admitted) = self.admit(request, action, running)? else {
             return Ok(Ending::HandedBack);
         };
-        if admitted.class == Class::Session {
-            return Ok(session_ending(action, admitted));
+        if admitted.verdict.class == Class::Session {
+            return Ok(session_ending(action, &admitted.verdict));
         }
         let mut listings = Listings::default();
         let outcome = listings
-            .create(&self.shared.instance, &self.engine, &admitted.listings, &admitted.system)
+            .create(&self.shared.instance, &self.engine, &admitted.listings, &admitted.verdict.system)
             .map_err(Trouble::from)
             .and_then(|()| {
                 self.check_target(&admitted)?;
@@ -221,19 +217,19 @@ impl DataConnection {
             return Ok(None);
         }
         let listings = if waiting { self.proceed(running)?.listings } else { Vec::new() };
-        let Verdict { sql, class, session, system, parameter_types, target_has, plan, .. } = verdict.as_ref().clone();
-        Ok(Some(Admitted { sql, class, session, listings, system, parameter_types, target_has, plan }))
+        Ok(Some(Admitted { verdict, listings }))
     }
 
     /// On the user's own files everything is allowed, and nothing is looked up first.
     fn admit_local(&mut self, request: &Request, running: &Running) -> Result<Admitted, Trouble> {
         self.tell_judged(&Judged { class: Class::Read.into(), ..Judged::default() }, running)?;
-        Ok(Admitted { sql: request.sql.clone(), ..Admitted::default() })
+        let verdict = Verdict { sql: request.sql.clone(), ..Verdict::default() };
+        Ok(Admitted { verdict: Arc::new(verdict), listings: Vec::new() })
     }
 
     /// The target's own columns: a virtual one of the same name would show where its files lie.
     fn check_target(&self, admitted: &Admitted) -> Result<(), Trouble> {
-        let Some(needed) = &admitted.target_has else { return Ok(()) };
+        let Some(needed) = &admitted.verdict.target_has else { return Ok(()) };
         let columns = self.engine.prepare(&needed.query)?.columns().unwrap_or_default();
         let lacks = |name: &&&str| !columns.iter().any(|(column, _)| column.eq_ignore_ascii_case(name));
         match needed.names.iter().find(lacks) {
@@ -262,9 +258,10 @@ impl DataConnection {
     }
 
     fn describe(&self, admitted: &Admitted) -> Result<Described, Trouble> {
-        let statement = self.engine.prepare(&admitted.sql)?;
+        let statement = self.engine.prepare(&admitted.verdict.sql)?;
         let parameter_schema =
-            encode::encapsulated_schema(&parameters::describe(&self.engine, &statement, &admitted.parameter_types)?)?.into();
+            encode::encapsulated_schema(&parameters::describe(&self.engine, &statement, &admitted.verdict.parameter_types)?)?
+                .into();
         let (mut result_schema, mut provisional) = (Bytes::new(), false);
         if statement.kind() == StatementKind::Query {
             let schema = match statement.columns() {
@@ -276,20 +273,20 @@ impl DataConnection {
             };
             result_schema = encode::encapsulated_schema(&schema)?.into();
         }
-        Ok(Described { class: admitted.class.into(), parameter_schema, result_schema, session: None, provisional })
+        Ok(Described { class: admitted.verdict.class.into(), parameter_schema, result_schema, session: None, provisional })
     }
 
     /// The columns of a query of which some hang on parameters without a type. DuckDB tells them only of a statement that has values:
     /// text, as such parameters are described, or NULLs where text does not fit.
     fn provisional_schema(&self, admitted: &Admitted) -> Result<SchemaRef, Trouble> {
-        if admitted.sql.starts_with("EXPLAIN ") {
+        if admitted.verdict.sql.starts_with("EXPLAIN ") {
             // No query can be made around it, and its columns hang on nothing.
             let text = |name| Field::new(name, DataType::Utf8, true);
             return Ok(Arc::new(Schema::new(vec![text("explain_key"), text("explain_value")])));
         }
         // None of its rows is made under this limit.
-        let mut limited = self.engine.prepare(&format!("SELECT * FROM ({}\n) LIMIT 0", admitted.sql))?;
-        parameters::bind_text(&mut limited, &admitted.parameter_types)?;
+        let mut limited = self.engine.prepare(&format!("SELECT * FROM ({}\n) LIMIT 0", admitted.verdict.sql))?;
+        parameters::bind_text(&mut limited, &admitted.verdict.parameter_types)?;
         let as_text = limited.stream().map(|outcome| rows_schema(&outcome));
         match as_text {
             Ok(schema) => schema,
@@ -300,15 +297,26 @@ impl DataConnection {
         }
     }
 
-    fn run(&self, admitted: &Admitted, run: &Run, running: &Running) -> Result<Done, Trouble> {
+    fn run(&mut self, admitted: &Admitted, run: &Run, running: &Running) -> Result<Done, Trouble> {
+        let Verdict { sql, constant, .. } = admitted.verdict.as_ref();
+        if !constant {
+            let mut statement = self.engine.prepare(sql)?;
+            return self.execute(&mut statement, admitted, run, running);
+        }
+        let mut statement = self.plans.take(&self.engine, sql)?;
+        let done = self.execute(&mut statement, admitted, run, running)?;
+        self.plans.keep(sql, statement);
+        Ok(done)
+    }
+
+    fn execute(&self, statement: &mut Prepared, admitted: &Admitted, run: &Run, running: &Running) -> Result<Done, Trouble> {
         let rows = ParameterRows::decode(&run.parameters)?;
-        let mut statement = self.engine.prepare(&admitted.sql)?;
         match (statement.kind(), rows) {
-            (_, None) => parameters::check_count(&statement, 0)?,
-            (StatementKind::Command, Some(rows)) if rows.len() != 1 => return self.run_each(&mut statement, &rows, running),
+            (_, None) => parameters::check_count(statement, 0)?,
+            (StatementKind::Command, Some(rows)) if rows.len() != 1 => return self.run_each(statement, &rows, running),
             (_, Some(rows)) => {
                 let (batch, row) = rows.only()?;
-                parameters::bind(&self.engine, &mut statement, batch, row)?;
+                parameters::bind(&self.engine, statement, batch, row)?;
             }
         }
         check_cancelled(running)?;
@@ -317,7 +325,7 @@ impl DataConnection {
             StatementKind::Command => statement.complete()?,
         };
         match outcome {
-            Outcome::Rows(rows) => match admitted.plan {
+            Outcome::Rows(rows) => match admitted.verdict.plan {
                 None => self.send_rows(rows, running),
                 Some(form) => self.send_plan(rows, form, running),
             },
@@ -356,7 +364,7 @@ impl DataConnection {
 
     fn explained(&self, trouble: Trouble, admitted: &Admitted) -> Trouble {
         match trouble {
-            Trouble::Statement(error) => naming_the_column(error, &self.engine, &admitted.sql).into(),
+            Trouble::Statement(error) => naming_the_column(error, &self.engine, &admitted.verdict.sql).into(),
             broken @ Trouble::Broken(_) => broken,
         }
     }
@@ -399,14 +407,14 @@ fn rows_schema(outcome: &Outcome<'_>) -> Result<SchemaRef, Trouble> {
     }
 }
 
-fn session_ending(action: &request::Action, admitted: Admitted) -> Ending {
-    let session = admitted.session;
+fn session_ending(action: &request::Action, verdict: &Verdict) -> Ending {
+    let session = verdict.session.clone();
     match action {
         request::Action::Run(_) => Ending::Done(Done { rows: 0, affected: -1, session }),
         _ => {
             let no_parameters = encode::encapsulated_schema(&Schema::empty()).unwrap_or_default();
             Ending::Described(Described {
-                class: admitted.class.into(),
+                class: verdict.class.into(),
                 parameter_schema: no_parameters.into(),
                 result_schema: Bytes::new(),
                 session,

@@ -20,6 +20,7 @@ mod input;
 mod judge;
 mod listing;
 mod output;
+mod plans;
 mod statements;
 
 use std::io;

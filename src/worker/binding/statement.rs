@@ -6,7 +6,8 @@ use std::sync::Arc;
 use duckdb::ffi;
 
 use super::{
-    Column, Connection, EngineError, EngineResult, ErrorKind, Handle, LogicalType, Outcome, Scalar, borrow_text, c_text, take_text,
+    Column, Connection, EngineError, EngineResult, ErrorKind, Handle, LogicalType, Outcome, Scalar, borrow_text, c_text,
+    take_text,
 };
 
 /// What a statement gives back.

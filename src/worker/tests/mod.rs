@@ -50,7 +50,7 @@ fn lenient(parser: &mut dyn Parser, _: &Scope<'_>, sql: &str) -> Result<Verdict,
     };
     let wanted = |name: &str| WantedListing { name: name.trim().to_owned(), any_of: Vec::new() };
     let listings = sql.split("-- lists ").nth(1).map(|name| vec![wanted(name)]).unwrap_or_default();
-    Ok(verdict(class, sql.to_owned(), listings))
+    Ok(Verdict { constant: sql.contains("-- constant"), ..verdict(class, sql.to_owned(), listings) })
 }
 
 fn verdict(class: Class, sql: String, listings: Vec<WantedListing>) -> Verdict {
@@ -369,6 +369,30 @@ fn a_class_that_is_not_allowed_is_handed_back() {
     let Reply::HandedBack(judged) = connection.reply(&[]) else { panic!() };
     assert_eq!(judged.class(), Class::Ddl);
     assert_eq!(connection.run(&worker, "SELECT 1").batch().num_rows(), 1);
+}
+
+/// More texts than plans are kept, by turns, with what makes a plan useless in between.
+#[test]
+fn a_kept_plan_gives_what_a_new_one_gives() {
+    let mut worker = TestWorker::governed();
+    let mut connection = worker.connect();
+    for round in 0..3 {
+        for number in 0..12 {
+            let text = |sql: &str| format!("{sql} -- constant");
+            let batch = connection.run(&worker, &text(&format!("SELECT {number} AS a, 'x{number}' AS b"))).batch();
+            assert_eq!(batch.num_rows(), 1);
+            assert_eq!(batch.column(0).as_primitive::<Int32Type>().value(0), number, "round {round}");
+            assert_eq!(batch.column(1).as_string::<i32>().value(0), format!("x{number}"));
+            assert_eq!(connection.run(&worker, &text("SELECT 1")).batch().num_rows(), 1);
+            assert_eq!(connection.run(&worker, &text("SELECT error('no')")).failure().message, "Invalid Input Error: no");
+            let bound = row(vec![("1", std::sync::Arc::new(Int32Array::from(vec![number])) as ArrayRef)]);
+            assert_eq!(connection.run_with(&worker, &text("SELECT 1"), bound).failure().kind(), Kind::Parameters);
+            // Cancelled before it came.
+            worker.send(control::Message::Cancel(Cancel { statement_id: worker.next.load(Ordering::Relaxed) }));
+            std::thread::sleep(Duration::from_millis(5));
+            assert_eq!(connection.run(&worker, &text("SELECT 1")).failure().kind(), Kind::Interrupted);
+        }
+    }
 }
 
 #[test]
