@@ -119,7 +119,7 @@ impl DataConnection {
     /// Serves statements until the gateway closes the connection.
     pub fn serve(mut self) {
         loop {
-            match self.socket.read() {
+            match self.socket.read_when_there() {
                 Ok(Some((header, payload))) => {
                     if let Err(error) = self.statement(header, &payload) {
                         debug!(%error, "a data connection broke");
