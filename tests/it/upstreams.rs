@@ -41,12 +41,8 @@ fn table(schema: &str) -> TableRef {
 
 async fn token_of(polaris: &StandIn, principal: &str) -> String {
     let (id, secret) = polaris.realm(HOME).credentials(principal).expect("a principal");
-    let form = [
-        ("grant_type", "client_credentials"),
-        ("client_id", &id),
-        ("client_secret", &secret),
-        ("scope", "PRINCIPAL_ROLE:ALL"),
-    ];
+    let form =
+        [("grant_type", "client_credentials"), ("client_id", &id), ("client_secret", &secret), ("scope", "PRINCIPAL_ROLE:ALL")];
     let request = reqwest::Client::new().post(format!("{}/v1/oauth/tokens", polaris.uri())).form(&form);
     let answer: Value = request.send().await.expect("an answer").json().await.expect("a token");
     answer["access_token"].as_str().expect("a token").to_owned()

@@ -107,12 +107,7 @@ pub fn check_count(statement: &Prepared, given: usize) -> Result<(), StatementEr
 }
 
 /// Binds one row.
-pub fn bind(
-    connection: &Connection,
-    statement: &mut Prepared,
-    batch: &RecordBatch,
-    row: usize,
-) -> Result<(), StatementError> {
+pub fn bind(connection: &Connection, statement: &mut Prepared, batch: &RecordBatch, row: usize) -> Result<(), StatementError> {
     check_count(statement, batch.num_columns())?;
     for (at, column) in batch.columns().iter().enumerate() {
         let (name, logical) = statement.parameter(at);
