@@ -183,14 +183,14 @@ impl Reach {
         CatalogError::BadAnswer { catalog: self.catalog.clone(), reason }
     }
 
-    pub(super) fn timed_out(&self) -> CatalogError {
-        CatalogError::Timeout { catalog: self.catalog.clone(), host: self.host.clone(), after: self.timeout }
+    pub(super) fn timed_out(&self, after: Duration) -> CatalogError {
+        CatalogError::Timeout { catalog: self.catalog.clone(), host: self.host.clone(), after }
     }
 
     fn broken(&self, error: &reqwest::Error) -> Fault {
         let sent = !error.is_connect() && !error.is_builder();
         let error = if error.is_timeout() && sent {
-            self.timed_out()
+            self.timed_out(self.timeout)
         } else {
             let reason = words::innermost(error);
             CatalogError::Unreachable { catalog: self.catalog.clone(), host: self.host.clone(), reason }
@@ -257,9 +257,11 @@ fn callers(rest: &RestConfig, own: &str) -> Result<CallersTokens, String> {
     if let Some(client) = &said.exchange.client {
         let catalogs = own.trim_end_matches("/v1/oauth/tokens").to_ascii_lowercase();
         if exchange.uri.to_ascii_lowercase().starts_with(&catalogs) {
-            return Err("callers.exchange.client is for an endpoint elsewhere (callers.exchange.token_uri): the catalog's own would \
+            return Err(
+                "callers.exchange.client is for an endpoint elsewhere (callers.exchange.token_uri): the catalog's own would \
                         give a token of this client, with its rights, instead of the caller's"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         client.client_secret.resolve().map_err(|error| format!("callers.exchange.client: {error}"))?;
     }
