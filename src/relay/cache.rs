@@ -131,7 +131,7 @@ impl TableCache {
                     Ok(Err(error)) if error.is_outage() => Ok(spare),
                     Ok(outcome) => outcome,
                     Err(_) => {
-                        health.failed(&format!("no answer within {} s", self.slow_after.as_secs_f32()));
+                        health.is_late(self.slow_after);
                         let probe = health.probe();
                         tokio::spawn(async move {
                             let _outcome = load.await;

@@ -1,8 +1,8 @@
 //! Owns a connection to one Iceberg REST catalog with one credential: the prefix of its paths, the token of each call, and retries of
 //! reads. Refuses to retry anything that changes the catalog, but for a refused token, and to know what a failed commit means.
 //!
-//! A read ends within the catalog's `request_timeout`, all attempts and waiting for its turn included. A statement that ends sooner
-//! drops the call; whoever shares it goes on.
+//! A read ends within the catalog's `request_timeout`, all attempts and waiting for its turn included, and sooner while the catalog is
+//! known to fail. A statement that ends sooner drops the call; whoever shares it goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,8 +103,9 @@ impl Connection {
                 pause *= 2;
             }
         };
-        tokio::time::timeout(self.reach.timeout, tried).await.unwrap_or_else(|_| {
-            let error = self.reach.timed_out();
+        let (patience, _probe) = self.reach.health.patience(self.reach.timeout);
+        tokio::time::timeout(patience, tried).await.unwrap_or_else(|_| {
+            let error = self.reach.timed_out(patience);
             self.reach.health.failed(&error);
             Err(error)
         })

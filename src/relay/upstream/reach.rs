@@ -183,14 +183,14 @@ impl Reach {
         CatalogError::BadAnswer { catalog: self.catalog.clone(), reason }
     }
 
-    pub(super) fn timed_out(&self) -> CatalogError {
-        CatalogError::Timeout { catalog: self.catalog.clone(), host: self.host.clone(), after: self.timeout }
+    pub(super) fn timed_out(&self, after: Duration) -> CatalogError {
+        CatalogError::Timeout { catalog: self.catalog.clone(), host: self.host.clone(), after }
     }
 
     fn broken(&self, error: &reqwest::Error) -> Fault {
         let sent = !error.is_connect() && !error.is_builder();
         let error = if error.is_timeout() && sent {
-            self.timed_out()
+            self.timed_out(self.timeout)
         } else {
             let reason = words::innermost(error);
             CatalogError::Unreachable { catalog: self.catalog.clone(), host: self.host.clone(), reason }
