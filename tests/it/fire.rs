@@ -401,23 +401,27 @@ async fn a_statement_that_crashes_its_worker_costs_itself_only() {
 async fn an_internal_error_retires_the_instance_and_its_neighbours_are_asked_again() {
     let gateway = with_table(&["pool.spares=0", "pool.readers_per_key=1"]).await;
     let (tally, over) = (Tally::default(), AtomicBool::new(false));
+    let asked_again = || gateway.log().contains("asked once more");
     let errors = async {
-        let mut client = gateway.client().await;
-        for _ in 0..3 {
+        let (mut client, mut errors) = (gateway.client().await, 0);
+        // A neighbour that had no row yet is there sooner or later.
+        while errors < 3 || (errors < 20 && !asked_again()) {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let status = query(&mut client, INTERNAL).await.expect_err("DuckDB 1.5.5 does not bear it");
             assert_eq!(status.code(), Code::Internal, "{status}");
             assert!(status.message().starts_with("internal error; request id"), "{status}");
+            errors += 1;
         }
         over.store(true, Ordering::Relaxed);
+        errors
     };
-    tokio::join!(readers(&gateway, 8, &over, &tally), errors);
+    let ((), errors) = tokio::join!(readers(&gateway, 8, &over, &tally), errors);
     let log = gateway.log();
     eprintln!("good {:?}, cut {:?}, lost twice {:?}", tally.good, tally.cut, tally.lost_twice);
     // The process ends by itself as well, and is not always first told to.
-    assert_eq!(log.matches("worker lost").count(), 3, "{log}");
-    assert!(log.matches("the instance is no longer usable").count() >= 3, "{log}");
-    assert!(log.contains("asked once more"), "no neighbour was asked again:\n{log}");
+    assert_eq!(log.matches("worker lost").count(), errors, "{log}");
+    assert!(log.matches("the instance is no longer usable").count() >= errors, "{log}");
+    assert!(asked_again(), "no neighbour was asked again:\n{log}");
     assert_eq!(tally.lost_twice.into_inner(), 0, "a neighbour's statement failed");
     assert!(tally.good.into_inner() > 8);
     assert_eq!(gateway.value("SELECT sum(v)::BIGINT FROM lake.gold.t").await, SUM.to_string());
