@@ -15,11 +15,13 @@ mod large;
 mod lifecycle;
 mod limits;
 mod load;
+mod logins;
 mod malformed;
 mod memory;
 mod pki;
 mod polaris;
 mod replay;
+mod sessions;
 mod sql;
 #[path = "../support/polaris/mod.rs"]
 mod stand_in;
