@@ -6,6 +6,8 @@ use std::time::Duration;
 use arrow_flight::Action;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use polynya::auth::seal::{Purpose, Sealer};
 use polynya::secret::SecretRef;
 use prost::Message;
@@ -32,7 +34,16 @@ fn in_dir(dir: Arc<TempDir>, set: &[&str]) -> Gateway {
 
 /// The token of a handshake.
 pub async fn log_in(gateway: &Gateway, user: &str, password: &str) -> Result<String, Status> {
-    let token = gateway.client().await.handshake(user, password).await.map_err(status)?;
+    let basic = BASE64_STANDARD.encode(format!("{user}:{password}"));
+    handshake(gateway.channel().await, &format!("Basic {basic}")).await
+}
+
+/// The same by what is sent as `authorization`.
+pub async fn handshake(channel: Channel, authorization: &str) -> Result<String, Status> {
+    let mut request = Request::new(futures::stream::empty());
+    request.metadata_mut().insert("authorization", authorization.parse().expect("a header"));
+    let mut answer = FlightServiceClient::new(channel).handshake(request).await?.into_inner();
+    let token = answer.message().await?.expect("an answer").payload;
     Ok(String::from_utf8(token.to_vec()).expect("a text"))
 }
 
@@ -41,7 +52,7 @@ async fn ada(gateway: &Gateway) -> String {
 }
 
 /// A client that sends this token with every call.
-pub async fn with_token(gateway: &Gateway, token: &str) -> FlightSqlServiceClient<Channel> {
+async fn with_token(gateway: &Gateway, token: &str) -> FlightSqlServiceClient<Channel> {
     let mut client = gateway.client().await;
     client.set_token(token.to_owned());
     client
@@ -148,7 +159,7 @@ async fn a_restarted_gateway_goes_on_with_its_key_and_says_why_not_without() {
             None => assert_eq!(run(&next, &token, "SELECT 42").await.expect("a value"), "42"),
             Some(expected) => assert!(refusal(&next, &token).await.contains(expected), "{pairs:?}"),
         }
-        next.terminate();
+        drop(next);
     }
 }
 
