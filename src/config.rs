@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::flight::transport::tls::ClientCertificates;
 use crate::names::{CatalogName, RealmName, RoleName};
 use crate::relay::config::CatalogConfig;
 use crate::{auth, flight, pool, query, relay, session, telemetry};
@@ -187,7 +188,14 @@ fn check_identity(config: &Config) -> Result<(), ConfigError> {
     let realms: Vec<RealmName> = realms.into_iter().collect();
     let in_auth = |error: auth::config::ConfigError| invalid("auth".to_owned(), error.to_string());
     config.auth.realm_among(&realms).map_err(in_auth)?;
-    config.auth.check_roles(&config.roles.keys().cloned().collect()).map_err(in_auth)
+    config.auth.check_roles(&config.roles.keys().cloned().collect()).map_err(in_auth)?;
+    let asked = config.flight.tls.as_ref().is_some_and(|tls| tls.client_certificates != ClientCertificates::None);
+    if !asked && config.auth.mappings.iter().any(|mapping| mapping.certificate.is_some()) {
+        let reason =
+            "is none, or not set, so no client shows the certificates that auth.mappings looks for; set optional or required";
+        return Err(invalid("flight.tls.client_certificates".to_owned(), reason.to_owned()));
+    }
+    Ok(())
 }
 
 fn realm_of(catalog: &CatalogConfig) -> Option<RealmName> {
@@ -348,6 +356,41 @@ mod tests {
         let tree = merged(&sources, std::iter::empty()).expect("merge");
         let shown = redacted(&tree).expect("yaml");
         assert!(!shown.contains("planted-secret") && shown.contains("<redacted>"), "{shown}");
+    }
+
+    #[test]
+    fn check_config_shows_no_secret_of_a_role_and_no_previous_key() {
+        let credentials = "{type: oauth2, client_id: gateway, client_secret: planted-one}";
+        let set = [
+            ("roles.r.catalogs.prod.credentials", credentials),
+            ("auth.previous_keys", "[planted-two, {env: SHOWN_NAME}]"),
+            ("auth.key", "0x1234"),
+        ];
+        let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let tree = merged(&Sources { file: None, set }, std::iter::empty()).expect("merge");
+        let shown = redacted(&tree).expect("yaml");
+        assert!(!shown.contains("planted") && !shown.contains("4660") && !shown.contains("0x1234"), "{shown}");
+        assert!(shown.contains("SHOWN_NAME") && shown.contains("client_id: gateway"), "{shown}");
+    }
+
+    #[test]
+    fn roles_realms_and_mappings_name_what_is_there() {
+        let prod = ["catalogs.prod.type=rest", "catalogs.prod.uri=https://a/"];
+        let other = ["catalogs.other.type=rest", "catalogs.other.uri=https://b"];
+        let ok = |set: &[&str]| with(&[&prod, set].concat()).map(|_| ()).map_err(|error| error.to_string());
+        let error = |set: &[&str]| ok(set).expect_err("an error");
+        ok(&["auth.mode=polaris"]).expect("the only realm");
+        ok(&[&other[..], &["auth.mode=polaris", "auth.realm=https://b"]].concat()).expect("one of two");
+        assert!(error(&[&other[..], &["auth.mode=polaris"]].concat()).contains("realms are: https://a, https://b"));
+        assert!(error(&["auth.mode=polaris", "auth.realm=c"]).contains("`c` is no catalog's realm; there are: https://a"));
+        assert!(with(&["auth.mode=passthrough"]).expect_err("no realm").to_string().contains("no catalog of type rest"));
+        assert!(error(&["roles.r.catalogs.nope={}"]).contains("roles.r.catalogs.nope: is not one of the catalogs: lake, prod"));
+        assert!(error(&["roles.r.catalogs.lake.credentials={type: none}"]).contains("asks for no credentials"));
+        let mapping = "auth.mappings=[{any: true, role: q}]";
+        assert!(error(&["auth.mode=mapped", "roles.r.catalogs.lake={}", mapping]).contains("role `q`, which is not in `roles`"));
+        let certificate = "auth.mappings=[{certificate: CN=a, role: r}]";
+        let text = error(&["auth.mode=mapped", "roles.r.catalogs.lake={}", certificate]);
+        assert!(text.contains("flight.tls.client_certificates"), "{text}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ struct Parts {
     mode: Mode,
     remember_logins: Duration,
     sealer: Sealer,
-    users: Users,
+    users: Option<Users>,
     issuers: Option<Issuers>,
     mappings: Mappings,
 }
@@ -79,12 +79,13 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
 
 impl Parts {
     fn new(config: &Config) -> Result<Self, ConfigError> {
+        let by_list = matches!(config.mode, Mode::Users | Mode::Mapped) && !config.users.is_empty();
         let issuers = (!config.issuers.is_empty()).then(|| Issuers::new(config)).transpose()?;
         Ok(Self {
             mode: config.mode,
             remember_logins: config.remember_logins,
             sealer: Sealer::from_config(config.key.as_ref(), &config.previous_keys)?,
-            users: Users::new(config)?,
+            users: by_list.then(|| Users::new(config)).transpose()?,
             issuers,
             mappings: Mappings::new(config)?,
         })
@@ -159,7 +160,7 @@ impl Authenticator {
         let restored = match kept.shown {
             Remains::Nothing if inner.parts.mode == Mode::None => Ok(Principal::service(ANONYMOUS)),
             Remains::Nothing => Err(AuthError::Forgotten("it does not say how it was opened")),
-            Remains::User if !inner.parts.users.knows(&kept.name) => {
+            Remains::User if !inner.parts.users.as_ref().is_some_and(|users| users.knows(&kept.name)) => {
                 Err(AuthError::Forgotten("its user is not configured any more (auth.users)"))
             }
             Remains::User => inner.user(&kept.name),
@@ -190,7 +191,9 @@ impl Inner {
                     principal
                 }
                 None => {
-                    self.parts.users.verify(user, password).await?;
+                    let no_users =
+                        AuthError::OtherWay("this gateway knows no users by password; send a bearer token or a certificate");
+                    self.parts.users.as_ref().ok_or(no_users)?.verify(user, password).await?;
                     self.user(user)?
                 }
             };
@@ -217,16 +220,15 @@ impl Inner {
     }
 
     async fn bearer(&self, token: &SecretString, address: Option<IpAddr>) -> Result<Principal, AuthError> {
-        let shown = Shown { user: None, secret: token, address };
-        let text = token.expose_secret();
-        match (&self.realm, &self.parts.issuers) {
-            (None, None) => Err(AuthError::ForeignToken),
-            (Some(realm), None) => self.logins.prove(&shown, self.of_realm(realm, token)).await,
-            (Some(realm), Some(issuers)) if !issuers.claim_to_have_made(text) => {
-                self.logins.prove(&shown, self.of_realm(realm, token)).await
+        let ask = async {
+            let of_issuer = self.parts.issuers.as_ref().filter(|issuers| issuers.claim_to_have_made(token.expose_secret()));
+            match (of_issuer.or(self.parts.issuers.as_ref().filter(|_| self.realm.is_none())), &self.realm) {
+                (Some(issuers), _) => self.of_issuer(issuers, token).await,
+                (None, Some(realm)) => self.of_realm(realm, token).await,
+                (None, None) => Err(AuthError::ForeignToken),
             }
-            (_, Some(issuers)) => self.logins.prove(&shown, self.of_issuer(issuers, token)).await,
-        }
+        };
+        self.logins.prove(&Shown { user: None, secret: token, address }, ask).await
     }
 
     /// A token that is verified by its issuer's keys.

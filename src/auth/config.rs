@@ -540,4 +540,54 @@ mod tests {
         let colon = User { name: "a:b".to_owned(), password_hash: SecretRef::Text("x".into()) };
         assert!(matches!(with(vec![colon]).validate(here, false), Err(ConfigError::Name(_))));
     }
+
+    #[test]
+    fn an_issuer_must_say_for_whom_its_tokens_are_and_be_out_of_reach_of_others() {
+        let here = "127.0.0.1:1".parse().unwrap();
+        let good = IssuerConfig {
+            issuer: "https://login.example.com".to_owned(),
+            audience: vec!["polynya".to_owned()],
+            ..IssuerConfig::default()
+        };
+        let judged = |issuer: IssuerConfig| {
+            let config = Config { mode: Mode::Polaris, issuers: vec![issuer], ..Config::default() };
+            config.validate(here, false).map(|_| ()).map_err(|error| error.to_string())
+        };
+        judged(good.clone()).unwrap();
+        judged(IssuerConfig { issuer: "http://localhost:8080/realms/x".to_owned(), ..good.clone() }).unwrap();
+        for (issuer, expected) in [
+            (IssuerConfig { audience: Vec::new(), ..good.clone() }, "without it every token"),
+            (IssuerConfig { audience: vec![String::new()], ..good.clone() }, "audience must say"),
+            (IssuerConfig { issuer: "http://login.example.com".to_owned(), ..good.clone() }, "issuer must be https"),
+            (IssuerConfig { issuer: "login".to_owned(), ..good.clone() }, "issuer must be an address"),
+            (IssuerConfig { jwks_uri: Some("ftp://x".to_owned()), ..good.clone() }, "jwks_uri must be https, not ftp"),
+            (
+                IssuerConfig { algorithms: vec![Algorithm::RS256, Algorithm::HS256], ..good.clone() },
+                "HS256 signs by a shared secret",
+            ),
+            (IssuerConfig { algorithms: Vec::new(), ..good.clone() }, "algorithms must name"),
+            (IssuerConfig { refresh: Duration::ZERO, ..good.clone() }, "must be above 0"),
+        ] {
+            let text = judged(issuer).unwrap_err();
+            assert!(text.contains("auth.issuers, `") && text.contains(expected), "{text}");
+        }
+        let twice = Config { mode: Mode::Polaris, issuers: vec![good.clone(), good], ..Config::default() };
+        assert!(twice.validate(here, false).unwrap_err().to_string().contains("listed twice"));
+    }
+
+    #[test]
+    fn what_a_mode_does_not_look_at_is_an_error_and_not_ignored() {
+        let here = "127.0.0.1:1".parse().unwrap();
+        let mappings: Vec<MappingConfig> = serde_json::from_str(r#"[{ "any": true, "role": "r" }]"#).unwrap();
+        let text = |config: Config| config.validate(here, false).unwrap_err().to_string();
+        assert!(text(Config { mappings: mappings.clone(), ..users() }).contains("auth.mappings says who may do what"));
+        assert!(text(Config { mode: Mode::Mapped, ..users() }).contains("auth.mappings is empty"));
+        let claim = serde_json::from_str(r#"[{ "user": "ana", "role": "r" }]"#).unwrap();
+        assert!(text(Config { mode: Mode::Mapped, mappings: claim, ..Config::default() }).contains("not in auth.users"));
+        assert!(Config { mode: Mode::Mapped, mappings, ..Config::default() }.validate(here, false).is_ok());
+        let previous_keys = vec![SecretRef::Text("x".into())];
+        assert!(text(Config { previous_keys, ..users() }).contains("set auth.key"));
+        let throttle = ThrottleConfig { first_delay: Duration::ZERO, ..ThrottleConfig::default() };
+        assert!(text(Config { throttle, ..users() }).contains("auth.throttle"));
+    }
 }

@@ -399,6 +399,9 @@ impl Sessions {
         if principal.name != token.principal {
             return Err(SessionError::Ended);
         }
+        if let Some(lapsed) = principal.lapsed(SystemTime::now()) {
+            return Err(lapsed.into());
+        }
         let mut register = self.lock();
         // Somebody may have been faster, or may have closed it.
         if let Some(session) = register.sessions.get(&token.session) {

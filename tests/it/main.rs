@@ -15,12 +15,14 @@ mod large;
 mod lifecycle;
 mod limits;
 mod load;
+mod logins;
 mod malformed;
 mod memory;
 mod pki;
 mod polaris;
 mod principals;
 mod replay;
+mod sessions;
 mod sql;
 #[path = "../support/polaris/mod.rs"]
 mod stand_in;

@@ -21,7 +21,7 @@ use url::Url;
 use crate::auth::config::{ConfigError, IssuerConfig};
 use crate::auth::error::{AuthError, TokenFault, shortened};
 
-/// An unknown key has the keys fetched again no more often than this.
+/// How often an unknown key may have the keys fetched again.
 const FETCH_EVERY: Duration = Duration::from_secs(10);
 /// The same while nothing is known at all.
 const FIRST_FETCH_EVERY: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ const MAX_REDIRECTS: usize = 3;
 pub(super) struct Keys {
     config: IssuerConfig,
     client: reqwest::Client,
+    /// An unknown key has the keys fetched again no more often than this.
+    pub(super) fetch_every: Duration,
     /// Guards what is known.
     state: Mutex<State>,
     /// Held by who fetches.
@@ -108,7 +110,8 @@ impl Keys {
             }
         }
         let client = builder.build().map_err(|error| wrong(format!("no connection can be set up: {error}")))?;
-        Ok(Self { config: config.clone(), client, state: Mutex::default(), fetching: tokio::sync::Mutex::default() })
+        let (config, fetch_every) = (config.clone(), FETCH_EVERY);
+        Ok(Self { config, client, fetch_every, state: Mutex::default(), fetching: tokio::sync::Mutex::default() })
     }
 
     /// The key that a token names, for its algorithm.
@@ -119,7 +122,7 @@ impl Keys {
             found => return found.map_err(AuthError::Token),
         }
         // Perhaps a new one.
-        self.fetch(Some(known.fetched), FETCH_EVERY).await;
+        self.fetch(Some(known.fetched), self.fetch_every).await;
         let (known, fault) = {
             let state = self.lock();
             (state.known.clone().unwrap_or(known), state.fault.clone())
@@ -144,7 +147,7 @@ impl Keys {
             Some(known) if known.fetched.elapsed() < self.config.refresh + self.config.grace => {
                 // One tries; nobody waits for it.
                 if self.fetching.try_lock().is_ok() {
-                    self.fetch(Some(known.fetched), FETCH_EVERY).await;
+                    self.fetch(Some(known.fetched), self.fetch_every).await;
                 }
             }
             _ => self.fetch(known.as_ref().map(|known| known.fetched), FIRST_FETCH_EVERY).await,

@@ -2,9 +2,11 @@
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
+use serde_json::json;
 use tonic::Code;
 
 use super::*;
+use crate::auth::tests::{in_seconds, own_token};
 
 fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
@@ -129,4 +131,123 @@ async fn a_ticket_is_worth_nothing_to_another_principal() {
     assert_eq!(edge.kernel.texts(), [""; 0]);
     let mut elsewhere = edge.client().await.with(&basic("ana", "geheim"));
     assert_eq!(elsewhere.get(ticket(&info)).await.unwrap().len(), 3, "another connection of the same principal may");
+}
+
+/// A config of this mode in which `ana` and `bob` have the password `geheim`.
+fn mode(mode: Mode, mappings: serde_json::Value) -> AuthConfig {
+    AuthConfig { mode, mappings: serde_json::from_value(mappings).unwrap(), ..users() }
+}
+
+#[tokio::test]
+async fn a_client_of_the_catalog_logs_in_by_handshake_or_with_each_call() {
+    let edge = Edge::start(mode(Mode::Polaris, json!([])), Config::default()).await;
+    let client = edge.client().await;
+    let (token, _) = client.with(&basic("ana", "geheim")).handshake().await.unwrap();
+    for header in [token, basic("ana", "geheim"), "Bearer opaque-token".to_owned()] {
+        let info = client.with(&header).query("select 1").await.unwrap();
+        assert_eq!(client.with(&header).get(ticket(&info)).await.unwrap().len(), 3);
+    }
+    let status = client.with(&basic("bob", "geheim")).handshake().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert!(status.message().contains("the catalog refused the log-in: it is not known"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn who_guesses_is_told_when_to_try_again() {
+    let edge = Edge::start(users(), Config::default()).await;
+    let client = edge.client().await;
+    for n in 0..5 {
+        let status = client.with(&basic("ana", &n.to_string())).handshake().await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{n}");
+    }
+    let status = client.with(&basic("ana", "geheim")).handshake().await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "too many failed log-ins; try again in 1 s"));
+    let wait: u64 = status.metadata().get("retry-after-ms").unwrap().to_str().unwrap().parse().unwrap();
+    client.with(&basic("bob", "geheim")).handshake().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(wait + 50)).await;
+    client.with(&basic("ana", "geheim")).handshake().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_begins_in_the_first_catalog_that_is_visible_and_none_is_a_refusal() {
+    let mappings = json!([{ "user": "ana", "role": "historian" }, { "user": "bob", "role": "nothing" }]);
+    let edge = Edge::start(mode(Mode::Mapped, mappings), Config::default()).await;
+    let client = edge.client().await;
+    let (token, _) = client.with(&basic("ana", "geheim")).handshake().await.unwrap();
+    for header in [token, basic("ana", "geheim")] {
+        let info = client.with(&header).query("select 1").await.unwrap();
+        client.with(&header).get(ticket(&info)).await.unwrap();
+        assert_eq!(edge.kernel.ran.lock().unwrap().last().unwrap().schema, "archive.main");
+    }
+    for status in [
+        client.with(&basic("bob", "geheim")).handshake().await.unwrap_err(),
+        client.with(&basic("bob", "geheim")).query("select 1").await.unwrap_err(),
+    ] {
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert!(status.message().starts_with("no catalog is open to bob"), "{}", status.message());
+    }
+    assert_eq!(edge.sessions.len(), 2);
+}
+
+#[tokio::test]
+async fn a_large_token_is_answered_by_a_short_one() {
+    let large = own_token(json!({ "sub": "eve", "groups": "x".repeat(16 << 10), "exp": in_seconds(60) }));
+    let edge = Edge::knowing(mode(Mode::Passthrough, json!([])), Config::default(), &[&large]).await;
+    let client = edge.client().await;
+    let (token, _) = client.with(&format!("Bearer {large}")).handshake().await.unwrap();
+    assert!(token.len() < 1000, "{} bytes", token.len());
+    assert!(client.with(&token).query("select 1").await.is_ok());
+    assert!(client.with(&format!("Bearer {large}")).query("select 1").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_call_after_the_token_s_end_asks_for_a_new_one() {
+    let until = std::time::SystemTime::now() + Duration::from_millis(700);
+    let until = until.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let short = own_token(json!({ "sub": "eve", "exp": until }));
+    let edge = Edge::knowing(mode(Mode::Passthrough, json!([])), Config::default(), &[&short]).await;
+    let client = edge.client().await;
+    let (token, _) = client.with(&format!("Bearer {short}")).handshake().await.unwrap();
+    client.with(&token).query("select 1").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    for header in [token, format!("Bearer {short}")] {
+        let status = client.with(&header).query("select 1").await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(status.message().starts_with("your token lapsed at 20"), "{}", status.message());
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_that_was_altered_cut_expired_or_sealed_by_another_key_is_refused() {
+    let edge = Edge::start(users(), Config { ticket_ttl: Duration::from_secs(1), ..Config::default() }).await;
+    let mut client = edge.client().await.with(&basic("ana", "geheim"));
+    let info = client.query("select 1").await.unwrap();
+    let whole = ticket(&info);
+    for at in [60, whole.ticket.len() - 1] {
+        let mut altered = whole.ticket.to_vec();
+        altered[at] ^= 1;
+        assert!(client.get(Ticket { ticket: altered.into() }).await.is_err(), "altered at {at}");
+        assert!(client.get(Ticket { ticket: whole.ticket.slice(..at) }).await.is_err(), "cut at {at}");
+    }
+    let other = Edge::start(users(), Config::default()).await;
+    let foreign = other.client().await.with(&basic("ana", "geheim")).query("select 1").await.unwrap();
+    let status = client.get(ticket(&foreign)).await.unwrap_err();
+    assert!(status.message().contains("sealed by another key"), "{}", status.message());
+    assert_eq!(client.get(whole.clone()).await.unwrap().len(), 3);
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let status = client.get(whole).await.unwrap_err();
+    assert_eq!((status.code(), status.message().contains("expired")), (Code::NotFound, true), "{}", status.message());
+    assert_eq!(edge.kernel.texts().len(), 1);
+}
+
+#[tokio::test]
+async fn a_ticket_is_worth_nothing_with_a_session_that_was_closed() {
+    let edge = Edge::start(users(), Config::default()).await;
+    let client = edge.client().await;
+    let (token, _) = client.with(&basic("ana", "geheim")).handshake().await.unwrap();
+    let mut client = client.with(&token);
+    let info = client.query("select 1").await.unwrap();
+    client.action("CloseSession", Vec::new()).await.unwrap();
+    assert_eq!(client.get(ticket(&info)).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(edge.kernel.texts(), [""; 0]);
 }

@@ -24,13 +24,14 @@ use super::transport::listener;
 use super::{Config, FlightServer};
 use crate::auth::Authenticator;
 use crate::auth::config::{Config as AuthConfig, Mode, User};
-use crate::secret::SecretRef;
+use crate::auth::tests::catalog::Catalog;
+use crate::auth::tests::hash;
 use crate::session::config::Config as SessionConfig;
 use crate::session::{Defaults, Sessions};
-use kernel::{Counting, NoRealm};
+use kernel::Counting;
 
-/// argon2id of `geheim`, as cheap as it gets.
-const HASH: &str = "$argon2id$v=19$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$";
+/// What the catalog knows: a client of a realm and a token of its own.
+const KNOWN: [&str; 2] = ["ana:geheim", "opaque-token"];
 
 struct Edge {
     kernel: Arc<Counting>,
@@ -39,15 +40,6 @@ struct Edge {
 }
 
 fn users() -> AuthConfig {
-    let hash = |password: &str| {
-        use argon2::password_hash::{PasswordHasher, SaltString};
-        let params = argon2::Params::new(64, 1, 1, None).unwrap();
-        let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
-        let salt = SaltString::encode_b64(b"0123456789abcdef").unwrap();
-        let hash = argon2.hash_password(password.as_bytes(), &salt).unwrap().to_string();
-        assert!(hash.starts_with(HASH));
-        SecretRef::Text(hash.into())
-    };
     let users = ["ana", "bob"].map(|name| User { name: name.to_owned(), password_hash: hash("geheim") });
     AuthConfig { mode: Mode::Users, users: users.into(), ..AuthConfig::default() }
 }
@@ -58,7 +50,11 @@ impl Edge {
     }
 
     async fn start(auth: AuthConfig, config: Config) -> Self {
-        let auth = Authenticator::new(&auth, Arc::new(NoRealm)).unwrap();
+        Self::knowing(auth, config, &KNOWN).await
+    }
+
+    async fn knowing(auth: AuthConfig, config: Config, known: &[&str]) -> Self {
+        let auth = Authenticator::new(&auth, Catalog::knowing(known)).unwrap();
         let defaults = Defaults { catalog: "lake".into(), schema: "main".to_owned() };
         let sessions = Sessions::new(SessionConfig::default(), auth.clone(), Duration::from_secs(3600), defaults);
         let kernel = Arc::new(Counting::default());

@@ -21,7 +21,7 @@ use super::opening::Limits;
 use super::tls::{Certificates, ClientCertificates, Config};
 use crate::auth::Authenticator;
 use crate::auth::config::Config as AuthConfig;
-use crate::flight::tests::kernel::NoRealm;
+use crate::auth::tests::catalog::Catalog;
 use crate::session::config::Config as SessionConfig;
 use crate::session::{Defaults, Sessions};
 
@@ -29,7 +29,7 @@ type Port = (SocketAddr, Pin<Box<dyn Stream<Item = io::Result<Connection>> + Sen
 
 async fn port(tls: Option<super::tls::Current>) -> Port {
     let defaults = Defaults { catalog: "lake".into(), schema: "main".to_owned() };
-    let auth = Authenticator::new(&AuthConfig::default(), Arc::new(NoRealm)).unwrap();
+    let auth = Authenticator::new(&AuthConfig::default(), Catalog::knowing(&[])).unwrap();
     let sessions = Sessions::new(SessionConfig::default(), auth, Duration::from_secs(60), defaults);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
