@@ -30,6 +30,8 @@ pub(super) struct Fault {
     pub(super) error: CatalogError,
     /// Whether the catalog may have got the request.
     pub(super) sent: bool,
+    /// It says something of the catalog, and not of what gives tokens for it.
+    pub(super) asked: bool,
 }
 
 /// An answer, whatever its status.
@@ -152,16 +154,13 @@ impl Reach {
         endpoint(credentials, &own_endpoint(&self.uri)).map_err(wrong)
     }
 
-    /// Sends a request and reads its answer whole.
+    /// Sends a request and reads its answer whole. Whether a catalog is out of reach is for those to say who have tried more than once.
     pub(super) async fn exchange(&self, request: RequestBuilder) -> Result<Reply, Fault> {
-        let outcome = self.exchange_unseen(request).await;
-        match &outcome {
-            Ok(reply) if is_of_a_gateway(reply.status) => self.health.failed(&format!("status {}", reply.status.as_u16())),
-            Ok(_) => self.health.answered(),
-            Err(fault) if fault.error.is_outage() => self.health.failed(&fault.error),
-            Err(_) => {}
+        let reply = self.exchange_unseen(request).await?;
+        if !matches!(reply.status.as_u16(), 502..=504) {
+            self.health.answered();
         }
-        outcome
+        Ok(reply)
     }
 
     async fn exchange_unseen(&self, request: RequestBuilder) -> Result<Reply, Fault> {
@@ -172,7 +171,7 @@ impl Reach {
         while let Some(part) = response.chunk().await.map_err(|error| self.broken(&error))? {
             if body.len() + part.len() > self.max_body_bytes {
                 let error = self.bad(format!("its answer is larger than {} bytes", self.max_body_bytes));
-                return Err(Fault { error, sent: true });
+                return Err(Fault { error, sent: true, asked: true });
             }
             body.extend_from_slice(&part);
         }
@@ -195,7 +194,7 @@ impl Reach {
             let reason = words::innermost(error);
             CatalogError::Unreachable { catalog: self.catalog.clone(), host: self.host.clone(), reason }
         };
-        Fault { error, sent }
+        Fault { error, sent, asked: true }
     }
 }
 
@@ -214,11 +213,6 @@ impl Reply {
     pub(super) fn describe(&self) -> String {
         words::described(self.status, &self.message())
     }
-}
-
-/// What proxies answer in the place of a catalog that does not. A 500 says something of one request only.
-fn is_of_a_gateway(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 502..=504)
 }
 
 fn own_endpoint(uri: &str) -> String {
