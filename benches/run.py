@@ -138,11 +138,21 @@ def by_driver(gateway, count=300):
     return sorted(times[count // 5 :])
 
 
+def small_only(bench, runs):
+    """Prints the latencies of small statements."""
+    found = {clients: bench.small("SELECT 1", clients, runs) for clients in CLIENTS}
+    found["1, nation"] = bench.small("SELECT * FROM nation", 1, runs)
+    for clients, ways in found.items():
+        for way, figures in ways.items():
+            print(f"{clients} | {way} | " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1, help="TPC-H scale factor")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each way")
     parser.add_argument("--against", type=Path, help="another polynya binary to measure beside this tree's")
+    parser.add_argument("--small", action="store_true", help="small statements only, which are printed; no page is written")
     options = parser.parse_args()
     program = probes.built()
     lake = demo_lake(f"{options.scale:g}")
@@ -152,6 +162,8 @@ def main():
         if options.against:
             gateways[BEFORE] = stack.enter_context(Gateway(lake, "telemetry.level=warn", binary=options.against.resolve()))
         bench = Bench(stack, program, gateways, probes.same_files(lake))
+        if options.small:
+            return small_only(bench, options.runs)
         shapes = {"wide": [WIDE], "narrow": [NARROW], "computed": [COMPUTED], "eight": eighths(options.scale)}
         found["streams"] = {name: bench.streams(name, statements, options.runs) for name, statements in shapes.items()}
         found["small"] = {clients: bench.small("SELECT 1", clients, options.runs) for clients in CLIENTS}

@@ -1,13 +1,17 @@
 //! Owns how the memory and the threads of all workers are shared out. Refuses to know which workers there are; the pool counts them.
 //!
-//! Every process gets one share, and an exclusive worker a second one while there are second shares: as many as one key may have
-//! exclusive workers. There are shares for every place and every second share, so the sum stays within the budget whatever runs.
+//! Every worker gets one share, and an exclusive worker a second one while there are second shares: as many as one key may have
+//! exclusive workers. There are shares for every place and every second share, so the sum stays within the budget whatever runs. A spare
+//! has none: nothing runs on it, and it gets a share when it becomes a worker.
 
 use super::WorkerClass;
 use super::config::Config;
 
 /// Share of the machine's memory that workers get when the config says nothing, in percent.
 const DEFAULT_MEMORY_PERCENT: u64 = 60;
+
+/// Memory that DuckDB may use while it loads its extensions, which takes less.
+const SPARE_MEMORY_BYTES: u64 = 32 << 20;
 
 /// What one process may use. DuckDB keeps to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +51,8 @@ impl Budget {
 
     /// What a process without a class gets.
     pub fn of_spare(&self) -> Grant {
-        self.grant(1)
+        let share = self.grant(1);
+        Grant { memory_bytes: share.memory_bytes.min(SPARE_MEMORY_BYTES), threads: 1, second_share: false }
     }
 
     /// What a worker of this class gets while so many second shares are taken.
@@ -110,7 +115,8 @@ mod tests {
         let (reader, exclusive) = (of.of(WorkerClass::Reader, 0), of.of(WorkerClass::Exclusive, 1));
         assert_eq!((reader.memory_bytes, exclusive.memory_bytes), (1 << 30, 2 << 30));
         assert_eq!(of.of(WorkerClass::Exclusive, 2).memory_bytes, 1 << 30);
-        assert_eq!((of.of_spare(), reader.threads, exclusive.threads), (reader, 4, 4));
+        assert_eq!((reader.threads, exclusive.threads), (4, 4));
+        assert_eq!(of.of_spare(), Grant { memory_bytes: SPARE_MEMORY_BYTES, threads: 1, second_share: false });
         assert_eq!(budget(1, 0, None).of(WorkerClass::Reader, 0).memory_bytes, 8 << 30);
         // Fewer threads than a machine has, shared out.
         assert_eq!(budget(6, 2, Some(16)).of(WorkerClass::Reader, 0).threads, 2);

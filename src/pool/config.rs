@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Worker processes at the most, spares included.
+    /// Workers at the most.
     pub max_workers: usize,
     /// Reader workers of one key at the most.
     pub readers_per_key: usize,
@@ -18,7 +18,7 @@ pub struct Config {
     pub exclusive_per_key: usize,
     /// Statements that one reader runs at once.
     pub max_statements: usize,
-    /// Started and empty workers kept ready.
+    /// Started and empty processes kept ready beside the workers.
     pub spares: usize,
     /// Memory of all workers together; none stands for 60 % of the machine's.
     pub memory_budget: Option<ByteSize>,
@@ -37,6 +37,9 @@ pub struct Config {
     /// How long one waits.
     #[serde(with = "humantime_serde")]
     pub queue_timeout: Duration,
+    /// How long a key without a worker waits for a place until workers of other keys take no new statements.
+    #[serde(with = "humantime_serde")]
+    pub turn: Duration,
     /// How long a new worker may take to start and attach.
     #[serde(with = "humantime_serde")]
     pub start_timeout: Duration,

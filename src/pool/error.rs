@@ -9,18 +9,28 @@ use crate::wire::proto::{Failure, failure};
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// Too many statements wait already.
-    #[error("{waiting} statements are waiting for a worker already (pool.queue): try again in {} ms", retry_after.as_millis())]
+    #[error(
+        "{waiting} statements are waiting for a worker already (pool.queue), the longest for {} ms: try again in {} ms",
+        longest.as_millis(), retry_after.as_millis()
+    )]
     QueueFull {
         /// How many wait.
         waiting: usize,
+        /// How long the one has waited who came first.
+        longest: Duration,
         /// When trying again makes sense.
         retry_after: Duration,
     },
     /// None became free in time.
-    #[error("no worker became free within {} ms (pool.queue_timeout): try again later", waited.as_millis())]
+    #[error(
+        "no worker became free within {} ms (pool.queue_timeout), and {waiting} other statements are waiting: try again later",
+        waited.as_millis()
+    )]
     QueueTimeout {
         /// How long the statement waited.
         waited: Duration,
+        /// How many others wait.
+        waiting: usize,
     },
     /// A new worker did not come up.
     #[error("a worker process did not start: {reason}")]
@@ -51,7 +61,7 @@ impl Explain for PoolError {
     fn kind(&self) -> Kind {
         match self {
             Self::QueueFull { retry_after, .. } => Kind::ResourceExhausted(Some(*retry_after)),
-            Self::QueueTimeout { waited } => Kind::ResourceExhausted(Some(*waited)),
+            Self::QueueTimeout { waited, .. } => Kind::ResourceExhausted(Some(*waited)),
             Self::Start { .. } | Self::Lost { .. } | Self::Draining => Kind::Unavailable,
             Self::Statement(failure) => failure_kind(failure.kind()),
             Self::Protocol(_) => Kind::Internal,

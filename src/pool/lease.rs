@@ -5,12 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::connection::{self, Replies, Reply, Requests};
 use super::error::PoolError;
 use super::worker::{Retired, Worker};
-use super::{Inner, WorkerClass};
+use super::{Inner, Slot, WorkerClass};
 use crate::relay::lease::LeaseTerms;
 use crate::wire::FrameKind;
 use crate::wire::proto::{Failure, Proceed, Request, failure};
@@ -37,14 +35,13 @@ pub struct Lease {
     worker: Arc<Worker>,
     connection: Option<(Requests, Replies)>,
     phase: Phase,
-    /// The place of a read that must not be among others.
-    lone_read: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
-    /// Takes over a slot that was taken already. `None` when the worker takes no connection any more; the slot is given back.
-    pub(super) async fn open(pool: Arc<Inner>, worker: Arc<Worker>) -> Option<Self> {
-        let mut lease = Self { pool, worker, connection: None, phase: Phase::Free, lone_read: None };
+    /// Takes over a slot. `None` when the worker takes no connection any more; the slot is given back.
+    pub(super) async fn open(pool: Arc<Inner>, slot: Slot) -> Option<Self> {
+        let worker = slot.into_worker()?;
+        let mut lease = Self { pool, worker, connection: None, phase: Phase::Free };
         lease.connection = match lease.worker.take_connection() {
             Some(connection) => Some(connection),
             None => match connection::open(&lease.worker.socket).await {
@@ -57,11 +54,6 @@ impl Lease {
             },
         };
         Some(lease)
-    }
-
-    /// Keeps the place of a lone read for as long as the lease lives.
-    pub(super) fn hold(&mut self, place: OwnedSemaphorePermit) {
-        self.lone_read = Some(place);
     }
 
     /// What its worker is for.

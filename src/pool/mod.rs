@@ -1,8 +1,8 @@
 //! The pool: the gateway's side of its worker processes. It starts, leases, reaps and replaces them, and is where statements queue.
 //!
 //! A worker has a key (credential and class) for life. A statement goes to the least loaded worker of its key; there are at most
-//! `max_workers` processes, so a key without one may take the place of an idle worker of another key. It refuses to know SQL: what
-//! a statement is allowed is decided by its caller and passed on as lease terms.
+//! `max_workers`, so keys take turns where there are more of them, which the roster decides and this file carries out. It refuses to
+//! know SQL: what a statement is allowed is decided by its caller and passed on as lease terms.
 
 mod budget;
 mod config;
@@ -10,10 +10,12 @@ pub mod connection;
 mod error;
 mod lease;
 mod process;
+mod queue;
+mod roster;
 mod run_dir;
+mod spares;
 mod worker;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,16 +24,19 @@ use std::time::{Duration, Instant};
 pub use config::Config;
 pub use error::PoolError;
 pub use lease::Lease;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::budget::{Budget, Grant};
 use self::process::Fresh;
+use self::queue::Ticket;
+use self::roster::{Booking, Effect, Roster, Rules};
 use self::run_dir::RunRoot;
-use self::worker::{Retired, Worker};
+use self::spares::{Next, Spares};
+use self::worker::{Retired, Watch, Worker};
 use crate::auth::credential::Credential;
-use crate::names::{CatalogName, WorkerToken};
+use crate::names::{CatalogName, CredentialId, WorkerToken};
 use crate::relay::lease::{Leases, WorkerGrant};
 use crate::wire::proto::{Attach, CatalogAttachment, Init, Mode};
 
@@ -83,6 +88,19 @@ pub struct Environment {
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
+/// What becomes of the statements that run on workers which are not used any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// They go on to their end.
+    Finishes,
+    /// They are cancelled, and their workers killed if they do not react.
+    IsCut,
+}
+
+type Books = Roster<Arc<Worker>, oneshot::Sender<Result<Slot, PoolError>>>;
+
+type Todo = Effect<Arc<Worker>, oneshot::Sender<Result<Slot, PoolError>>>;
+
 struct Inner {
     config: Config,
     budget: Budget,
@@ -91,10 +109,11 @@ struct Inner {
     leases: Arc<dyn Leases>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Guards which workers there are; held for a few instructions only.
+    /// Guards which workers there are and who waits; held for a few instructions only.
     state: Mutex<State>,
-    /// Told whenever a slot or a place may have become free.
-    changed: Notify,
+    spares: Spares,
+    /// Told when the roster must be looked at earlier than was arranged.
+    look: Notify,
     next_number: AtomicU64,
 }
 
@@ -104,39 +123,31 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-#[derive(Default)]
 struct State {
-    workers: Vec<Arc<Worker>>,
-    spares: Vec<Fresh>,
-    /// Workers on their way, by key.
-    starting: HashMap<WorkerKey, usize>,
-    spares_starting: usize,
+    roster: Books,
+    /// When the keeper looks at it next.
+    look_at: Option<Instant>,
     /// Held by exclusive workers, those on their way included.
     second_shares: usize,
-    waiting: usize,
-    /// Places for reads that must not be among others, by key.
-    lone_reads: HashMap<WorkerKey, Arc<Semaphore>>,
 }
 
-impl State {
-    fn processes(&self) -> usize {
-        self.workers.len() + self.spares.len() + self.spares_starting + self.starting.values().sum::<usize>()
-    }
+/// A slot that was taken for somebody; given back when dropped.
+#[derive(Debug)]
+struct Slot(Option<Arc<Worker>>);
 
-    /// Workers that take statements of this key, or soon will.
-    fn of_key(&self, key: &WorkerKey) -> usize {
-        self.workers.iter().filter(|w| w.key == *key && w.load().is_some()).count() + self.starting.get(key).copied().unwrap_or(0)
+impl Slot {
+    /// From here on the caller gives it back.
+    fn into_worker(mut self) -> Option<Arc<Worker>> {
+        self.0.take()
     }
 }
 
-/// What came of looking for a slot.
-enum Found {
-    /// A slot was taken; `grow` asks for one more worker of the key, in the background.
-    Slot { worker: Arc<Worker>, grow: bool },
-    /// A place for a new worker was taken.
-    Place,
-    /// Nothing is free.
-    Nothing,
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(worker) = self.0.take() {
+            worker.release();
+        }
+    }
 }
 
 impl Pool {
@@ -155,28 +166,21 @@ impl Pool {
             let reason = format!("no directory can be made in {} (pool.run_dir): {error}", environment.run_root.display());
             std::io::Error::new(error.kind(), reason)
         })?;
+        let roster = Roster::new(Rules::from(&config));
         let inner = Arc::new(Inner {
             budget: Budget::new(&config, environment.machine_memory, environment.machine_cores),
+            spares: Spares::new(config.spares),
             config,
             environment,
             run_root,
             leases,
             tasks,
             stop,
-            state: Mutex::default(),
-            changed: Notify::new(),
+            state: Mutex::new(State { roster, look_at: None, second_shares: 0 }),
+            look: Notify::new(),
             next_number: AtomicU64::new(1),
         });
-        let kept = Arc::clone(&inner);
-        inner.tasks.spawn(async move {
-            let mut tick = tokio::time::interval(SPARES_EVERY);
-            loop {
-                tokio::select! {
-                    _ = tick.tick() => kept.replenish(),
-                    () = kept.stop.cancelled() => return kept.drain().await,
-                }
-            }
-        });
+        inner.tasks.spawn(Arc::clone(&inner).keep());
         Ok(Self(inner))
     }
 
@@ -185,19 +189,7 @@ impl Pool {
     /// # Errors
     /// When the queue is full, nothing becomes free in time, or a worker does not start.
     pub async fn lease(&self, key: &WorkerKey) -> Result<Lease, PoolError> {
-        let _place = QueuePlace::take(&self.0)?;
-        let began = Instant::now();
-        let limit = self.0.config.queue_timeout;
-        let lease = async {
-            loop {
-                let worker = self.0.wait_for_slot(key).await?;
-                // One that takes no connection is not found again: the statement has reached nobody, and goes to the next.
-                if let Some(lease) = Lease::open(Arc::clone(&self.0), worker).await {
-                    return Ok(lease);
-                }
-            }
-        };
-        tokio::time::timeout(limit, lease).await.unwrap_or_else(|_| Err(PoolError::QueueTimeout { waited: began.elapsed() }))
+        self.0.lease(key, false).await
     }
 
     /// A slot on an exclusive worker for a read that must not be among others. It may wait for others of its kind: while a key may have
@@ -206,18 +198,16 @@ impl Pool {
     /// # Errors
     /// As [`Self::lease`].
     pub async fn lease_alone(&self, key: &WorkerKey) -> Result<Lease, PoolError> {
-        let place = QueuePlace::take(&self.0)?;
-        let began = Instant::now();
-        let semaphore = self.0.lone_reads(key);
-        let permit = tokio::select! {
-            permit = tokio::time::timeout(self.0.config.queue_timeout, semaphore.acquire_owned()) => permit,
-            () = self.0.stop.cancelled() => return Err(PoolError::Draining),
-        };
-        let Ok(Ok(permit)) = permit else { return Err(PoolError::QueueTimeout { waited: began.elapsed() }) };
-        drop(place);
-        let mut lease = self.lease(key).await?;
-        lease.hold(permit);
-        Ok(lease)
+        self.0.lease(key, true).await
+    }
+
+    /// Uses no worker of this credential any more, because it or what it allows has changed, or the catalog refuses it. Statements that
+    /// wait, and those that come later, get new workers.
+    pub fn retire_credential(&self, credential: &CredentialId, running: Running) {
+        let busy = self.0.with_roster(|roster, now| roster.revoke(credential, now));
+        if running == Running::IsCut {
+            busy.iter().for_each(|worker| worker.expire_all(self.0.config.cancel_grace));
+        }
     }
 
     /// How long a cancelled statement may go on before its worker is killed.
@@ -228,41 +218,46 @@ impl Pool {
 
     /// Cancels every statement as if its time were over; workers that do not give theirs up are killed after the grace.
     pub fn cancel_all(&self) {
-        let workers = self.0.state().workers.clone();
+        let workers = self.0.state().roster.members();
         for worker in workers {
             worker.expire_all(self.0.config.cancel_grace);
         }
     }
 
-    /// Workers that are attached and in use, for tests and for the log.
+    /// What the pool holds just now.
     #[must_use]
-    pub fn workers(&self) -> usize {
-        self.0.state().workers.len()
+    pub fn census(&self) -> Census {
+        let roster = &self.0.state().roster;
+        Census { workers: roster.members().len(), keys: roster.keys(), waiting: roster.waiting() }
     }
 }
 
-/// One of the queue's places, given back however the wait ends.
-struct QueuePlace<'a>(&'a Inner);
-
-impl<'a> QueuePlace<'a> {
-    fn take(pool: &'a Inner) -> Result<Self, PoolError> {
-        if pool.stop.is_cancelled() {
-            return Err(PoolError::Draining);
-        }
-        let mut state = pool.state();
-        if state.waiting >= pool.config.queue {
-            // A queue of this length is worked off at the pace of its statements, which nobody knows: a second is a start.
-            return Err(PoolError::QueueFull { waiting: state.waiting, retry_after: Duration::from_secs(1) });
-        }
-        state.waiting += 1;
-        drop(state);
-        Ok(Self(pool))
-    }
+/// What a pool holds, for tests and for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Workers that are attached, those included that end.
+    pub workers: usize,
+    /// Keys that have a worker, or one on its way.
+    pub keys: usize,
+    /// Statements that wait.
+    pub waiting: usize,
 }
 
-impl Drop for QueuePlace<'_> {
+/// What came of asking for a slot.
+enum Found {
+    Slot(Slot),
+    Line(Ticket, oneshot::Receiver<Result<Slot, PoolError>>),
+}
+
+/// Somebody in the queue, who leaves it when this is dropped.
+struct InLine<'a> {
+    pool: &'a Arc<Inner>,
+    ticket: Ticket,
+}
+
+impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        self.0.state().waiting -= 1;
+        self.pool.with_roster(|roster, now| roster.leave(&self.ticket, now));
     }
 }
 
@@ -271,10 +266,98 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lone_reads(&self, key: &WorkerKey) -> Arc<Semaphore> {
-        let places = self.config.exclusive_per_key.saturating_sub(1).max(1);
+    /// Tells the roster what has happened, and does what comes of it.
+    fn with_roster<T>(self: &Arc<Self>, tell: impl FnOnce(&mut Books, Instant) -> T) -> T {
         let mut state = self.state();
-        Arc::clone(state.lone_reads.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(places))))
+        let told = tell(&mut state.roster, Instant::now());
+        let effects = state.roster.effects();
+        let look_at = state.roster.look_at();
+        let is_earlier = look_at.is_some_and(|at| state.look_at.is_none_or(|arranged| at < arranged));
+        if is_earlier {
+            state.look_at = look_at;
+        }
+        drop(state);
+        if is_earlier {
+            self.look.notify_one();
+        }
+        effects.into_iter().for_each(|effect| self.perform(effect));
+        told
+    }
+
+    fn perform(self: &Arc<Self>, effect: Todo) {
+        match effect {
+            // Who has left meanwhile gives the slot back by not taking it.
+            Effect::Give(waiter, worker) => drop(waiter.send(Ok(Slot(Some(worker))))),
+            // The start goes on if who waits for it leaves; its worker then serves the next one.
+            Effect::Start(booking) => drop(self.tasks.spawn(Arc::clone(self).start_worker(booking))),
+            Effect::End(worker, why) => worker.retire(why),
+        }
+    }
+
+    /// Looks after what time alone brings about, until the gateway drains.
+    async fn keep(self: Arc<Self>) {
+        let mut spares = tokio::time::interval(SPARES_EVERY);
+        loop {
+            self.with_roster(|roster, now| roster.look(now));
+            let look_at = self.arrange_look();
+            let due = async {
+                match look_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.look.notified() => {}
+                _ = spares.tick() => self.replenish(),
+                () = self.stop.cancelled() => return self.drain().await,
+            }
+        }
+    }
+
+    fn arrange_look(&self) -> Option<Instant> {
+        let mut state = self.state();
+        state.look_at = state.roster.look_at();
+        state.look_at
+    }
+
+    async fn lease(self: &Arc<Self>, key: &WorkerKey, alone: bool) -> Result<Lease, PoolError> {
+        let began = Instant::now();
+        let lease = async {
+            loop {
+                let slot = self.slot(key, alone).await?;
+                // One that takes no connection is not found again: the statement has reached nobody, and goes to the next.
+                if let Some(lease) = Lease::open(Arc::clone(self), slot).await {
+                    return Ok(lease);
+                }
+            }
+        };
+        let lease = tokio::time::timeout(self.config.queue_timeout, lease).await;
+        lease.unwrap_or_else(|_| Err(PoolError::QueueTimeout { waited: began.elapsed(), waiting: self.state().roster.waiting() }))
+    }
+
+    async fn slot(self: &Arc<Self>, key: &WorkerKey, alone: bool) -> Result<Slot, PoolError> {
+        let found = self.with_roster(|roster, now| {
+            if roster.is_shut() {
+                return Err(PoolError::Draining);
+            }
+            if let Some(worker) = roster.take(key, alone, now) {
+                return Ok(Found::Slot(Slot(Some(worker))));
+            }
+            if let Some((waiting, longest)) = roster.full(now) {
+                // A queue of this length is worked off at the pace of its statements, which nobody knows: a second is a start.
+                return Err(PoolError::QueueFull { waiting, longest, retry_after: Duration::from_secs(1) });
+            }
+            let (sender, receiver) = oneshot::channel();
+            Ok(Found::Line(roster.wait(key, alone, sender, now), receiver))
+        })?;
+        match found {
+            Found::Slot(slot) => Ok(slot),
+            Found::Line(ticket, answer) => {
+                let _in_line = InLine { pool: self, ticket };
+                answer.await.unwrap_or(Err(PoolError::Draining))
+            }
+        }
     }
 
     /// Takes what a worker of this class may use.
@@ -299,121 +382,37 @@ impl Inner {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn slots(&self, class: WorkerClass) -> usize {
-        match class {
-            WorkerClass::Reader => self.config.max_statements,
-            WorkerClass::Exclusive => 1,
-        }
-    }
-
-    fn workers_per_key(&self, class: WorkerClass) -> usize {
-        match class {
-            WorkerClass::Reader => self.config.readers_per_key,
-            WorkerClass::Exclusive => self.config.exclusive_per_key,
-        }
-    }
-
-    async fn wait_for_slot(self: &Arc<Self>, key: &WorkerKey) -> Result<Arc<Worker>, PoolError> {
-        loop {
-            if self.stop.is_cancelled() {
-                return Err(PoolError::Draining);
-            }
-            // Registered before looking, so that a slot freed in between is not missed.
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            match self.find(key) {
-                Found::Slot { worker, grow } => {
-                    if grow {
-                        self.start_in_background(key);
-                    }
-                    return Ok(worker);
-                }
-                Found::Place => {
-                    let start = self.tasks.spawn(Arc::clone(self).start_worker(key.clone()));
-                    // The start goes on if this caller leaves; its worker then serves the next one.
-                    start.await.map_err(|e| PoolError::Start { reason: e.to_string(), ended: false })??;
-                }
-                Found::Nothing => tokio::select! {
-                    () = changed => {}
-                    () = self.stop.cancelled() => return Err(PoolError::Draining),
-                },
-            }
-        }
-    }
-
-    fn find(&self, key: &WorkerKey) -> Found {
-        let mut state = self.state();
-        let of_key = state.workers.iter().filter(|w| w.key == *key);
-        let least_loaded = of_key.filter_map(|w| Some((w.load()?, w))).min_by_key(|(load, _)| *load);
-        if let Some(worker) = least_loaded.map(|(_, worker)| Arc::clone(worker))
-            && worker.take_slot(self.slots(key.class))
-        {
-            // A worker more is worth a place that is free, not one that a worker of another key has.
-            let grow = worker.running() > 1 && self.has_place(&state, key) && self.take_place(&mut state, key);
-            return Found::Slot { worker, grow };
-        }
-        if self.take_place(&mut state, key) { Found::Place } else { Found::Nothing }
-    }
-
-    /// Whether there is a place for one more worker of the key. A spare becomes the new worker, so it is a place of its own.
-    fn has_place(&self, state: &State, key: &WorkerKey) -> bool {
-        let free = state.processes() < self.config.max_workers || !state.spares.is_empty();
-        free && state.of_key(key) < self.workers_per_key(key.class)
-    }
-
-    /// Books a place for one more worker of the key, if there is one or an idle worker of another key can make room.
-    fn take_place(&self, state: &mut State, key: &WorkerKey) -> bool {
-        if state.of_key(key) >= self.workers_per_key(key.class) {
-            return false;
-        }
-        if !self.has_place(state, key) {
-            let idle = state.workers.iter().filter(|w| w.key != *key && w.running() == 0).min_by_key(|w| w.last_used()).cloned();
-            if let Some(worker) = idle {
-                // Its place is free when its process has ended; `forget` wakes the waiters then.
-                worker.retire_unused(Retired::Evicted);
-            }
-            return false;
-        }
-        *state.starting.entry(key.clone()).or_default() += 1;
-        true
-    }
-
-    fn start_in_background(self: &Arc<Self>, key: &WorkerKey) {
-        let start = Arc::clone(self).start_worker(key.clone());
-        self.tasks.spawn(async move {
-            if let Err(error) = start.await {
-                tracing::warn!(%error, "a further worker did not start");
-            }
-        });
-    }
-
     /// Starts and attaches the worker whose place was booked.
-    async fn start_worker(self: Arc<Self>, key: WorkerKey) -> Result<(), PoolError> {
-        let started = self.attached(&key).await;
-        let mut state = self.state();
-        if let Some(count) = state.starting.get_mut(&key) {
-            *count -= 1;
-        }
-        let result = started.map(|worker| {
-            if self.stop.is_cancelled() {
-                worker.retire(Retired::Drained);
+    async fn start_worker(self: Arc<Self>, booking: Booking) {
+        match self.attached(&booking.key).await {
+            Ok((worker, watch)) => {
+                let id = worker.id;
+                self.with_roster(|roster, now| roster.joined(&booking, id, worker, now));
+                // Not before, so that it cannot be gone before it has come.
+                self.tasks.spawn(watch);
             }
-            state.workers.push(worker);
-        });
-        drop(state);
-        self.changed.notify_waiters();
-        self.replenish();
-        result
+            Err(error) => match self.with_roster(|roster, now| roster.failed(&booking, now)) {
+                Some(waiter) => drop(waiter.send(Err(error))),
+                None => tracing::warn!(%error, "a further worker did not start"),
+            },
+        }
     }
 
-    async fn attached(self: &Arc<Self>, key: &WorkerKey) -> Result<Arc<Worker>, PoolError> {
+    async fn attached(self: &Arc<Self>, key: &WorkerKey) -> Result<(Arc<Worker>, Watch), PoolError> {
         let mut attempts = START_ATTEMPTS;
         loop {
-            let spare = self.state().spares.pop();
-            // A spare may have ended long ago, which says nothing of a new one.
-            attempts -= u32::from(spare.is_none());
-            match self.attach_one(key, spare).await {
+            let outcome = match self.process().await {
+                Ok((fresh, was_ready)) => {
+                    // A spare may have ended long ago, which says nothing of a new one.
+                    attempts -= u32::from(!was_ready);
+                    self.attach_one(key, fresh).await
+                }
+                Err(error) => {
+                    attempts -= 1;
+                    Err(error)
+                }
+            };
+            match outcome {
                 Err(PoolError::Start { reason, ended: true }) if attempts > 0 => {
                     tracing::warn!(reason, "a worker is started again");
                 }
@@ -422,12 +421,16 @@ impl Inner {
         }
     }
 
-    async fn attach_one(self: &Arc<Self>, key: &WorkerKey, spare: Option<Fresh>) -> Result<Arc<Worker>, PoolError> {
+    /// A spare, and whether it stood ready; another one is begun for it at once.
+    async fn process(self: &Arc<Self>) -> Result<(Fresh, bool), PoolError> {
+        let Next { comes, was_ready } = self.spares.take();
+        self.replenish();
+        let fresh = comes.await.unwrap_or(Err(PoolError::Draining))?;
+        Ok((fresh, was_ready))
+    }
+
+    async fn attach_one(self: &Arc<Self>, key: &WorkerKey, mut fresh: Fresh) -> Result<(Arc<Worker>, Watch), PoolError> {
         let began = Instant::now();
-        let mut fresh = match spare {
-            Some(fresh) => fresh,
-            None => self.fresh().await?,
-        };
         let grant = self.take_grant(key.class);
         let catalogs = self.leases.catalogs_of(&key.credential);
         let token = self.leases.admit(WorkerGrant { credential: key.credential.clone(), catalogs: catalogs.clone() });
@@ -444,18 +447,17 @@ impl Inner {
         };
         let pid = fresh.child.id();
         let (worker, watch) = Worker::adopt(self.next_number(), key.clone(), token, grant, fresh, self);
-        self.tasks.spawn(watch);
         tracing::debug!(
             worker = worker.id,
             pid,
             class = ?key.class,
             memory_bytes = grant.memory_bytes,
             threads = attached.threads,
-            start_ms = began.elapsed().as_millis(),
+            attach_ms = began.elapsed().as_millis(),
             "worker attached, DuckDB keeps to {}",
             attached.memory_limit
         );
-        Ok(worker)
+        Ok((worker, Box::pin(watch)))
     }
 
     fn attachment(&self, catalogs: &[CatalogName], token: &WorkerToken, grant: Grant) -> Attach {
@@ -490,58 +492,34 @@ impl Inner {
         process::start(&environment.worker_exe, &self.run_root, self.next_number(), init, self.config.start_timeout).await
     }
 
-    /// Starts spares in the background until there are as many as configured.
+    /// Starts the processes that are missing, in the background.
     fn replenish(self: &Arc<Self>) {
-        let mut state = self.state();
-        // Dropped below, when the lock is free again: their directories go with them.
-        let _ended: Vec<Fresh> = state.spares.extract_if(.., |spare| !spare.is_alive()).collect();
-        while !self.stop.is_cancelled()
-            && state.spares.len() + state.spares_starting < self.config.spares
-            && state.processes() < self.config.max_workers
-        {
-            state.spares_starting += 1;
+        for _ in 0..self.spares.missing() {
             let pool = Arc::clone(self);
             self.tasks.spawn(async move {
                 let fresh = pool.fresh().await;
-                let late = pool.spare_started(fresh);
-                pool.changed.notify_waiters();
-                if let Some(late) = late {
-                    late.end().await;
+                if let Some(needless) = pool.spares.deliver(fresh) {
+                    needless.end().await;
                 }
             });
         }
     }
 
-    /// Keeps a spare; gives it back when it comes too late.
-    fn spare_started(&self, started: Result<Fresh, PoolError>) -> Option<Fresh> {
-        let mut state = self.state();
-        state.spares_starting -= 1;
-        match started {
-            Ok(fresh) if self.stop.is_cancelled() => return Some(fresh),
-            Ok(fresh) => state.spares.push(fresh),
-            Err(error) => tracing::error!(%error, "a spare worker did not start"),
-        }
-        None
-    }
-
     /// Takes a worker whose process has ended off the list.
     fn forget(self: &Arc<Self>, worker: &Worker) {
-        self.state().workers.retain(|w| w.id != worker.id);
         self.give_back_grant(worker.grant);
-        self.changed.notify_waiters();
-        self.replenish();
+        self.with_roster(|roster, now| roster.gone(worker.id, now));
     }
 
-    async fn drain(&self) {
-        let (workers, spares) = {
-            let mut state = self.state();
-            (state.workers.clone(), std::mem::take(&mut state.spares))
-        };
+    async fn drain(self: &Arc<Self>) {
+        let (waiters, workers) = self.with_roster(|roster, _| (roster.shut(), roster.members()));
+        for waiter in waiters {
+            let _ = waiter.send(Err(PoolError::Draining));
+        }
         for worker in workers {
             worker.retire(Retired::Drained);
         }
-        self.changed.notify_waiters();
-        futures::future::join_all(spares.into_iter().map(Fresh::end)).await;
+        futures::future::join_all(self.spares.close().into_iter().map(Fresh::end)).await;
     }
 }
 

@@ -1,10 +1,10 @@
-//! Owns one running worker as the gateway sees it: its slots, its idle data connections, the statements it was asked to give up,
-//! and the task that watches the process. Refuses to choose between workers; the pool does.
+//! Owns one running worker as the gateway sees it: its idle data connections, its statements and those it was asked to give up, and the
+//! task that watches the process. Refuses to count slots and to choose between workers; the roster does.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -12,15 +12,16 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Grant;
 use super::connection::{Replies, Requests};
 use super::process::{Commands, Events, Fresh};
+use super::roster::Member;
 use super::{Inner, WorkerClass, WorkerKey};
 use crate::names::WorkerToken;
 use crate::wire::proto::{Cancel, control, event};
 
 /// How often the watching task looks for overdue cancellations and idleness.
-const TICK: std::time::Duration = std::time::Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(100);
 
 /// A lease that is awake ends its statement in time itself, and tells its client so.
-const EXPIRY_SLACK: std::time::Duration = std::time::Duration::from_millis(500);
+const EXPIRY_SLACK: Duration = Duration::from_millis(500);
 
 /// Why a worker is not used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +38,20 @@ pub enum Retired {
     Evicted,
     /// There is more memory for a worker of its class than it got.
     Regraded,
+    /// Its credential is not used any more as it was.
+    Revoked,
     /// The gateway drains.
     Drained,
 }
+
+/// How long a worker that ends in good order waits for a sleeping lease to read why its statement was ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A statement that a worker has been given.
 #[derive(Clone, Copy, Debug)]
 enum Statement {
     /// A lease waits for its end, but no longer than this.
-    Held { expires: Instant },
+    Held { since: Instant, expires: Instant },
     /// It has ended, and the lease does not know yet.
     Ended,
     /// Nobody waits for it; the worker is killed if it has not ended by then.
@@ -56,27 +62,30 @@ enum Statement {
     Released,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    running: usize,
     statements: HashMap<u64, Statement>,
     connections: Vec<(Requests, Replies)>,
     /// A data connection broke: the process has ended, and the control socket will say so; or else a thread of it has failed.
     doubted: bool,
     retired: Option<Retired>,
-    last_used: Instant,
+    /// It is retired, and leases still read the last words of their statements; until then at the longest.
+    last_words: Option<Instant>,
 }
 
 impl State {
+    /// Whether it is retired and somebody has yet to read the end of a statement.
+    fn is_listened_to(&self) -> bool {
+        self.last_words.is_some() && self.statements.values().any(|s| matches!(s, Statement::Released))
+    }
+
     fn is_usable(&self) -> bool {
         self.retired.is_none() && !self.doubted
     }
-
-    /// Whether some cancelled statement has not ended yet: the worker may hang.
-    fn is_cancelling(&self) -> bool {
-        self.statements.values().any(|s| matches!(s, Statement::Abandoned { .. } | Statement::Expired { .. }))
-    }
 }
+
+/// What watches a worker until its end.
+pub type Watch = futures::future::BoxFuture<'static, ()>;
 
 /// A worker that takes statements.
 #[derive(Debug)]
@@ -93,7 +102,7 @@ pub struct Worker {
     pub socket: PathBuf,
     commands: mpsc::UnboundedSender<control::Message>,
     gone: CancellationToken,
-    /// Guards the slots and connections; held for a few instructions only.
+    /// Guards the statements and connections; held for a few instructions only.
     state: Mutex<State>,
     pool: Weak<Inner>,
 }
@@ -117,14 +126,7 @@ impl Worker {
             socket: fresh.run_dir.socket(),
             commands,
             gone: CancellationToken::new(),
-            state: Mutex::new(State {
-                running: 0,
-                statements: HashMap::new(),
-                connections: Vec::new(),
-                doubted: false,
-                retired: None,
-                last_used: Instant::now(),
-            }),
+            state: Mutex::new(State::default()),
             pool: Arc::downgrade(pool),
         });
         (Arc::clone(&worker), watch(worker, fresh, queue))
@@ -134,33 +136,6 @@ impl Worker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Statements that hold a slot.
-    pub fn running(&self) -> usize {
-        self.state().running
-    }
-
-    /// What to compare workers by, the least first; none for one that takes no statements any more.
-    pub fn load(&self) -> Option<(bool, usize)> {
-        let state = self.state();
-        state.is_usable().then(|| (state.is_cancelling(), state.running))
-    }
-
-    /// When a slot was last taken or given back.
-    pub fn last_used(&self) -> Instant {
-        self.state().last_used
-    }
-
-    /// Takes a slot, unless the worker is out of use or full.
-    pub fn take_slot(&self, limit: usize) -> bool {
-        let mut state = self.state();
-        if !state.is_usable() || state.running >= limit {
-            return false;
-        }
-        state.running += 1;
-        state.last_used = Instant::now();
-        true
-    }
-
     /// An idle data connection, if there is one.
     pub fn take_connection(&self) -> Option<(Requests, Replies)> {
         self.state().connections.pop()
@@ -168,19 +143,40 @@ impl Worker {
 
     /// Notes that a statement was sent, and when it must have ended.
     pub fn began(&self, statement: u64, expires: Instant) {
-        self.state().statements.insert(statement, Statement::Held { expires });
+        self.state().statements.insert(statement, Statement::Held { since: Instant::now(), expires });
     }
 
     /// The statement's last frame was read. `false` when its slot was taken from the lease already.
     pub fn forget_statement(&self, statement: u64) -> bool {
-        !matches!(self.state().statements.remove(&statement), Some(Statement::Released))
+        let forgotten = self.state().statements.remove(&statement);
+        let was_released = matches!(forgotten, Some(Statement::Released));
+        if was_released {
+            self.last_words_heard();
+        }
+        !was_released
+    }
+
+    /// Ends the process for which only this was waited.
+    fn last_words_heard(&self) {
+        let is_over = {
+            let state = self.state();
+            state.last_words.is_some() && !state.is_listened_to()
+        };
+        if is_over {
+            self.gone.cancel();
+        }
     }
 
     /// A data connection broke: no new statement comes here, and the process ends with the last one at the latest.
     pub fn doubt(&self) {
-        let mut state = self.state();
-        state.doubted = true;
-        state.connections.clear();
+        {
+            let mut state = self.state();
+            state.doubted = true;
+            state.connections.clear();
+        }
+        if let Some(pool) = self.pool.upgrade() {
+            pool.with_roster(|roster, now| roster.close(self.id, Retired::Died, now));
+        }
     }
 
     /// The lease is over: its slot and its connection are free.
@@ -195,7 +191,7 @@ impl Worker {
     }
 
     /// Nobody reads the statement any more: cancels it, and gives the slot back when the worker says that it has ended.
-    pub fn abandon(&self, statement: u64, grace: std::time::Duration) {
+    pub fn abandon(&self, statement: u64, grace: Duration) {
         let kill_at = Instant::now() + grace;
         let mut state = self.state();
         let cancelled_anew = match state.statements.remove(&statement) {
@@ -207,7 +203,10 @@ impl Worker {
                 state.statements.insert(statement, Statement::Abandoned { kill_at });
                 return;
             }
-            Some(Statement::Released) => return,
+            Some(Statement::Released) => {
+                drop(state);
+                return self.last_words_heard();
+            }
             Some(Statement::Ended) | None => false,
         };
         drop(state);
@@ -220,16 +219,16 @@ impl Worker {
     }
 
     /// Cancels all statements, and says so to nobody but the worker.
-    pub fn expire_all(&self, grace: std::time::Duration) {
+    pub fn expire_all(&self, grace: Duration) {
         self.expire(Instant::now(), grace, |_| true);
     }
 
     /// Cancels statements whose time is over although their leases have not said so.
-    fn expire(&self, now: Instant, grace: std::time::Duration, is_over: impl Fn(Instant) -> bool) {
+    fn expire(&self, now: Instant, grace: Duration, is_over: impl Fn(Instant) -> bool) {
         let mut state = self.state();
         let mut overdue = Vec::new();
         for (id, statement) in &mut state.statements {
-            if matches!(statement, Statement::Held { expires } if is_over(*expires)) {
+            if matches!(statement, Statement::Held { expires, .. } if is_over(*expires)) {
                 *statement = Statement::Expired { kill_at: now + grace };
                 overdue.push(*id);
             }
@@ -240,43 +239,33 @@ impl Worker {
 
     /// Takes the worker out of use and ends its process.
     pub fn retire(&self, why: Retired) {
-        self.retire_if(why, |_| true);
-    }
-
-    /// The same, unless a statement has taken a slot meanwhile.
-    pub fn retire_unused(&self, why: Retired) {
-        self.retire_if(why, |state| state.running == 0);
-    }
-
-    fn retire_if(&self, why: Retired, condition: impl FnOnce(&State) -> bool) {
-        {
+        let waits = {
             let mut state = self.state();
-            if state.retired.is_some() || !condition(&state) {
+            if state.retired.is_some() {
                 return;
             }
             state.retired = Some(why);
             state.connections.clear();
+            // Nothing runs any more, but a worker says that a statement has ended before it says how.
+            state.last_words = matches!(why, Retired::Revoked | Retired::Evicted).then(|| Instant::now() + LAST_WORDS);
+            state.is_listened_to()
+        };
+        if let Some(pool) = self.pool.upgrade() {
+            pool.with_roster(|roster, now| roster.leaving(self.id, now));
         }
-        self.gone.cancel();
+        if !waits {
+            self.gone.cancel();
+        }
     }
 
-    /// Gives one slot back and wakes who waits for it.
-    fn release(&self) {
-        let pool = self.pool.upgrade();
+    /// Gives one slot back to whom it falls to.
+    pub fn release(&self) {
+        let Some(pool) = self.pool.upgrade() else { return };
         // Before the slot is free: the next statement's terms must not be cleared.
-        if self.key.class == WorkerClass::Exclusive
-            && let Some(pool) = &pool
-        {
+        if self.key.class == WorkerClass::Exclusive {
             pool.leases.clear(&self.token);
         }
-        {
-            let mut state = self.state();
-            state.running = state.running.saturating_sub(1);
-            state.last_used = Instant::now();
-        }
-        if let Some(pool) = pool {
-            pool.changed.notify_waiters();
-        }
+        pool.with_roster(|roster, now| roster.release(self.id, now));
     }
 
     /// The worker says that a statement has ended.
@@ -315,6 +304,20 @@ impl Worker {
     }
 }
 
+impl Member for Arc<Worker> {
+    fn is_cancelling(&self) -> bool {
+        self.state().statements.values().any(|s| matches!(s, Statement::Abandoned { .. } | Statement::Expired { .. }))
+    }
+
+    fn longest(&self, now: Instant) -> Duration {
+        let running = |statement: &Statement| match statement {
+            Statement::Held { since, .. } => Some(now.saturating_duration_since(*since)),
+            _ => None,
+        };
+        self.state().statements.values().filter_map(running).max().unwrap_or_default()
+    }
+}
+
 /// Watches one worker until it ends or is retired, then takes every trace of it away.
 async fn watch(worker: Arc<Worker>, fresh: Fresh, mut queue: mpsc::UnboundedReceiver<control::Message>) {
     let Fresh { mut child, control, run_dir } = fresh;
@@ -325,11 +328,15 @@ async fn watch(worker: Arc<Worker>, fresh: Fresh, mut queue: mpsc::UnboundedRece
             event = events.next() => match event {
                 Ok(event::Message::Ended(ended)) => worker.ended(ended.statement_id),
                 Ok(_) => {}
-                Err(_) => worker.retire(Retired::Died),
+                Err(_) => {
+                    worker.retire(Retired::Died);
+                    break;
+                }
             },
             Some(message) = queue.recv() => {
                 if commands.send(message).await.is_err() {
                     worker.retire(Retired::Died);
+                    break;
                 }
             }
             _ = tick.tick() => look_after(&worker),
@@ -345,24 +352,30 @@ async fn watch(worker: Arc<Worker>, fresh: Fresh, mut queue: mpsc::UnboundedRece
 fn look_after(worker: &Worker) {
     let Some(pool) = worker.pool.upgrade() else { return worker.retire(Retired::Drained) };
     let now = Instant::now();
+    if worker.state().last_words.is_some_and(|until| until <= now) {
+        return worker.gone.cancel();
+    }
     worker.expire(now, pool.config.cancel_grace, |expires| expires + EXPIRY_SLACK <= now);
     if worker.is_stuck(now) {
         return worker.retire(Retired::Stuck);
     }
-    worker.retire_if(Retired::Died, |state| state.doubted && state.running == 0);
-    if pool.has_more_for(worker.key.class, worker.grant) {
-        worker.retire_unused(Retired::Regraded);
-    }
-    worker.retire_if(Retired::Idle, |state| state.running == 0 && state.last_used.elapsed() >= pool.config.idle_timeout);
+    let has_more = pool.has_more_for(worker.key.class, worker.grant);
+    pool.with_roster(|roster, now| {
+        if has_more {
+            roster.end_idle(worker.id, Retired::Regraded, Duration::ZERO, now);
+        }
+        roster.end_idle(worker.id, Retired::Idle, pool.config.idle_timeout, now);
+    });
 }
 
 async fn finish(worker: &Worker, why: Option<Retired>, child: &mut tokio::process::Child, events: Events, commands: Commands) {
-    drop((events, commands));
+    // Before the control socket is closed, which ends it too, but in its own time.
     let _ = child.start_kill();
+    drop((events, commands));
     let status = child.wait().await;
     let exit = status.map_or_else(|e| e.to_string(), |s| s.to_string());
     match why {
-        Some(Retired::Idle | Retired::Evicted | Retired::Regraded | Retired::Drained) => {
+        Some(Retired::Idle | Retired::Evicted | Retired::Regraded | Retired::Revoked | Retired::Drained) => {
             tracing::debug!(worker = worker.id, ?why, "worker ended")
         }
         _ => tracing::warn!(worker = worker.id, ?why, exit, "worker lost"),

@@ -222,7 +222,8 @@ impl TableCache {
         }
         flights.under_way.remove(key);
         match &entry.outcome {
-            Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {}
+            Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
+            }
             // Nothing was heard of the table: what is known stays as old as it is.
             Err(error) if error.is_outage() => return,
             Err(_) => return self.entries.invalidate(key),

@@ -228,8 +228,7 @@ impl Views {
             opened.source.hold(credential);
             return Ok(Arc::clone(&opened.view));
         }
-        let unusable =
-            |error: RelayError| CatalogError::Unauthorized { catalog: catalog.clone(), reason: chain(&error) };
+        let unusable = |error: RelayError| CatalogError::Unauthorized { catalog: catalog.clone(), reason: chain(&error) };
         let (whose, source) = match shown {
             Shown::Catalogs => (Whose::Gateways, self.configured(&config.credentials, reach).map_err(unusable)?),
             Shown::Roles(credentials) => (Whose::Gateways, self.configured(credentials, reach).map_err(unusable)?),

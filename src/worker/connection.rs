@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::binding::{Connection, EngineError, Instance, Outcome, Prepared, Rows, StatementKind};
 use super::failure::StatementError;
-use super::guard::{PlanForm, RealColumns, Refusal, Scope, SystemObject, Verdict};
+use super::guard::{PlanForm, Refusal, Scope, Verdict};
 use super::input::column_types::naming_the_column;
 use super::input::ingest;
 use super::input::parameters::{self, ParameterRows};
@@ -25,9 +25,10 @@ use super::output::socket::DataSocket;
 use super::output::stream::{Measured, ResultStream, StreamError};
 use super::output::types::{client_batch, client_schema};
 use super::output::{encode, pipeline, plan};
-use super::statements::{Running, Statements};
+use super::plans::Plans;
+use super::statements::{InTurn, Running, Statements};
 use crate::wire::proto::failure::Kind;
-use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, SessionChange, request};
+use crate::wire::proto::{Class, Described, Done, Judged, Listing, Proceed, Request, Run, request};
 use crate::wire::{FrameHeader, FrameKind};
 
 /// What all data connections of a worker share.
@@ -47,9 +48,11 @@ pub struct Shared {
 /// One data connection.
 pub struct DataConnection {
     socket: DataSocket,
+    plans: Plans,
     engine: Connection,
     judge: Option<Judge>,
     shared: Arc<Shared>,
+    statements: InTurn,
     /// Frames of an ingest may still come that its statement did not live to read.
     input_left: bool,
 }
@@ -98,16 +101,9 @@ enum Ending {
 }
 
 /// What is to be run, after the gateway has let it through.
-#[derive(Default)]
 struct Admitted {
-    sql: String,
-    class: Class,
-    session: Option<SessionChange>,
+    verdict: Arc<Verdict>,
     listings: Vec<Listing>,
-    system: Vec<SystemObject>,
-    parameter_types: Vec<(String, String)>,
-    target_has: Option<RealColumns>,
-    plan: Option<PlanForm>,
 }
 
 impl DataConnection {
@@ -115,13 +111,15 @@ impl DataConnection {
     pub fn new(socket: UnixStream, shared: Arc<Shared>) -> io::Result<Self> {
         let engine = shared.instance.connect().map_err(io::Error::other)?;
         let judge = shared.bench.as_ref().map(Bench::judge).transpose().map_err(io::Error::other)?;
-        Ok(Self { socket: DataSocket::new(socket)?, engine, judge, shared, input_left: false })
+        let statements = shared.statements.in_turn();
+        let socket = DataSocket::new(socket)?;
+        Ok(Self { socket, plans: Plans::default(), engine, judge, shared, statements, input_left: false })
     }
 
     /// Serves statements until the gateway closes the connection.
     pub fn serve(mut self) {
         loop {
-            match self.socket.read() {
+            match self.socket.read_when_there() {
                 Ok(Some((header, payload))) => {
                     if let Err(error) = self.statement(header, &payload) {
                         debug!(%error, "a data connection broke");
@@ -139,10 +137,10 @@ impl DataConnection {
 
     fn statement(&mut self, header: FrameHeader, payload: &[u8]) -> io::Result<()> {
         let request = expect_message::<Request>(header, payload, FrameKind::Request)?;
-        let running = self.shared.statements.begin(request.statement_id, self.engine.interrupter());
+        let running = self.statements.begin(request.statement_id, self.engine.interrupter());
         let cancelled = running.cancel_flag();
         let ending = self.carry_out(&request, &running);
-        // The gateway hears on the control socket that the statement has ended before it may send the next one here.
+        // Before the last frame: from then on the gateway may send the next statement here, or close the connection.
         drop(running);
         match ending {
             Ok(Ending::Done(done)) => self.socket.write_message(FrameKind::Done, &done, &cancelled),
@@ -181,12 +179,12 @@ impl DataConnection {
         let Some(admitted) = self.admit(request, action, running)? else {
             return Ok(Ending::HandedBack);
         };
-        if admitted.class == Class::Session {
-            return Ok(session_ending(action, admitted));
+        if admitted.verdict.class == Class::Session {
+            return Ok(session_ending(action, &admitted.verdict));
         }
         let mut listings = Listings::default();
         let outcome = listings
-            .create(&self.shared.instance, &self.engine, &admitted.listings, &admitted.system)
+            .create(&self.shared.instance, &self.engine, &admitted.listings, &admitted.verdict.system)
             .map_err(Trouble::from)
             .and_then(|()| {
                 self.check_target(&admitted)?;
@@ -219,19 +217,19 @@ impl DataConnection {
             return Ok(None);
         }
         let listings = if waiting { self.proceed(running)?.listings } else { Vec::new() };
-        let Verdict { sql, class, session, system, parameter_types, target_has, plan, .. } = verdict.as_ref().clone();
-        Ok(Some(Admitted { sql, class, session, listings, system, parameter_types, target_has, plan }))
+        Ok(Some(Admitted { verdict, listings }))
     }
 
     /// On the user's own files everything is allowed, and nothing is looked up first.
     fn admit_local(&mut self, request: &Request, running: &Running) -> Result<Admitted, Trouble> {
         self.tell_judged(&Judged { class: Class::Read.into(), ..Judged::default() }, running)?;
-        Ok(Admitted { sql: request.sql.clone(), ..Admitted::default() })
+        let verdict = Verdict { sql: request.sql.clone(), ..Verdict::default() };
+        Ok(Admitted { verdict: Arc::new(verdict), listings: Vec::new() })
     }
 
     /// The target's own columns: a virtual one of the same name would show where its files lie.
     fn check_target(&self, admitted: &Admitted) -> Result<(), Trouble> {
-        let Some(needed) = &admitted.target_has else { return Ok(()) };
+        let Some(needed) = &admitted.verdict.target_has else { return Ok(()) };
         let columns = self.engine.prepare(&needed.query)?.columns().unwrap_or_default();
         let lacks = |name: &&&str| !columns.iter().any(|(column, _)| column.eq_ignore_ascii_case(name));
         match needed.names.iter().find(lacks) {
@@ -260,9 +258,10 @@ impl DataConnection {
     }
 
     fn describe(&self, admitted: &Admitted) -> Result<Described, Trouble> {
-        let statement = self.engine.prepare(&admitted.sql)?;
+        let statement = self.engine.prepare(&admitted.verdict.sql)?;
         let parameter_schema =
-            encode::encapsulated_schema(&parameters::describe(&self.engine, &statement, &admitted.parameter_types)?)?.into();
+            encode::encapsulated_schema(&parameters::describe(&self.engine, &statement, &admitted.verdict.parameter_types)?)?
+                .into();
         let (mut result_schema, mut provisional) = (Bytes::new(), false);
         if statement.kind() == StatementKind::Query {
             let schema = match statement.columns() {
@@ -274,20 +273,20 @@ impl DataConnection {
             };
             result_schema = encode::encapsulated_schema(&schema)?.into();
         }
-        Ok(Described { class: admitted.class.into(), parameter_schema, result_schema, session: None, provisional })
+        Ok(Described { class: admitted.verdict.class.into(), parameter_schema, result_schema, session: None, provisional })
     }
 
     /// The columns of a query of which some hang on parameters without a type. DuckDB tells them only of a statement that has values:
     /// text, as such parameters are described, or NULLs where text does not fit.
     fn provisional_schema(&self, admitted: &Admitted) -> Result<SchemaRef, Trouble> {
-        if admitted.sql.starts_with("EXPLAIN ") {
+        if admitted.verdict.sql.starts_with("EXPLAIN ") {
             // No query can be made around it, and its columns hang on nothing.
             let text = |name| Field::new(name, DataType::Utf8, true);
             return Ok(Arc::new(Schema::new(vec![text("explain_key"), text("explain_value")])));
         }
         // None of its rows is made under this limit.
-        let mut limited = self.engine.prepare(&format!("SELECT * FROM ({}\n) LIMIT 0", admitted.sql))?;
-        parameters::bind_text(&mut limited, &admitted.parameter_types)?;
+        let mut limited = self.engine.prepare(&format!("SELECT * FROM ({}\n) LIMIT 0", admitted.verdict.sql))?;
+        parameters::bind_text(&mut limited, &admitted.verdict.parameter_types)?;
         let as_text = limited.stream().map(|outcome| rows_schema(&outcome));
         match as_text {
             Ok(schema) => schema,
@@ -298,15 +297,26 @@ impl DataConnection {
         }
     }
 
-    fn run(&self, admitted: &Admitted, run: &Run, running: &Running) -> Result<Done, Trouble> {
+    fn run(&mut self, admitted: &Admitted, run: &Run, running: &Running) -> Result<Done, Trouble> {
+        let Verdict { sql, constant, .. } = admitted.verdict.as_ref();
+        if !constant {
+            let mut statement = self.engine.prepare(sql)?;
+            return self.execute(&mut statement, admitted, run, running);
+        }
+        let mut statement = self.plans.take(&self.engine, sql)?;
+        let done = self.execute(&mut statement, admitted, run, running)?;
+        self.plans.keep(sql, statement);
+        Ok(done)
+    }
+
+    fn execute(&self, statement: &mut Prepared, admitted: &Admitted, run: &Run, running: &Running) -> Result<Done, Trouble> {
         let rows = ParameterRows::decode(&run.parameters)?;
-        let mut statement = self.engine.prepare(&admitted.sql)?;
         match (statement.kind(), rows) {
-            (_, None) => parameters::check_count(&statement, 0)?,
-            (StatementKind::Command, Some(rows)) if rows.len() != 1 => return self.run_each(&mut statement, &rows, running),
+            (_, None) => parameters::check_count(statement, 0)?,
+            (StatementKind::Command, Some(rows)) if rows.len() != 1 => return self.run_each(statement, &rows, running),
             (_, Some(rows)) => {
                 let (batch, row) = rows.only()?;
-                parameters::bind(&self.engine, &mut statement, batch, row)?;
+                parameters::bind(&self.engine, statement, batch, row)?;
             }
         }
         check_cancelled(running)?;
@@ -315,7 +325,7 @@ impl DataConnection {
             StatementKind::Command => statement.complete()?,
         };
         match outcome {
-            Outcome::Rows(rows) => match admitted.plan {
+            Outcome::Rows(rows) => match admitted.verdict.plan {
                 None => self.send_rows(rows, running),
                 Some(form) => self.send_plan(rows, form, running),
             },
@@ -325,7 +335,7 @@ impl DataConnection {
     }
 
     /// One execution a row of parameters, all of them or none.
-    fn run_each(&self, statement: &mut Prepared<'_>, rows: &ParameterRows, running: &Running) -> Result<Done, Trouble> {
+    fn run_each(&self, statement: &mut Prepared, rows: &ParameterRows, running: &Running) -> Result<Done, Trouble> {
         self.engine.run("BEGIN TRANSACTION")?;
         let outcome = self.execute_each(statement, rows, running).and_then(|total| {
             self.engine.run("COMMIT")?;
@@ -340,7 +350,7 @@ impl DataConnection {
         outcome
     }
 
-    fn execute_each(&self, statement: &mut Prepared<'_>, rows: &ParameterRows, running: &Running) -> Result<u64, Trouble> {
+    fn execute_each(&self, statement: &mut Prepared, rows: &ParameterRows, running: &Running) -> Result<u64, Trouble> {
         let mut total = 0;
         for (batch, row) in rows.iter() {
             check_cancelled(running)?;
@@ -354,7 +364,7 @@ impl DataConnection {
 
     fn explained(&self, trouble: Trouble, admitted: &Admitted) -> Trouble {
         match trouble {
-            Trouble::Statement(error) => naming_the_column(error, &self.engine, &admitted.sql).into(),
+            Trouble::Statement(error) => naming_the_column(error, &self.engine, &admitted.verdict.sql).into(),
             broken @ Trouble::Broken(_) => broken,
         }
     }
@@ -379,11 +389,13 @@ impl DataConnection {
         let schema = client_schema(rows.schema());
         let cancelled = running.cancel_flag();
         let stream = ResultStream::begin(&self.socket, &schema, Arc::clone(&cancelled))?;
+        let made = rows.are_made();
         let next = || {
             let batch = rows.next_batch().map_err(Stopped::Failed)?;
             batch.map(|batch| client_batch(batch, &schema)).transpose().map_err(|error| Stopped::Stream(error.into()))
         };
-        let rows = pipeline::send_all(next, stream, &cancelled)?;
+        let send = if made { pipeline::send_made } else { pipeline::send_all };
+        let rows = send(next, stream, &cancelled)?;
         Ok(Done { rows, affected: -1, session: None })
     }
 }
@@ -395,14 +407,14 @@ fn rows_schema(outcome: &Outcome<'_>) -> Result<SchemaRef, Trouble> {
     }
 }
 
-fn session_ending(action: &request::Action, admitted: Admitted) -> Ending {
-    let session = admitted.session;
+fn session_ending(action: &request::Action, verdict: &Verdict) -> Ending {
+    let session = verdict.session.clone();
     match action {
         request::Action::Run(_) => Ending::Done(Done { rows: 0, affected: -1, session }),
         _ => {
             let no_parameters = encode::encapsulated_schema(&Schema::empty()).unwrap_or_default();
             Ending::Described(Described {
-                class: admitted.class.into(),
+                class: verdict.class.into(),
                 parameter_schema: no_parameters.into(),
                 result_schema: Bytes::new(),
                 session,

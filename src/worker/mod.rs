@@ -2,7 +2,7 @@
 //! user of DuckDB, and the only place where a crash or a full memory may happen without harm to others.
 //!
 //! ```text
-//! control socket (fd 0)   Init → Ready → Attach → Attached → Cancel* ; Ended after each statement ; ends the process when it closes
+//! control socket (fd 0)   Init → Ready → Attach → Attached → Cancel* ; Ended of what the gateway gave up ; ends the process when it closes
 //! data sockets            REQUEST → JUDGED → (PROCEED) → DESCRIBED | SCHEMA BATCH* DONE | FAILED ; one thread a connection
 //! ```
 //!
@@ -20,6 +20,7 @@ mod input;
 mod judge;
 mod listing;
 mod output;
+mod plans;
 mod statements;
 
 use std::io;

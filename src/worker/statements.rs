@@ -1,7 +1,9 @@
-//! Owns which statements are in work, their cancellation, and the word to the gateway when one has ended. Refuses to know what
-//! they do.
+//! Owns which statements are in work, their cancellation, and the word to the gateway that one has ended. Refuses to know what they do.
+//!
+//! That word is said only where the gateway may wait for it: of a statement that was cancelled, and of one whose connection the gateway
+//! closed. Of all others the last frame says it, and a word more would wake the gateway once more for each.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +34,8 @@ pub struct Statements {
 #[derive(Default)]
 struct Table {
     running: HashMap<u64, Entry>,
+    /// Ended, and the gateway has not shown yet that it knows: the last statement of each connection at the most.
+    untold: HashSet<u64>,
     early_cancels: VecDeque<u64>,
     closed: bool,
 }
@@ -41,8 +45,14 @@ struct Entry {
     cancelled: Arc<AtomicBool>,
 }
 
-/// A statement in work. Dropping it takes it out of the table and tells the gateway that it has ended,
-/// however far it came: the gateway may have given it up at any point.
+/// The statements of one data connection, one after the other. Dropped when the connection ends: the gateway may have given up the last
+/// one before it read how that ended, and is told.
+pub struct InTurn {
+    last: Option<u64>,
+    statements: Arc<Statements>,
+}
+
+/// A statement in work. Dropping it takes it out of the table, however far it came; the gateway is told at once if it has cancelled it.
 pub struct Running {
     id: u64,
     cancelled: Arc<AtomicBool>,
@@ -56,23 +66,19 @@ impl Statements {
         Arc::new(Self { table: Mutex::default(), changed: Condvar::new(), events: Mutex::new(events) })
     }
 
-    /// Takes a statement in. It may be cancelled already.
+    /// The statements of a new data connection.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, id: u64, interrupter: Interrupter) -> Running {
-        let mut table = self.lock();
-        let early = table.early_cancels.contains(&id) || table.closed;
-        let cancelled = Arc::new(AtomicBool::new(early));
-        table.running.insert(id, Entry { interrupter, cancelled: Arc::clone(&cancelled) });
-        drop(table);
-        if early {
-            self.changed.notify_all();
-        }
-        Running { id, cancelled, statements: Arc::clone(self) }
+    pub fn in_turn(self: &Arc<Self>) -> InTurn {
+        InTurn { last: None, statements: Arc::clone(self) }
     }
 
-    /// Cancels a statement, or remembers to when its request comes.
+    /// Cancels a statement, or remembers to when its request comes. Of one that has ended the gateway is told so.
     pub fn cancel(&self, id: u64) {
         let mut table = self.lock();
+        if table.untold.remove(&id) {
+            drop(table);
+            return self.tell_ended(id);
+        }
         if let Some(entry) = table.running.get(&id) {
             entry.cancelled.store(true, Ordering::Release);
         } else {
@@ -123,8 +129,44 @@ impl Statements {
         write_control(&mut *events, &Event { message: Some(message) })
     }
 
+    fn tell_ended(&self, id: u64) {
+        if let Err(error) = self.tell(event::Message::Ended(Ended { statement_id: id })) {
+            warn!(%error, "cannot tell the gateway that a statement has ended");
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InTurn {
+    /// Takes the connection's next statement in. It may be cancelled already. That it was sent here shows that the gateway knows how the
+    /// last one ended.
+    #[must_use]
+    pub fn begin(&mut self, id: u64, interrupter: Interrupter) -> Running {
+        let mut table = self.statements.lock();
+        if let Some(last) = self.last.replace(id) {
+            table.untold.remove(&last);
+        }
+        let early = table.early_cancels.contains(&id) || table.closed;
+        let cancelled = Arc::new(AtomicBool::new(early));
+        table.running.insert(id, Entry { interrupter, cancelled: Arc::clone(&cancelled) });
+        drop(table);
+        if early {
+            self.statements.changed.notify_all();
+        }
+        Running { id, cancelled, statements: Arc::clone(&self.statements) }
+    }
+}
+
+impl Drop for InTurn {
+    fn drop(&mut self) {
+        let Some(last) = self.last else { return };
+        let untold = self.statements.lock().untold.remove(&last);
+        if untold {
+            self.statements.tell_ended(last);
+        }
     }
 }
 
@@ -146,13 +188,18 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut table = self.statements.lock();
         table.running.remove(&self.id);
+        // Looked at under the lock, so that a cancel is answered here or by itself.
+        let cancelled = self.is_cancelled();
+        if !cancelled {
+            table.untold.insert(self.id);
+        }
         let closed = table.closed;
         drop(table);
         if closed {
             self.statements.changed.notify_all();
         }
-        if let Err(error) = self.statements.tell(event::Message::Ended(Ended { statement_id: self.id })) {
-            warn!(%error, "cannot tell the gateway that a statement has ended");
+        if cancelled {
+            self.statements.tell_ended(self.id);
         }
     }
 }

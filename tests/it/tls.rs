@@ -82,8 +82,7 @@ impl Lake {
         }
         let certificate = session.peer_certificates().expect("a certificate")[0].clone();
         let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).expect("a certificate");
-        let name = parsed.subject().iter_common_name().last().expect("a name").as_str().expect("text").to_owned();
-        name
+        parsed.subject().iter_common_name().last().expect("a name").as_str().expect("text").to_owned()
     }
 
     fn replace_certificate(&self, certified: &Certified) {

@@ -3,6 +3,7 @@
 mod caching;
 mod commits;
 mod faults;
+mod identity;
 mod polaris;
 mod rest;
 mod serving;

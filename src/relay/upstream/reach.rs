@@ -257,9 +257,11 @@ fn callers(rest: &RestConfig, own: &str) -> Result<CallersTokens, String> {
     if let Some(client) = &said.exchange.client {
         let catalogs = own.trim_end_matches("/v1/oauth/tokens").to_ascii_lowercase();
         if exchange.uri.to_ascii_lowercase().starts_with(&catalogs) {
-            return Err("callers.exchange.client is for an endpoint elsewhere (callers.exchange.token_uri): the catalog's own would \
+            return Err(
+                "callers.exchange.client is for an endpoint elsewhere (callers.exchange.token_uri): the catalog's own would \
                         give a token of this client, with its rights, instead of the caller's"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         client.client_secret.resolve().map_err(|error| format!("callers.exchange.client: {error}"))?;
     }

@@ -163,7 +163,7 @@ impl Connection {
     }
 
     /// Prepares a text that must hold exactly one statement.
-    pub fn prepare(&self, sql: &str) -> EngineResult<Prepared<'_>> {
+    pub fn prepare(&self, sql: &str) -> EngineResult<Prepared> {
         Prepared::new(self, sql)
     }
 

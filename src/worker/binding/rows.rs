@@ -35,7 +35,7 @@ impl Outcome<'_> {
     ///
     /// # Safety
     /// `result` was filled by the call that returned `state`, and nobody else destroys it.
-    pub(super) unsafe fn new(state: ffi::duckdb_state, result: ffi::duckdb_result) -> EngineResult<Self> {
+    pub(super) unsafe fn new(state: ffi::duckdb_state, result: ffi::duckdb_result, made: bool) -> EngineResult<Self> {
         let mut result = RawResult(result);
         // SAFETY: the result is live in all calls below.
         unsafe {
@@ -43,7 +43,7 @@ impl Outcome<'_> {
                 return Err(EngineError::of_result(&mut result.0));
             }
             Ok(match ffi::duckdb_result_return_type(result.0) {
-                ffi::duckdb_result_type_DUCKDB_RESULT_TYPE_QUERY_RESULT => Self::Rows(Rows::new(result)?),
+                ffi::duckdb_result_type_DUCKDB_RESULT_TYPE_QUERY_RESULT => Self::Rows(Rows::new(result, made)?),
                 ffi::duckdb_result_type_DUCKDB_RESULT_TYPE_CHANGED_ROWS => Self::Changed(ffi::duckdb_rows_changed(&mut result.0)),
                 _ => Self::Nothing,
             })
@@ -56,15 +56,22 @@ pub struct Rows<'s> {
     result: RawResult,
     options: ArrowOptions,
     schema: SchemaRef,
+    made: bool,
     _statement: PhantomData<&'s mut ()>,
 }
 
 impl Rows<'_> {
-    fn new(mut result: RawResult) -> EngineResult<Self> {
+    fn new(mut result: RawResult, made: bool) -> EngineResult<Self> {
         // SAFETY: the result is live; options are ours to destroy.
         let options = unsafe { ArrowOptions(ffi::duckdb_result_get_arrow_options(&mut result.0)) };
         let schema = arrow_schema(&options, &columns(&mut result))?;
-        Ok(Self { result, options, schema, _statement: PhantomData })
+        Ok(Self { result, options, schema, made, _statement: PhantomData })
+    }
+
+    /// Whether DuckDB has made all rows already: to fetch them waits for nothing.
+    #[must_use]
+    pub fn are_made(&self) -> bool {
+        self.made
     }
 
     /// The columns, in DuckDB's Arrow form.

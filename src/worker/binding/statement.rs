@@ -1,12 +1,13 @@
 //! Owns a prepared statement: what it is, its parameters and columns before it runs, and running it.
 
-use std::marker::PhantomData;
 use std::ptr;
+use std::sync::Arc;
 
 use duckdb::ffi;
 
 use super::{
-    Column, Connection, EngineError, EngineResult, ErrorKind, LogicalType, Outcome, Scalar, borrow_text, c_text, take_text,
+    Column, Connection, EngineError, EngineResult, ErrorKind, Handle, LogicalType, Outcome, Scalar, borrow_text, c_text,
+    take_text,
 };
 
 /// What a statement gives back.
@@ -18,13 +19,15 @@ pub enum StatementKind {
     Command,
 }
 
-/// One prepared statement. Dropping it frees it; its rows must be gone by then, which the borrow sees to.
-pub struct Prepared<'c> {
-    _connection: PhantomData<&'c Connection>,
+/// One prepared statement, for the thread that uses its connection. Dropping it frees it; its rows must be gone by then, which the borrow
+/// sees to.
+pub struct Prepared {
+    /// Keeps the connection open.
+    handle: Arc<Handle>,
     raw: ffi::duckdb_prepared_statement,
 }
 
-impl Drop for Prepared<'_> {
+impl Drop for Prepared {
     fn drop(&mut self) {
         // SAFETY: owned by this value, destroyed once.
         unsafe { ffi::duckdb_destroy_prepare(&mut self.raw) }
@@ -40,8 +43,8 @@ impl Drop for Extracted {
     }
 }
 
-impl<'c> Prepared<'c> {
-    pub(super) fn new(connection: &'c Connection, sql: &str) -> EngineResult<Self> {
+impl Prepared {
+    pub(super) fn new(connection: &Connection, sql: &str) -> EngineResult<Self> {
         let sql = c_text(sql)?;
         let mut raw = ptr::null_mut();
         // SAFETY: the connection is open and the text NUL-terminated; the extracted list is destroyed by its guard.
@@ -61,7 +64,7 @@ impl<'c> Prepared<'c> {
         let mut raw = ptr::null_mut();
         // SAFETY: index 0 exists; on failure, too, DuckDB gives a statement that holds the message and must be destroyed.
         let state = unsafe { ffi::duckdb_prepare_extracted_statement(connection.raw(), extracted.0, 0, &mut raw) };
-        let prepared = Self { raw, _connection: PhantomData };
+        let prepared = Self { raw, handle: Arc::clone(&connection.handle) };
         if state != ffi::DuckDBSuccess {
             // SAFETY: as above.
             return Err(EngineError::from_message(unsafe { borrow_text(ffi::duckdb_prepare_error(prepared.raw)) }));
@@ -135,11 +138,13 @@ impl<'c> Prepared<'c> {
 
     /// Runs it; rows come as DuckDB makes them.
     pub fn stream(&mut self) -> EngineResult<Outcome<'_>> {
-        // SAFETY: an all-zero `duckdb_result` is what the C API expects to fill; `Outcome` takes it over whatever the state.
+        // SAFETY: an all-zero `duckdb_result` is what the C API expects to fill; `Outcome` takes it over whatever the state. The
+        // connection is open, and no other statement runs on it.
         unsafe {
             let mut result: ffi::duckdb_result = std::mem::zeroed();
             let state = ffi::duckdb_execute_prepared_streaming(self.raw, &mut result);
-            Outcome::new(state, result)
+            let made = state == ffi::DuckDBSuccess && ffi::duckdb_execution_is_finished(self.handle.raw);
+            Outcome::new(state, result, made)
         }
     }
 
@@ -149,7 +154,7 @@ impl<'c> Prepared<'c> {
         unsafe {
             let mut result: ffi::duckdb_result = std::mem::zeroed();
             let state = ffi::duckdb_execute_prepared(self.raw, &mut result);
-            Outcome::new(state, result)
+            Outcome::new(state, result, true)
         }
     }
 }

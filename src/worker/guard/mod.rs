@@ -168,6 +168,8 @@ pub struct Verdict {
     pub target_has: Option<RealColumns>,
     /// For READ: it looks at a few rows of its table only, or counts them.
     pub glance: bool,
+    /// For READ: a query of nothing but constants. Its plan hangs on the text alone.
+    pub constant: bool,
 }
 
 /// How a plan is shown.
@@ -222,7 +224,7 @@ pub fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, sql: &str) -> Result<Ve
         return judge(parser, scope, &token::numbered(sql, &tokens)?);
     }
     match kind.as_str() {
-        "SELECT" | "FROM" | "VALUES" | "TABLE" | "PIVOT" | "UNPIVOT" | "(" => query(parser, scope, cursor.rest()),
+        "SELECT" | "FROM" | "VALUES" | "TABLE" | "PIVOT" | "UNPIVOT" | "(" => bare_query(parser, scope, cursor.rest()),
         "INSERT" => writes::insert(parser, scope, &mut cursor),
         "UPDATE" => writes::update(parser, scope, &mut cursor),
         "DELETE" => writes::delete(parser, scope, &mut cursor),
@@ -249,10 +251,20 @@ pub fn judge_table_name(table: &proto::TableName) -> Result<(), Refusal> {
     names::refuse_file(table)
 }
 
-fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
+/// A query that runs as it is.
+fn bare_query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
     let query = query::judge(parser, scope, text)?;
+    Ok(Verdict { constant: query.reads.constant, ..read(query) })
+}
+
+/// A query that its caller puts something around.
+fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
+    query::judge(parser, scope, text).map(read)
+}
+
+fn read(query: query::Query) -> Verdict {
     let class = if query.reads.time_travel { proto::Class::TimeTravel } else { proto::Class::Read };
-    Ok(verdict(class, query.sql, query.reads))
+    verdict(class, query.sql, query.reads)
 }
 
 /// `CALL function(…)` of a table function that queries may read from: the rows of `SELECT * FROM function(…)`.
@@ -267,7 +279,7 @@ fn call(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> 
 
 /// A verdict without a target.
 fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
-    let Reads { tables, listings, system, time_travel, casts, glance } = reads;
+    let Reads { tables, listings, system, time_travel, casts, glance, constant: _ } = reads;
     let parameter_types = agreed(casts);
     Verdict { class, sql, tables, listings, system, time_travel, glance, parameter_types, ..Verdict::default() }
 }

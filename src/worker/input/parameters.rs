@@ -67,7 +67,7 @@ impl ParameterRows {
 /// The parameters as clients see them: nullable, text where neither the statement nor a cast settles a type, and times of day and
 /// timestamps in milliseconds: the JDBC driver writes milliseconds whatever the unit says. Who has finer values binds them in their
 /// own type.
-pub fn describe(connection: &Connection, statement: &Prepared<'_>, casts: &[(String, String)]) -> Result<Schema, StatementError> {
+pub fn describe(connection: &Connection, statement: &Prepared, casts: &[(String, String)]) -> Result<Schema, StatementError> {
     let fields = (0..statement.parameter_count())
         .map(|at| {
             let (name, logical) = statement.parameter(at);
@@ -98,7 +98,7 @@ fn in_milliseconds(data_type: DataType) -> DataType {
 }
 
 /// Checks that the number of values is the one that the statement takes.
-pub fn check_count(statement: &Prepared<'_>, given: usize) -> Result<(), StatementError> {
+pub fn check_count(statement: &Prepared, given: usize) -> Result<(), StatementError> {
     let expected = statement.parameter_count();
     if expected == given {
         return Ok(());
@@ -107,12 +107,7 @@ pub fn check_count(statement: &Prepared<'_>, given: usize) -> Result<(), Stateme
 }
 
 /// Binds one row.
-pub fn bind(
-    connection: &Connection,
-    statement: &mut Prepared<'_>,
-    batch: &RecordBatch,
-    row: usize,
-) -> Result<(), StatementError> {
+pub fn bind(connection: &Connection, statement: &mut Prepared, batch: &RecordBatch, row: usize) -> Result<(), StatementError> {
     check_count(statement, batch.num_columns())?;
     for (at, column) in batch.columns().iter().enumerate() {
         let (name, logical) = statement.parameter(at);
@@ -125,7 +120,7 @@ pub fn bind(
 }
 
 /// Text for each parameter without a type, NULL for the others, so that a result's columns can be told before real values are there.
-pub fn bind_text(statement: &mut Prepared<'_>, casts: &[(String, String)]) -> Result<(), StatementError> {
+pub fn bind_text(statement: &mut Prepared, casts: &[(String, String)]) -> Result<(), StatementError> {
     for at in 0..statement.parameter_count() {
         let (name, logical) = statement.parameter(at);
         let is_typed = logical.is_some() || casts.iter().any(|(cast, _)| *cast == name);
@@ -136,7 +131,7 @@ pub fn bind_text(statement: &mut Prepared<'_>, casts: &[(String, String)]) -> Re
 }
 
 /// NULL for each parameter; DuckDB makes a column of nothing but such a one an integer.
-pub fn bind_nulls(statement: &mut Prepared<'_>) -> Result<(), StatementError> {
+pub fn bind_nulls(statement: &mut Prepared) -> Result<(), StatementError> {
     for at in 0..statement.parameter_count() {
         statement.bind(at, &Scalar::Null)?;
     }

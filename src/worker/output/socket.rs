@@ -43,6 +43,17 @@ impl DataSocket {
         Ok(Self { socket, held: Mutex::default() })
     }
 
+    /// The first frame of the next statement; `None` when the peer has closed. A read that blocked would be woken by the kernel each time
+    /// that the peer has read what was written here; a poll is woken only by something to read.
+    pub fn read_when_there(&self) -> io::Result<Option<(FrameHeader, Vec<u8>)>> {
+        while let Err(error) = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None) {
+            if error != Errno::INTR {
+                return Err(error.into());
+            }
+        }
+        self.read()
+    }
+
     /// The next frame; `None` when the peer has closed.
     pub fn read(&self) -> io::Result<Option<(FrameHeader, Vec<u8>)>> {
         read_frame(&mut &self.socket)

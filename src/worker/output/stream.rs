@@ -22,6 +22,9 @@ const GATHERED_BYTES: usize = 512 << 10;
 /// No frame is larger, unless a single row is.
 const FRAME_BYTES: usize = 2 << 20;
 
+/// The last rows of a result go out with its end if they are no more than this: they are copied for it.
+const LAST_BYTES: usize = 64 << 10;
+
 /// Why rows cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -48,7 +51,7 @@ impl Measured {
     }
 }
 
-/// Sends the batches of one statement. The first goes out at once; later narrow ones are gathered.
+/// Sends the batches of one statement. What is pushed first goes out at once; narrow ones are gathered, and the last go with the end.
 pub struct ResultStream<'s> {
     socket: &'s DataSocket,
     cancelled: Arc<AtomicBool>,
@@ -65,10 +68,20 @@ impl<'s> ResultStream<'s> {
         Ok(Self { socket, cancelled, sent_first: false, rows: 0, gathered: Vec::new(), bytes: 0 })
     }
 
-    /// Takes the next rows.
+    /// Takes the next rows. Whether there are more is not known yet, so the first ones do not wait.
     pub fn push(&mut self, Measured { batch, bytes }: Measured) -> Result<(), StreamError> {
+        if self.sent_first {
+            return self.gather(Measured { batch, bytes });
+        }
+        self.sent_first = true;
         self.rows += batch.num_rows() as u64;
-        if !std::mem::replace(&mut self.sent_first, true) || bytes >= WIDE_BYTES {
+        self.send(&batch, bytes)
+    }
+
+    /// Takes rows that others follow at once, or the end.
+    pub fn gather(&mut self, Measured { batch, bytes }: Measured) -> Result<(), StreamError> {
+        self.rows += batch.num_rows() as u64;
+        if bytes >= WIDE_BYTES {
             self.flush()?;
             return self.send(&batch, bytes);
         }
@@ -80,18 +93,29 @@ impl<'s> ResultStream<'s> {
     /// Sends what is held back.
     pub fn flush(&mut self) -> Result<(), StreamError> {
         let bytes = std::mem::take(&mut self.bytes);
-        let batches = std::mem::take(&mut self.gathered);
-        match batches.as_slice() {
-            [] => Ok(()),
-            [one] => self.send(one, bytes),
-            [first, ..] => self.send(&concat_batches(first.schema_ref(), &batches)?, bytes),
+        match self.take_gathered()? {
+            None => Ok(()),
+            Some(batch) => self.send(&batch, bytes),
         }
     }
 
-    /// Sends what is held back. Returns the number of rows sent in all.
+    /// Leaves the last rows to go out with the next message, the statement's end. Returns the number of rows in all.
     pub fn finish(mut self) -> Result<u64, StreamError> {
-        self.flush()?;
+        if self.bytes > LAST_BYTES {
+            self.flush()?;
+        } else if let Some(batch) = self.take_gathered()? {
+            self.socket.hold_frame(&encode::batch(&batch)?);
+        }
         Ok(self.rows)
+    }
+
+    fn take_gathered(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+        let batches = std::mem::take(&mut self.gathered);
+        match batches.as_slice() {
+            [] => Ok(None),
+            [_] => Ok(batches.into_iter().next()),
+            [first, ..] => concat_batches(first.schema_ref(), &batches).map(Some),
+        }
     }
 
     fn send(&self, batch: &RecordBatch, bytes: usize) -> Result<(), StreamError> {

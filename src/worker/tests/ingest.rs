@@ -251,7 +251,6 @@ fn an_ingest_whose_client_goes_away_leaves_no_rows() {
     let mut worker = TestWorker::governed();
     let mut connection = worker.connect();
     connection.run(&worker, "CREATE TABLE t (a INTEGER)");
-    worker.event();
     let rows: ArrayRef = Arc::new((0..3000).map(Some).collect::<Int32Array>());
     let rows = RecordBatch::try_from_iter(vec![("a", rows)]).unwrap();
     connection.begin_ingest(&worker, "t", IngestMode::Append);
@@ -268,7 +267,6 @@ fn a_cancelled_ingest_ends_though_its_client_is_silent() {
     let mut worker = TestWorker::governed();
     let mut connection = worker.connect();
     connection.run(&worker, "CREATE TABLE t (a INTEGER)");
-    worker.event();
     let rows = RecordBatch::try_from_iter(vec![("a", Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
     connection.begin_ingest(&worker, "t", IngestMode::Append);
     connection.send_rows(rows.schema_ref(), std::slice::from_ref(&rows));

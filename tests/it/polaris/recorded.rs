@@ -201,8 +201,11 @@ async fn every_recorded_request_is_answered_as_polaris_did() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What is changed, in how many recordings at least, and how.
+type AnswerChange = (&'static str, usize, fn(&mut Value));
+
 /// Ways in which an answer may be another one; each leaves an answer alone that has no such part.
-const CHANGES: [(&str, usize, fn(&mut Value)); 6] = [
+const CHANGES: [AnswerChange; 6] = [
     ("another status", 45, |response| response["status"] = json!(response["status"].as_u64().map(|status| status + 1))),
     ("another name of an error", 14, |response| {
         if response["body"]["error"]["type"].is_string() {
@@ -216,12 +219,12 @@ const CHANGES: [(&str, usize, fn(&mut Value)); 6] = [
     }),
     ("a field less", 35, |response| {
         if let Some(body) = response["body"].as_object_mut() {
-            let last = body.keys().last().cloned();
+            let last = body.keys().next_back().cloned();
             last.and_then(|last| body.remove(&last));
         }
     }),
     ("another type of a value", 35, |response| {
-        if let Some(value) = response["body"].as_object_mut().and_then(|body| body.values_mut().last()) {
+        if let Some(value) = response["body"].as_object_mut().and_then(|body| body.values_mut().next_back()) {
             *value = json!(7.5);
         }
     }),

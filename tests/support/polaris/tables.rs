@@ -28,6 +28,9 @@ type Result<T, E = Problem> = std::result::Result<T, E>;
 /// Lists that Polaris always writes out, and the embedded catalog only when something is in them.
 const ALWAYS_THERE: [&str; 5] = ["snapshots", "statistics", "partition-statistics", "snapshot-log", "metadata-log"];
 
+/// How much shown metadata is kept.
+const SHOWN_BYTES: u64 = 64 << 20;
+
 /// What a Polaris says that it offers. The stand-in has those of namespaces and tables, and empty lists of views.
 const ENDPOINTS: &[&str] = &[
     "GET /v1/{prefix}/namespaces",
@@ -114,7 +117,9 @@ impl Warehouse {
     pub(super) async fn open(setup: WarehouseSetup, scratch: &Path) -> Result<Self, LakeError> {
         let directory = setup.directory.as_deref().unwrap_or(scratch);
         let catalog = Catalog::open(directory).await?;
-        let warehouse = Self { name: setup.name, catalog, s3: setup.s3, purge: setup.purge, shown: Cache::new(10_000) };
+        let weight = |_: &String, metadata: &Arc<String>| u32::try_from(metadata.len()).unwrap_or(u32::MAX);
+        let shown = Cache::builder().max_capacity(SHOWN_BYTES).weigher(weight).build();
+        let warehouse = Self { name: setup.name, catalog, s3: setup.s3, purge: setup.purge, shown };
         for namespace in &setup.namespaces {
             let namespace = Namespace::from_schema(namespace);
             let properties = [("location".to_owned(), warehouse.place_of(&namespace))].into();

@@ -2,6 +2,7 @@
 //! tree out, reads it back, and the text runs only if the two trees are one. Refuses what does not come back the same, as DuckDB's
 //! writer is not exact for every construct.
 
+mod constant;
 pub(super) mod fragment;
 pub(super) mod functions;
 mod glance;
@@ -33,6 +34,7 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> R
     let sql = write(parser, &judged)?;
     let statement = &judged["statements"][0];
     reads.glance = glance::is_glance(statement);
+    reads.constant = constant::is_constant(statement);
     Ok(Query { sql: if is_values(statement) { bare_values(sql) } else { sql }, reads })
 }
 

@@ -32,6 +32,8 @@ pub(in crate::worker::guard) struct Reads {
     pub casts: Vec<(String, String)>,
     /// Of a whole query: it looks at a few rows of its table only, or counts them.
     pub glance: bool,
+    /// Of a whole query: it is nothing but constants.
+    pub constant: bool,
 }
 
 impl Reads {

@@ -163,6 +163,58 @@ fn a_quoted_current_schema_is_a_column() {
 }
 
 #[test]
+fn only_constants_are_constant() {
+    let mut parser = DuckParser::new();
+    for sql in [
+        "SELECT 1",
+        "select 1 as ok, 'it''s', NULL, true, 1.5, -1, 1e3",
+        "SELECT 1::BIGINT, CAST('x' AS VARCHAR)",
+        "SELECT current_schema()",
+    ] {
+        assert!(judged_by(&mut parser, sql).unwrap().constant, "{sql}");
+    }
+    for sql in [
+        "SELECT now()",
+        "SELECT current_timestamp",
+        "SELECT current_date",
+        "SELECT age(TIMESTAMP '2020-01-01')",
+        "SELECT random()",
+        "SELECT 1 + 1",
+        "SELECT DATE '2020-01-01'",
+        "SELECT '2020-01-01 00:00:00'::TIMESTAMPTZ",
+        "SELECT '12:00'::TIMETZ",
+        "SELECT ?",
+        "SELECT ?::BIGINT",
+        "SELECT [1]",
+        "SELECT (SELECT 1)",
+        "SELECT (1)::VARCHAR::DATE",
+        "SELECT 1 FROM t",
+        "SELECT 1 FROM range(3)",
+        "SELECT 1 FROM information_schema.tables",
+        "SELECT 1 WHERE false",
+        "SELECT 1 LIMIT 1",
+        "SELECT 1 ORDER BY 1",
+        "SELECT DISTINCT 1",
+        "SELECT 1 USING SAMPLE 10%",
+        "SELECT 1 UNION ALL SELECT 2",
+        "WITH q AS (SELECT random()) SELECT 1",
+        "VALUES (1)",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN ANALYZE SELECT 1",
+        "DESCRIBE SELECT 1",
+        "SUMMARIZE SELECT 1",
+        "CALL range(3)",
+        "INSERT INTO t SELECT 1",
+        "CREATE TABLE t2 AS SELECT 1 AS a",
+        "USE bronze",
+    ] {
+        if let Ok(verdict) = judged_by(&mut parser, sql) {
+            assert!(!verdict.constant, "{sql}");
+        }
+    }
+}
+
+#[test]
 fn a_few_rows_or_their_number_are_a_glance() {
     let mut parser = DuckParser::new();
     for sql in [

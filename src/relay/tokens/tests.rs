@@ -1,1 +1,0 @@
-//! Sources of tokens against a real token endpoint over HTTP.
