@@ -10,6 +10,7 @@ mod forge;
 mod hardening;
 mod harness;
 mod hostile;
+mod identity;
 mod ingest;
 mod large;
 mod lifecycle;
