@@ -20,6 +20,7 @@ mod logins;
 mod malformed;
 mod memory;
 mod pki;
+mod planted;
 mod polaris;
 mod principals;
 mod replay;
