@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use super::certificate::PeerCertificate;
 use super::config::{Config, ConfigError, Mode};
 use super::credential::{BearerToken, Credential, Wallet};
-use super::error::AuthError;
+use super::error::{AuthError, TokenFault};
 use super::keepsake::{self, Remains};
 use super::login::basic::{MAX_PASSWORD_BYTES, Users};
 use super::login::{Logins, Proven, Shown};
@@ -254,6 +254,12 @@ impl Inner {
     /// A token that the realm has signed itself, or says that it knows. What is in it is believed once the realm has taken it, and no
     /// sooner: until then it must not become the newest token of whomever it names.
     async fn of_realm(&self, realm: &RealmName, token: &SecretString) -> Result<Proven, AuthError> {
+        let claims = claims::unverified(token.expose_secret());
+        let expires = claims.as_ref().and_then(|claims| claims::time(claims, "exp").ok().flatten());
+        // Believed against the caller only: the realm's own refusal would not say why.
+        if let Some(expired) = expires.filter(|at| *at <= SystemTime::now()) {
+            return Err(AuthError::Token(TokenFault::Expired(expired)));
+        }
         let digest = self.salt.text(&[token.expose_secret().as_bytes()]);
         let bearer = BearerToken { secret: token.clone(), expires: None, exchange: false };
         let unknown = self.wallet.token(realm, "unknown", &digest, bearer, None);

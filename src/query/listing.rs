@@ -150,6 +150,15 @@ impl Engine {
         Ok(listings)
     }
 
+    /// The catalogs that these listings are made of.
+    pub(super) fn listed_catalogs(&self, caller: &Caller, wanted: &[WantedListing]) -> Vec<CatalogName> {
+        let mut asked = self.catalogs(caller);
+        asked.retain(|catalog| {
+            wanted.iter().any(|listing| listing.name != "described" && Patterns(&listing.any_of).fit(catalog, None, None))
+        });
+        asked
+    }
+
     async fn wanted_tables(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Vec<TableRef>, QueryError> {
         let schemas = self.schemas_that(caller, |catalog, schema| wanted.fit(catalog, schema, None)).await?;
         let fits = |table: &TableRef| wanted.fit(&table.catalog, Some(&table.namespace.to_string()), Some(&table.table));

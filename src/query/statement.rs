@@ -392,7 +392,10 @@ impl Engine {
     ) -> Result<Prepared, QueryError> {
         let asked = within(last_moment(deadline), cut, self.prepare(caller, judged)).await;
         asked.map_err(|error| match error {
-            QueryError::Deadline(after) => QueryError::SilentCatalog { catalogs: catalogs_of(judged), after },
+            QueryError::Deadline(after) => {
+                let listed = self.listed_catalogs(caller, &judged.listings);
+                QueryError::SilentCatalog { catalogs: catalogs_of(judged, listed), after }
+            }
             error => error,
         })
     }
@@ -464,10 +467,10 @@ fn last_moment(deadline: Instant) -> Instant {
     deadline - LAST_MOMENT.min(left / 10)
 }
 
-/// The catalogs that a statement names, in order.
-fn catalogs_of(judged: &Judged) -> Vec<CatalogName> {
+/// The catalogs that a statement names or lists, in order.
+fn catalogs_of(judged: &Judged, listed: Vec<CatalogName>) -> Vec<CatalogName> {
     let named = judged.tables.iter().chain(&judged.target).map(|table| CatalogName::from(table.catalog.as_str()));
-    named.collect::<BTreeSet<_>>().into_iter().collect()
+    named.chain(listed).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn needs_the_past(judged: &Judged) -> bool {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a failed step is a failed test")]
 
+mod callers;
 mod errors;
 mod escapes;
 mod fire;
@@ -19,6 +20,7 @@ mod load;
 mod logins;
 mod malformed;
 mod memory;
+mod outage;
 mod pki;
 mod planted;
 mod polaris;
@@ -30,6 +32,7 @@ mod sql;
 mod stand_in;
 mod stock_clients;
 mod tls;
+mod tokens;
 mod tpch;
 mod upstreams;
 mod writes;

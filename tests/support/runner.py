@@ -2,6 +2,7 @@
 itself on the same files, what processes use, and the dated page under docs/results. Owns no measurement of its own."""
 
 import datetime
+import json
 import os
 import platform
 import re
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +91,46 @@ class ReferenceRest:
         self.process.wait()
         self.log.close()
         self.dir.cleanup()
+
+
+class StandIn:
+    """The stand-in for Polaris with the warehouse `lakehouse`, whose principals have the secrets `<name>-secret`; ends with the `with` block."""
+
+    def __init__(self, principals):
+        self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")
+        # Cargo's word on what it builds goes to the log; the first line on standard output is the stand-in's own.
+        command = ["cargo", "run", "--quiet", "--locked", "--example", "polaris-stand-in"]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.told = json.loads(line_with(self.process, r"\{.*\}", self.log.name))
+        for name in principals:
+            if name not in ("root", "engineer", "analyst"):
+                new = {"name": name, "client_id": f"{name}-client-id", "client_secret": f"{name}-secret", "roles": ["engineers"]}
+                self.tell("create-principal", create_principal=new)
+
+    def tell(self, command, **arguments):
+        """One command of its control port; gives the answer."""
+        request = urllib.request.Request(f"{self.told['control']}/{command}", json.dumps(arguments).encode(), {"content-type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    def settings(self, principal):
+        """`--set` pairs that add it as catalog `rest`, by this principal's credentials or without any."""
+        credentials = f"{{type: oauth2, client_id: {principal}-client-id, client_secret: {principal}-secret}}" if principal else "{type: none}"
+        return [
+            "catalogs.rest.type=rest",
+            f"catalogs.rest.uri={self.told['uri']}",
+            "catalogs.rest.warehouse=lakehouse",
+            f"catalogs.rest.credentials={credentials}",
+            f"catalogs.rest.allowed_locations=['{self.told['locations'][0]}']",
+        ]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+        self.log.close()
 
 
 def line_with(process, pattern, log):
