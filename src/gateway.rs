@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -92,6 +92,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     // Workers run as the same user; they hold no credentials, and shall not read them from here either.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "the gateway's memory can be read by processes of the same user");
+    }
+    // Its memory has secrets, and a core file would have them too.
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "the gateway may leave a core file when it crashes");
     }
     let extension_dir = match config.pool.extension_dir.clone() {
         Some(dir) => extensions::check(dir, &pool::EXTENSIONS)?,

@@ -12,6 +12,12 @@ use crate::error::Explain;
 /// Characters of a statement that the log keeps.
 const SQL_CHARACTERS: usize = 2_000;
 
+/// What the names of secrets have in them, in the options of DuckDB and of Iceberg catalogs.
+const SECRET_WORDS: [&str; 5] = ["SECRET", "TOKEN", "PASSWORD", "KEY_ID", "_KEY"];
+
+/// In the place of a text.
+const WITHHELD: &str = "[withheld: it was refused, and may hold a secret]";
+
 /// The action of a statement that is judged and bound, not run.
 pub(super) const DESCRIBE: &str = "describe";
 
@@ -124,6 +130,12 @@ impl StatementLog {
     }
 }
 
+/// Whether a text may carry a secret. Statements that take secrets are all refused, so it is asked of what the guard has not let pass.
+fn may_hold_secrets(sql: &str) -> bool {
+    let upper = sql.to_ascii_uppercase();
+    SECRET_WORDS.iter().any(|word| upper.contains(word))
+}
+
 impl Drop for StatementLog {
     fn drop(&mut self) {
         let rows = self.rows.or((self.sent_rows > 0).then_some(self.sent_rows));
@@ -135,6 +147,10 @@ impl Drop for StatementLog {
             Outcome::Ended => ("ok", None, None),
             Outcome::Failed { kind, message } => ("failed", Some(kind.as_str()), Some(message.as_str())),
         };
+        let was_let_pass = self.class.is_some() || matches!(self.outcome, Outcome::Ended);
+        if !was_let_pass && self.sql.as_deref().is_some_and(may_hold_secrets) {
+            self.sql = Some(WITHHELD.to_owned());
+        }
         macro_rules! tell {
             ($level:ident) => {
                 tracing::$level!(

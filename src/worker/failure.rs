@@ -122,7 +122,8 @@ struct Answer {
 }
 
 impl Answer {
-    /// The extension has three ways to tell it: the body as it came, a JSON text within another one, and lines.
+    /// The extension has four ways to tell it: the body as it came, a JSON text within another one, lines, and a sentence without the
+    /// type.
     fn in_text(text: &str) -> Self {
         if let Some(outer) = first_json(text, "{\"exception_type\"")
             && let Some(inner) = outer["exception_message"].as_str()
@@ -133,6 +134,9 @@ impl Answer {
             let field = |name: &str| body["error"][name].as_str().map(str::to_owned);
             Some((field("type")?, field("message")?))
         });
+        if let (None, Some((status, message))) = (&of_body, in_sentence(text)) {
+            return Self { status: Some(status), error: Some((String::new(), message)) };
+        }
         Self { status: status(text), error: of_body.or_else(|| in_lines(text)) }
     }
 
@@ -177,6 +181,14 @@ fn in_lines(text: &str) -> Option<(String, String)> {
     let (_, rest) = text.split_once("\n message: ")?;
     let (message, rest) = rest.split_once("\n type: ")?;
     Some((rest.lines().next()?.trim().to_owned(), message.to_owned()))
+}
+
+/// Status and message from `… returned response code Forbidden_403 with message "…"`; the message ends with the text.
+fn in_sentence(text: &str) -> Option<(u16, String)> {
+    let (_, rest) = text.split_once(" returned response code ")?;
+    let (status, message) = rest.split_once(" with message \"")?;
+    let (_, digits) = status.rsplit_once('_')?;
+    Some((digits.parse().ok()?, message.strip_suffix('"').unwrap_or(message).to_owned()))
 }
 
 /// The first `_409)` or `HTTP 409`; digits elsewhere are parts of paths and ids.
@@ -250,6 +262,11 @@ mod tests {
         let lines = "TransactionContext Error: Failed to commit: x (Forbidden_403). \n message: no, \"you\"\n type: ForbiddenException\n reason: y\n";
         let (kind, _, message) = told(lines);
         assert_eq!((kind, message.as_str()), (Kind::Refused, "no, \"you\""));
+        let sentence =
+            "HTTP Error: GetTableInformation endpoint returned response code Forbidden_403 with message \"no \"x\" (y)\"";
+        let (kind, _, message) = told(sentence);
+        assert_eq!((kind, message.as_str()), (Kind::Refused, "no \"x\" (y)"));
+        assert_eq!(told(&sentence.replace("Forbidden_403", "BadGateway_502")).0, Kind::Unreachable);
         let (kind, _, message) = told(&answered("Forbidden", "NotAuthorizedException", 403));
         assert_eq!((kind, message.as_str()), (Kind::Unauthenticated, "log in \"again\""));
         assert_eq!(told(&answered("BadGateway", "BadGatewayException", 502)).0, Kind::Unreachable);
