@@ -31,6 +31,7 @@ mod sql;
 #[path = "../support/polaris/mod.rs"]
 mod stand_in;
 mod stock_clients;
+mod stock_logins;
 mod tls;
 mod tokens;
 mod tpch;

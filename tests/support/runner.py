@@ -21,9 +21,9 @@ BINARY = ROOT / "target" / "release" / "polynya"
 class Gateway:
     """`polynya serve` on port 0; ends with the `with` block."""
 
-    def __init__(self, lake, *settings, binary=BINARY):
+    def __init__(self, lake, *settings, binary=None):
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)
-        command = [str(binary), "serve", "--listen", "127.0.0.1:0", "--set", f"catalogs.lake.path={lake}"]
+        command = [str(binary or BINARY), "serve", "--listen", "127.0.0.1:0", "--set", f"catalogs.lake.path={lake}"]
         for setting in settings:
             command += ["--set", setting]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True)
