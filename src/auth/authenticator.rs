@@ -34,6 +34,9 @@ use crate::secret::{ExposeSecret, SecretString};
 /// Who everybody is with `mode: none`.
 const ANONYMOUS: &str = "anonymous";
 
+const OTHER_REALM: AuthError = AuthError::Forgotten("its principals' realm is another one now (auth.realm)");
+const NO_USER: AuthError = AuthError::Forgotten("its user is not configured any more (auth.users)");
+
 /// What a call shows of who makes it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Caller<'a> {
@@ -160,15 +163,11 @@ impl Authenticator {
         let restored = match kept.shown {
             Remains::Nothing if inner.parts.mode == Mode::None => Ok(Principal::service(ANONYMOUS)),
             Remains::Nothing => Err(AuthError::Forgotten("it does not say how it was opened")),
-            Remains::User if !inner.parts.users.as_ref().is_some_and(|users| users.knows(&kept.name)) => {
-                Err(AuthError::Forgotten("its user is not configured any more (auth.users)"))
-            }
-            Remains::User => inner.user(&kept.name),
-            Remains::Client { realm, .. } if inner.realm.as_ref() != Some(&realm) => {
-                Err(AuthError::Forgotten("its principals' realm is another one now (auth.realm)"))
-            }
+            Remains::User { mark } => inner.user_again(&kept.name, &mark),
+            Remains::Client { realm, .. } if inner.realm.as_ref() != Some(&realm) => Err(OTHER_REALM),
+            Remains::Token { realm, .. } if inner.realm != realm => Err(OTHER_REALM),
             Remains::Client { realm, secret } => Ok(inner.client(&realm, &kept.name, &secret)),
-            Remains::Token { issuer, token } => inner.token_again(&kept.name, kept.expires, issuer, token),
+            Remains::Token { issuer, token, .. } => inner.token_again(&kept.name, kept.expires, issuer, token),
             Remains::Certificate(certificate) => inner.certificate(Some(&Arc::new(certificate))),
         };
         restored.map(|principal| Principal { expires: kept.expires, ..principal })
@@ -204,12 +203,22 @@ impl Inner {
 
     /// A user of the list, whose password is known to be right.
     fn user(&self, name: &str) -> Result<Principal, AuthError> {
-        let principal = Principal { proof: Proof::User, ..Principal::service(name) };
+        let mark = self.parts.users.as_ref().and_then(|users| users.mark(name)).ok_or(NO_USER)?;
+        let principal = Principal { proof: Proof::User(mark), ..Principal::service(name) };
         if self.parts.mode == Mode::Users {
             return Ok(principal);
         }
         let credential = self.role_of(&Facts::User(name), || format!("user \"{name}\""))?;
         Ok(Principal { credential, ..principal })
+    }
+
+    /// A user whose password was right once.
+    fn user_again(&self, name: &str, mark: &[u8]) -> Result<Principal, AuthError> {
+        let user = self.user(name)?;
+        match &user.proof {
+            Proof::User(now) if now[..] == *mark => Ok(user),
+            _ => Err(AuthError::Forgotten("its user has another password now (auth.users)")),
+        }
     }
 
     /// A principal of the realm, as it says.

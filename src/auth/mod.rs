@@ -29,6 +29,7 @@ use crate::names::PrincipalName;
 use crate::secret::SecretString;
 use certificate::PeerCertificate;
 use credential::Credential;
+use login::basic::PasswordMark;
 
 /// The authenticated caller.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ pub struct Principal {
 #[derive(Clone, Debug)]
 enum Proof {
     Nothing,
-    User,
+    User(PasswordMark),
     Client,
     /// A token of an issuer, or one of the realm's own.
     Token {

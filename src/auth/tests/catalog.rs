@@ -20,11 +20,18 @@ pub struct Catalog {
     pub knows: Mutex<BTreeSet<String>>,
     pub asked: AtomicUsize,
     pub down: AtomicBool,
+    /// Whose principals they are; [`REALM`] when not given.
+    realm: Option<RealmName>,
 }
 
 impl Catalog {
     pub fn knowing(what: &[&str]) -> Arc<Self> {
-        let catalog = Self::default();
+        Self::of_realm(REALM, what)
+    }
+
+    /// The same in another realm.
+    pub fn of_realm(realm: &str, what: &[&str]) -> Arc<Self> {
+        let catalog = Self { realm: Some(realm.into()), ..Self::default() };
         catalog.knows.lock().unwrap().extend(what.iter().map(|&known| known.to_owned()));
         Arc::new(catalog)
     }
@@ -38,7 +45,7 @@ impl Catalog {
 #[async_trait]
 impl Realms for Catalog {
     fn realms(&self) -> Vec<RealmName> {
-        vec![REALM.into()]
+        vec![self.realm.clone().unwrap_or_else(|| REALM.into())]
     }
 
     async fn prove(&self, credential: &Credential) -> Result<(), RealmFault> {

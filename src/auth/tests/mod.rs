@@ -257,6 +257,24 @@ async fn whom_the_config_does_not_know_any_more_is_not_made_again() {
     assert!(text(&unmapped, &ada).contains("auth.mappings fits user \"ada\""));
     assert!(text(&unmapped, &etl).contains("the certificate of \"CN=etl\""));
     assert!(auth.restore(b"nonsense").is_err());
+    let mut changed = config(Mode::Mapped, json!([{ "user": "ada", "role": "r" }]));
+    changed.users[0].password_hash = hash("another");
+    assert!(text(&changed, &ada).contains("another password"));
+}
+
+#[tokio::test]
+async fn a_token_that_one_realm_has_taken_is_not_shown_to_another_after_a_restart() {
+    let token = own_token(json!({ "sub": "ada", "exp": in_seconds(60) }));
+    let known = [token.as_str(), "id:s"];
+    let (before, moved) = (Catalog::knowing(&known), Catalog::of_realm("elsewhere", &known));
+    let config = config(Mode::Polaris, json!([]));
+    let (auth, after) = (authenticator(&config, &before), authenticator(&config, &moved));
+    for header in [bearer(&token), basic("id", "s")] {
+        let kept = auth.keep(&login(&auth, &header).await.unwrap());
+        assert!(auth.restore(&kept).is_ok());
+        let refused = after.restore(&kept).unwrap_err().to_string();
+        assert!(refused.contains("auth.realm"), "{refused}");
+    }
 }
 
 #[test]
