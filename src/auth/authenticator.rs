@@ -34,6 +34,14 @@ use crate::secret::{ExposeSecret, SecretString};
 /// Who everybody is with `mode: none`.
 const ANONYMOUS: &str = "anonymous";
 
+/// How long a realm is known to look at tokens: its catalogs may be configured anew.
+const DISCERNS_FOR: Duration = Duration::from_secs(3600);
+
+const TAKES_ANY: &str = "tokens of the catalog's own are refused here: it answers `/v1/config` whatever token it is shown, a made-up \
+                         one too, so that a token proves nobody; log in with client id and secret";
+/// Header and claims of a token that nobody has signed.
+const UNSIGNED: (&str, &str) = ("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9", "eyJzdWIiOiJub2JvZHkifQ");
+
 const OTHER_REALM: AuthError = AuthError::Forgotten("its principals' realm is another one now (auth.realm)");
 const NO_USER: AuthError = AuthError::Forgotten("its user is not configured any more (auth.users)");
 
@@ -60,6 +68,8 @@ struct Inner {
     logins: Logins,
     /// Tokens that cannot be read are told apart by digests.
     salt: Salt,
+    /// That the realm refuses tokens which are none; kept while it need not be asked again.
+    discerns: moka::future::Cache<(), ()>,
 }
 
 /// What the config alone decides.
@@ -108,6 +118,7 @@ impl Authenticator {
             wallet: Wallet::default(),
             logins: Logins::new(config),
             salt: Salt::random(),
+            discerns: moka::future::Cache::builder().max_capacity(1).time_to_live(DISCERNS_FOR).build(),
         })))
     }
 
@@ -261,16 +272,33 @@ impl Inner {
     }
 
     /// A token that the realm has signed itself, or says that it knows. What is in it is believed once the realm has taken it, and no
-    /// sooner: until then it must not become the newest token of whomever it names.
+    /// sooner.
     async fn of_realm(&self, realm: &RealmName, token: &SecretString) -> Result<Proven, AuthError> {
-        let digest = self.salt.text(&[token.expose_secret().as_bytes()]);
-        let bearer = BearerToken { secret: token.clone(), expires: None, exchange: false };
-        let unknown = self.wallet.token(realm, "unknown", &digest, bearer, None);
-        self.proven(realm, &unknown).await?;
+        let asked = self.discerns.try_get_with((), self.check_discerns(realm)).await;
+        asked.map_err(|error: Arc<AuthError>| (*error).clone())?;
+        self.proven(realm, &self.throw_away(realm, token, false)).await?;
         let principal = self.taken_by_realm(realm, token)?;
         let now = SystemTime::now();
         let lasts = principal.expires.map(|at| at.duration_since(now).unwrap_or_default());
         Ok(Proven { principal, good_for: lasts.unwrap_or(self.parts.remember_logins) })
+    }
+
+    /// Whether the realm looks at tokens at all: where a catalog answers anybody, whatever a token says would be believed.
+    async fn check_discerns(&self, realm: &RealmName) -> Result<(), AuthError> {
+        let bogus = SecretString::from(format!("{}.{}.{}", UNSIGNED.0, UNSIGNED.1, uuid::Uuid::new_v4().simple()));
+        match self.proven(realm, &self.throw_away(realm, &bogus, false)).await {
+            Err(AuthError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => Err(AuthError::OtherWay(TAKES_ANY)),
+        }
+    }
+
+    /// A credential of this token and nothing else, which nobody shares: until the token is proven it must not become the newest one of
+    /// whomever it names.
+    fn throw_away(&self, realm: &RealmName, token: &SecretString, exchange: bool) -> Credential {
+        let digest = self.salt.text(&[token.expose_secret().as_bytes()]);
+        let bearer = BearerToken { secret: token.clone(), expires: None, exchange };
+        self.wallet.token(realm, "unknown", &digest, bearer, None)
     }
 
     fn taken_by_realm(&self, realm: &RealmName, token: &SecretString) -> Result<Principal, AuthError> {

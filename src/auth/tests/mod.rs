@@ -141,7 +141,7 @@ async fn a_token_of_the_catalog_s_own_is_believed_once_the_catalog_has_taken_it(
         assert_eq!(ada.name.as_str(), "ada");
         assert!(ada.expires.is_some());
         login(&auth, &bearer(&good)).await.unwrap();
-        assert_eq!(catalog.asked(), 1);
+        assert_eq!(catalog.asked(), 2, "once with a made-up token, and once with this one");
         // A forged one of the same claims that lives longer must not become what the catalog is shown for ada.
         let forged = own_token(json!({ "sub": "ada", "scope": "ALL", "exp": in_seconds(6000) }));
         login(&auth, &bearer(&forged)).await.unwrap_err();
@@ -151,6 +151,24 @@ async fn a_token_of_the_catalog_s_own_is_believed_once_the_catalog_has_taken_it(
         assert!(opaque.name.as_str().starts_with("token ") && opaque.expires.is_none(), "{opaque:?}");
         catalog.asked();
     }
+}
+
+#[tokio::test]
+async fn a_token_is_not_believed_of_a_catalog_that_answers_anybody() {
+    let forged = own_token(json!({ "sub": "root", "exp": in_seconds(60) }));
+    let catalog = Catalog::knowing(&["ada:s", &forged]);
+    let auth = authenticator(&config(Mode::Polaris, json!([])), &catalog);
+    catalog.open.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let refused = login(&auth, &bearer(&forged)).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Unauthenticated);
+        assert!(refused.to_string().contains("whatever token it is shown"), "{refused}");
+    }
+    catalog.down.store(true, Ordering::Relaxed);
+    assert_eq!(login(&auth, &bearer(&forged)).await.unwrap_err().kind(), Kind::Unavailable);
+    catalog.down.store(false, Ordering::Relaxed);
+    catalog.open.store(false, Ordering::Relaxed);
+    login(&auth, &bearer(&forged)).await.expect("it looks at tokens now, and takes this one");
 }
 
 #[tokio::test]
