@@ -284,7 +284,7 @@ impl Inner {
         let asked = self.discerns.try_get_with((), self.check_discerns(realm)).await;
         asked.map_err(|error: Arc<AuthError>| (*error).clone())?;
         self.proven(realm, &self.throw_away(realm, token, false)).await?;
-        let principal = self.taken_by_realm(realm, token)?;
+        let principal = self.taken_by_realm(realm, token, None)?;
         let now = SystemTime::now();
         let lasts = principal.expires.map(|at| at.duration_since(now).unwrap_or_default());
         Ok(Proven { principal, good_for: lasts.unwrap_or(self.parts.remember_logins) })
@@ -308,14 +308,21 @@ impl Inner {
         self.wallet.token(realm, "unknown", &digest, bearer, None)
     }
 
-    fn taken_by_realm(&self, realm: &RealmName, token: &SecretString) -> Result<Principal, AuthError> {
+    /// `known_as`: the name that it had in another process, of which one that cannot be read has one of its own.
+    fn taken_by_realm(
+        &self,
+        realm: &RealmName,
+        token: &SecretString,
+        known_as: Option<&str>,
+    ) -> Result<Principal, AuthError> {
         let claims = claims::unverified(token.expose_secret());
         let expires = claims.as_ref().map(|claims| claims::time(claims, "exp")).transpose().map_err(AuthError::Token)?.flatten();
         let digest = self.salt.text(&[token.expose_secret().as_bytes()]);
         let rights = claims.as_ref().map_or_else(|| digest.clone(), claims::rights);
         let claims = claims.unwrap_or_default();
         let subject = claims.get("sub").and_then(serde_json::Value::as_str).filter(|name| claims::can_be_a_name(name));
-        let name = subject.map_or_else(|| format!("token {}", digest.get(..8).unwrap_or_default()), str::to_owned);
+        let unnamed = || format!("token {}", digest.get(..8).unwrap_or_default());
+        let name = known_as.or(subject).map_or_else(unnamed, str::to_owned);
         let role = self.parts.mappings.role(&Facts::Token { issuer: None, claims: &claims });
         let bearer = BearerToken { secret: token.clone(), expires, exchange: false };
         let credential = self.wallet.token(realm, &name, &rights, bearer, role);
@@ -333,7 +340,7 @@ impl Inner {
     ) -> Result<Principal, AuthError> {
         let Some(issuer) = issuer else {
             let realm = self.realm.as_ref().ok_or(AuthError::Forgotten("no realm takes its token any more"))?;
-            return self.taken_by_realm(realm, &token);
+            return self.taken_by_realm(realm, &token, Some(name));
         };
         let exchange = self.parts.issuers.as_ref().and_then(|issuers| issuers.exchanges(&issuer));
         let exchange = exchange.ok_or(AuthError::Forgotten("its token's issuer is not configured any more (auth.issuers)"))?;

@@ -245,7 +245,7 @@ async fn a_restarted_gateway_with_its_key_goes_on_with_old_sessions() {
     let polaris = auth_config(Mode::Polaris, json!([]));
     let short = own_token(json!({ "sub": "ada", "exp": in_seconds(60) }));
     let long = own_token(json!({ "sub": "bob", "exp": in_seconds(60), "groups": "x".repeat(16 << 10) }));
-    let known = ["ada:geheim", &short, &long];
+    let known = ["ada:geheim", &short, &long, "opaque"];
     let before = Gateway::start(&polaris, Config::default(), &known);
     let after = Gateway::start(&polaris, Config::default(), &known);
     let archive = Defaults { catalog: "archive".into(), schema: "y2020".to_owned() };
@@ -258,6 +258,9 @@ async fn a_restarted_gateway_with_its_key_goes_on_with_old_sessions() {
         after.all.close(&again);
         assert_eq!(after.all.resume(&token).err(), Some(SessionError::Ended));
     }
+    let (session, token) = before.all.open(&before.login("Bearer opaque").await, gold()).unwrap();
+    let again = after.all.resume(&token).unwrap();
+    assert_eq!((again.id(), again.principal().name.as_str()), (session.id(), session.principal().name.as_str()));
     let (_, token) = before.all.open(&before.login(&format!("Bearer {long}")).await, gold()).unwrap();
     assert!(token.len() < 1000, "a token of {} bytes for one of 16 KB", token.len());
     assert!(before.all.resume(&token).is_ok());

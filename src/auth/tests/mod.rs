@@ -234,10 +234,10 @@ async fn a_certificate_alone_logs_in_where_nothing_else_is_sent() {
 #[tokio::test]
 async fn principals_are_made_again_from_what_was_kept_without_asking_anybody() {
     let token = own_token(json!({ "sub": "ada", "exp": in_seconds(60) }));
-    let catalog = Catalog::knowing(&["id:s", &token]);
+    let catalog = Catalog::knowing(&["id:s", &token, "opaque"]);
     let polaris = config(Mode::Polaris, json!([{ "user": "id", "role": "r" }]));
     let auth = authenticator(&polaris, &catalog);
-    for header in [basic("id", "s"), bearer(&token)] {
+    for header in [basic("id", "s"), bearer(&token), bearer("opaque")] {
         let principal = login(&auth, &header).await.unwrap();
         let restored = again(&polaris, &principal, &auth).unwrap();
         assert_eq!((&restored.name, restored.credential.role()), (&principal.name, principal.credential.role()));
