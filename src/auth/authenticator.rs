@@ -215,12 +215,11 @@ impl Inner {
     /// A user of the list, whose password is known to be right.
     fn user(&self, name: &str) -> Result<Principal, AuthError> {
         let mark = self.parts.users.as_ref().and_then(|users| users.mark(name)).ok_or(NO_USER)?;
-        let principal = Principal { proof: Proof::User(mark), ..Principal::service(name) };
-        if self.parts.mode == Mode::Users {
-            return Ok(principal);
-        }
-        let credential = self.role_of(&Facts::User(name), || format!("user \"{name}\""))?;
-        Ok(Principal { credential, ..principal })
+        let credential = match self.parts.mode {
+            Mode::Users => Credential::service(),
+            _ => self.role_of(&Facts::User(name), || format!("user \"{name}\""))?,
+        };
+        Ok(Principal::new(name.into(), credential, None, Proof::User(mark)))
     }
 
     /// A user whose password was right once.
@@ -236,7 +235,7 @@ impl Inner {
     fn client(&self, realm: &RealmName, id: &str, secret: &SecretString) -> Principal {
         let role = self.parts.mappings.role(&Facts::User(id));
         let credential = self.wallet.client(realm, id, secret, role);
-        Principal { name: id.into(), credential, expires: None, proof: Proof::Client }
+        Principal::new(id.into(), credential, None, Proof::Client)
     }
 
     async fn bearer(&self, token: &SecretString, address: Option<IpAddr>) -> Result<Principal, AuthError> {
@@ -275,7 +274,7 @@ impl Inner {
         };
         let proof = Proof::Token { issuer: Some(verified.issuer), token: token.clone() };
         let (name, expires) = (verified.name.into(), Some(verified.taken_until));
-        Ok(Proven { principal: Principal { name, credential, expires, proof }, good_for: verified.good_for })
+        Ok(Proven { principal: Principal::new(name, credential, expires, proof), good_for: verified.good_for })
     }
 
     /// A token that the realm has signed itself, or says that it knows. What is in it is believed once the realm has taken it, and no
@@ -327,7 +326,7 @@ impl Inner {
         let bearer = BearerToken { secret: token.clone(), expires, exchange: false };
         let credential = self.wallet.token(realm, &name, &rights, bearer, role);
         let proof = Proof::Token { issuer: None, token: token.clone() };
-        Ok(Principal { name: name.into(), credential, expires, proof })
+        Ok(Principal::new(name.into(), credential, expires, proof))
     }
 
     /// A token that was verified before it was sealed.
@@ -354,7 +353,7 @@ impl Inner {
                 self.wallet.token(realm, name, &claims::rights(&claims), bearer, self.parts.mappings.role(&facts))
             }
         };
-        Ok(Principal { name: name.into(), credential, expires, proof: Proof::Token { issuer: Some(issuer), token } })
+        Ok(Principal::new(name.into(), credential, expires, Proof::Token { issuer: Some(issuer), token }))
     }
 
     /// Who shows nothing but the certificate of its connection.
@@ -366,7 +365,7 @@ impl Inner {
         let name = if certificate.subject.is_empty() { names.map_or("", String::as_str) } else { &certificate.subject };
         let credential = self.role_of(&Facts::Certificate(certificate), || format!("the certificate of \"{name}\""))?;
         let (name, proof) = (name.into(), Proof::Certificate(Arc::clone(certificate)));
-        Ok(Principal { name, credential, expires: Some(certificate.not_after), proof })
+        Ok(Principal::new(name, credential, Some(certificate.not_after), proof))
     }
 
     fn asked_for(&self) -> &'static str {
