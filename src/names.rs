@@ -48,6 +48,11 @@ name!(
     PrincipalName
 );
 name!(
+    /// Which caller it is: a digest, the same in every process. Callers of one name are told apart by it when they have proven it in
+    /// different ways or to different authorities.
+    PrincipalId
+);
+name!(
     /// Which upstream credential is used at the catalogs. Says nothing of the secret in it, so it may stand in the log.
     CredentialId
 );

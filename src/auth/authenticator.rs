@@ -34,6 +34,17 @@ use crate::secret::{ExposeSecret, SecretString};
 /// Who everybody is with `mode: none`.
 const ANONYMOUS: &str = "anonymous";
 
+/// How long a realm is known to look at tokens: its catalogs may be configured anew.
+const DISCERNS_FOR: Duration = Duration::from_secs(3600);
+
+const TAKES_ANY: &str = "tokens of the catalog's own are refused here: it answers `/v1/config` whatever token it is shown, a made-up \
+                         one too, so that a token proves nobody; log in in another way";
+/// Header and claims of a token that nobody has signed.
+const UNSIGNED: (&str, &str) = ("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9", "eyJzdWIiOiJub2JvZHkifQ");
+
+const OTHER_REALM: AuthError = AuthError::Forgotten("its principals' realm is another one now (auth.realm)");
+const NO_USER: AuthError = AuthError::Forgotten("its user is not configured any more (auth.users)");
+
 /// What a call shows of who makes it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Caller<'a> {
@@ -57,6 +68,8 @@ struct Inner {
     logins: Logins,
     /// Tokens that cannot be read are told apart by digests.
     salt: Salt,
+    /// That the realm refuses tokens which are none; kept while it need not be asked again.
+    discerns: moka::future::Cache<(), ()>,
 }
 
 /// What the config alone decides.
@@ -105,6 +118,7 @@ impl Authenticator {
             wallet: Wallet::default(),
             logins: Logins::new(config),
             salt: Salt::random(),
+            discerns: moka::future::Cache::builder().max_capacity(1).time_to_live(DISCERNS_FOR).build(),
         })))
     }
 
@@ -160,15 +174,11 @@ impl Authenticator {
         let restored = match kept.shown {
             Remains::Nothing if inner.parts.mode == Mode::None => Ok(Principal::service(ANONYMOUS)),
             Remains::Nothing => Err(AuthError::Forgotten("it does not say how it was opened")),
-            Remains::User if !inner.parts.users.as_ref().is_some_and(|users| users.knows(&kept.name)) => {
-                Err(AuthError::Forgotten("its user is not configured any more (auth.users)"))
-            }
-            Remains::User => inner.user(&kept.name),
-            Remains::Client { realm, .. } if inner.realm.as_ref() != Some(&realm) => {
-                Err(AuthError::Forgotten("its principals' realm is another one now (auth.realm)"))
-            }
+            Remains::User { mark } => inner.user_again(&kept.name, &mark),
+            Remains::Client { realm, .. } if inner.realm.as_ref() != Some(&realm) => Err(OTHER_REALM),
+            Remains::Token { realm, .. } if inner.realm != realm => Err(OTHER_REALM),
             Remains::Client { realm, secret } => Ok(inner.client(&realm, &kept.name, &secret)),
-            Remains::Token { issuer, token } => inner.token_again(&kept.name, kept.expires, issuer, token),
+            Remains::Token { issuer, token, .. } => inner.token_again(&kept.name, kept.expires, issuer, token),
             Remains::Certificate(certificate) => inner.certificate(Some(&Arc::new(certificate))),
         };
         restored.map(|principal| Principal { expires: kept.expires, ..principal })
@@ -204,19 +214,28 @@ impl Inner {
 
     /// A user of the list, whose password is known to be right.
     fn user(&self, name: &str) -> Result<Principal, AuthError> {
-        let principal = Principal { proof: Proof::User, ..Principal::service(name) };
-        if self.parts.mode == Mode::Users {
-            return Ok(principal);
+        let mark = self.parts.users.as_ref().and_then(|users| users.mark(name)).ok_or(NO_USER)?;
+        let credential = match self.parts.mode {
+            Mode::Users => Credential::service(),
+            _ => self.role_of(&Facts::User(name), || format!("user \"{name}\""))?,
+        };
+        Ok(Principal::new(name.into(), credential, None, Proof::User(mark)))
+    }
+
+    /// A user whose password was right once.
+    fn user_again(&self, name: &str, mark: &[u8]) -> Result<Principal, AuthError> {
+        let user = self.user(name)?;
+        match &user.proof {
+            Proof::User(now) if now[..] == *mark => Ok(user),
+            _ => Err(AuthError::Forgotten("its user has another password now (auth.users)")),
         }
-        let credential = self.role_of(&Facts::User(name), || format!("user \"{name}\""))?;
-        Ok(Principal { credential, ..principal })
     }
 
     /// A principal of the realm, as it says.
     fn client(&self, realm: &RealmName, id: &str, secret: &SecretString) -> Principal {
         let role = self.parts.mappings.role(&Facts::User(id));
         let credential = self.wallet.client(realm, id, secret, role);
-        Principal { name: id.into(), credential, expires: None, proof: Proof::Client }
+        Principal::new(id.into(), credential, None, Proof::Client)
     }
 
     async fn bearer(&self, token: &SecretString, address: Option<IpAddr>) -> Result<Principal, AuthError> {
@@ -241,18 +260,25 @@ impl Inner {
                 let bearer = BearerToken { secret: token.clone(), expires: Some(verified.expires), exchange: verified.exchange };
                 let rights = claims::rights(&verified.claims);
                 let role = self.parts.mappings.role(&facts);
-                let credential = self.wallet.token(realm, &verified.name, &rights, bearer, role);
-                self.proven(realm, &credential).await?;
-                credential
+                let credential = || self.wallet.token(realm, &verified.name, &rights, bearer, role);
+                if self.wallet.holds_token(realm, &verified.name, &rights, role) {
+                    self.proven(realm, &self.throw_away(realm, token, verified.exchange)).await?;
+                    credential()
+                } else {
+                    // Nobody is harmed if it fails, and what is had on the way serves the statements.
+                    let credential = credential();
+                    self.proven(realm, &credential).await?;
+                    credential
+                }
             }
         };
         let proof = Proof::Token { issuer: Some(verified.issuer), token: token.clone() };
         let (name, expires) = (verified.name.into(), Some(verified.taken_until));
-        Ok(Proven { principal: Principal { name, credential, expires, proof }, good_for: verified.good_for })
+        Ok(Proven { principal: Principal::new(name, credential, expires, proof), good_for: verified.good_for })
     }
 
     /// A token that the realm has signed itself, or says that it knows. What is in it is believed once the realm has taken it, and no
-    /// sooner: until then it must not become the newest token of whomever it names.
+    /// sooner.
     async fn of_realm(&self, realm: &RealmName, token: &SecretString) -> Result<Proven, AuthError> {
         let claims = claims::unverified(token.expose_secret());
         let expires = claims.as_ref().and_then(|claims| claims::time(claims, "exp").ok().flatten());
@@ -260,29 +286,53 @@ impl Inner {
         if let Some(expired) = expires.filter(|at| *at <= SystemTime::now()) {
             return Err(AuthError::Token(TokenFault::Expired(expired)));
         }
-        let digest = self.salt.text(&[token.expose_secret().as_bytes()]);
-        let bearer = BearerToken { secret: token.clone(), expires: None, exchange: false };
-        let unknown = self.wallet.token(realm, "unknown", &digest, bearer, None);
-        self.proven(realm, &unknown).await?;
-        let principal = self.taken_by_realm(realm, token)?;
+        let asked = self.discerns.try_get_with((), self.check_discerns(realm)).await;
+        asked.map_err(|error: Arc<AuthError>| (*error).clone())?;
+        self.proven(realm, &self.throw_away(realm, token, false)).await?;
+        let principal = self.taken_by_realm(realm, token, None)?;
         let now = SystemTime::now();
         let lasts = principal.expires.map(|at| at.duration_since(now).unwrap_or_default());
         Ok(Proven { principal, good_for: lasts.unwrap_or(self.parts.remember_logins) })
     }
 
-    fn taken_by_realm(&self, realm: &RealmName, token: &SecretString) -> Result<Principal, AuthError> {
+    /// Whether the realm looks at tokens at all: where a catalog answers anybody, whatever a token says would be believed.
+    async fn check_discerns(&self, realm: &RealmName) -> Result<(), AuthError> {
+        let bogus = SecretString::from(format!("{}.{}.{}", UNSIGNED.0, UNSIGNED.1, uuid::Uuid::new_v4().simple()));
+        match self.proven(realm, &self.throw_away(realm, &bogus, false)).await {
+            Err(AuthError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => Err(AuthError::OtherWay(TAKES_ANY)),
+        }
+    }
+
+    /// A credential of this token and nothing else, which nobody shares: until the token is proven it must not become the newest one of
+    /// whomever it names.
+    fn throw_away(&self, realm: &RealmName, token: &SecretString, exchange: bool) -> Credential {
+        let digest = self.salt.text(&[token.expose_secret().as_bytes()]);
+        let bearer = BearerToken { secret: token.clone(), expires: None, exchange };
+        self.wallet.token(realm, "unknown", &digest, bearer, None)
+    }
+
+    /// `known_as`: the name that it had in another process, of which one that cannot be read has one of its own.
+    fn taken_by_realm(
+        &self,
+        realm: &RealmName,
+        token: &SecretString,
+        known_as: Option<&str>,
+    ) -> Result<Principal, AuthError> {
         let claims = claims::unverified(token.expose_secret());
         let expires = claims.as_ref().map(|claims| claims::time(claims, "exp")).transpose().map_err(AuthError::Token)?.flatten();
         let digest = self.salt.text(&[token.expose_secret().as_bytes()]);
         let rights = claims.as_ref().map_or_else(|| digest.clone(), claims::rights);
         let claims = claims.unwrap_or_default();
         let subject = claims.get("sub").and_then(serde_json::Value::as_str).filter(|name| claims::can_be_a_name(name));
-        let name = subject.map_or_else(|| format!("token {}", digest.get(..8).unwrap_or_default()), str::to_owned);
+        let unnamed = || format!("token {}", digest.get(..8).unwrap_or_default());
+        let name = known_as.or(subject).map_or_else(unnamed, str::to_owned);
         let role = self.parts.mappings.role(&Facts::Token { issuer: None, claims: &claims });
         let bearer = BearerToken { secret: token.clone(), expires, exchange: false };
         let credential = self.wallet.token(realm, &name, &rights, bearer, role);
         let proof = Proof::Token { issuer: None, token: token.clone() };
-        Ok(Principal { name: name.into(), credential, expires, proof })
+        Ok(Principal::new(name.into(), credential, expires, proof))
     }
 
     /// A token that was verified before it was sealed.
@@ -295,7 +345,7 @@ impl Inner {
     ) -> Result<Principal, AuthError> {
         let Some(issuer) = issuer else {
             let realm = self.realm.as_ref().ok_or(AuthError::Forgotten("no realm takes its token any more"))?;
-            return self.taken_by_realm(realm, &token);
+            return self.taken_by_realm(realm, &token, Some(name));
         };
         let exchange = self.parts.issuers.as_ref().and_then(|issuers| issuers.exchanges(&issuer));
         let exchange = exchange.ok_or(AuthError::Forgotten("its token's issuer is not configured any more (auth.issuers)"))?;
@@ -309,7 +359,7 @@ impl Inner {
                 self.wallet.token(realm, name, &claims::rights(&claims), bearer, self.parts.mappings.role(&facts))
             }
         };
-        Ok(Principal { name: name.into(), credential, expires, proof: Proof::Token { issuer: Some(issuer), token } })
+        Ok(Principal::new(name.into(), credential, expires, Proof::Token { issuer: Some(issuer), token }))
     }
 
     /// Who shows nothing but the certificate of its connection.
@@ -321,7 +371,7 @@ impl Inner {
         let name = if certificate.subject.is_empty() { names.map_or("", String::as_str) } else { &certificate.subject };
         let credential = self.role_of(&Facts::Certificate(certificate), || format!("the certificate of \"{name}\""))?;
         let (name, proof) = (name.into(), Proof::Certificate(Arc::clone(certificate)));
-        Ok(Principal { name, credential, expires: Some(certificate.not_after), proof })
+        Ok(Principal::new(name, credential, Some(certificate.not_after), proof))
     }
 
     fn asked_for(&self) -> &'static str {

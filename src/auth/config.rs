@@ -132,7 +132,7 @@ pub struct MappingConfig {
     pub claim: Option<String>,
     /// What the claim is, or what one of its items is; `x*` stands for all that begins with `x`.
     pub value: Option<String>,
-    /// Only tokens of this issuer.
+    /// Only tokens of this issuer, or of the realm (`realm`); must be given where tokens of more than one kind are taken.
     pub issuer: Option<String>,
     /// The subject of a client certificate as RFC 4514 writes it, or one of its names with its kind, such as `DNS:etl.example.com`.
     pub certificate: Option<String>,

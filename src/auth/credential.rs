@@ -228,6 +228,13 @@ impl Wallet {
         credential
     }
 
+    /// Whether somebody holds the credential of such a token now.
+    pub fn holds_token(&self, realm: &RealmName, subject: &str, rights: &str, role: Option<&RoleName>) -> bool {
+        let id = self.id_of("token", &[realm.as_str(), subject, rights], subject, role);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&id).is_some_and(|inner| inner.strong_count() > 0)
+    }
+
     /// The credential of everybody in a role.
     pub fn role(&self, role: &RoleName) -> Credential {
         self.one(CredentialId::from(format!("role:{role}")), Some(role), || Own::Nothing)
@@ -291,6 +298,7 @@ mod tests {
     fn the_newest_token_of_a_caller_is_shown() {
         let (wallet, realm) = (Wallet::default(), RealmName::from("r"));
         let first = wallet.token(&realm, "ada", "{}", bearer("one", 10), None);
+        assert!(wallet.holds_token(&realm, "ada", "{}", None) && !wallet.holds_token(&realm, "ada", "{a}", None));
         for (secret, expires) in [("two", 20), ("old", 15)] {
             assert_eq!(first, wallet.token(&realm, "ada", "{}", bearer(secret, expires), None));
         }

@@ -38,7 +38,11 @@ enum Shown {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct User {}
+struct User {
+    /// Of the password that it logged in with.
+    #[prost(bytes = "vec", tag = "1")]
+    mark: Vec<u8>,
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct Client {
@@ -54,6 +58,9 @@ struct Token {
     issuer: Option<String>,
     #[prost(string, tag = "2")]
     token: String,
+    /// Who was shown it.
+    #[prost(string, optional, tag = "3")]
+    realm: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -77,9 +84,9 @@ pub(super) struct Keepsake {
 /// What it had shown.
 pub(super) enum Remains {
     Nothing,
-    User,
+    User { mark: Vec<u8> },
     Client { realm: RealmName, secret: SecretString },
-    Token { issuer: Option<String>, token: SecretString },
+    Token { realm: Option<RealmName>, issuer: Option<String>, token: SecretString },
     Certificate(PeerCertificate),
 }
 
@@ -89,9 +96,10 @@ pub(super) fn write(mode: Mode, principal: &Principal) -> Vec<u8> {
         (Proof::Client, Own::Client { realm, client_secret, .. }) => {
             Some(Shown::Client(Client { realm: realm.to_string(), secret: client_secret.expose_secret().to_owned() }))
         }
-        (Proof::User, _) => Some(Shown::User(User {})),
-        (Proof::Token { issuer, token }, _) => {
-            Some(Shown::Token(Token { issuer: issuer.clone(), token: token.expose_secret().to_owned() }))
+        (Proof::User(mark), _) => Some(Shown::User(User { mark: mark.to_vec() })),
+        (Proof::Token { issuer, token }, own) => {
+            let realm = if let Own::Token { realm, .. } = own { Some(realm.to_string()) } else { None };
+            Some(Shown::Token(Token { issuer: issuer.clone(), token: token.expose_secret().to_owned(), realm }))
         }
         (Proof::Certificate(certificate), _) => Some(Shown::Certificate(Certificate {
             subject: certificate.subject.clone(),
@@ -111,9 +119,11 @@ pub(super) fn read(bytes: &[u8]) -> Option<Keepsake> {
     let expires = kept.expires_ms.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
     let shown = match kept.shown {
         None => Remains::Nothing,
-        Some(Shown::User(_)) => Remains::User,
+        Some(Shown::User(User { mark })) => Remains::User { mark },
         Some(Shown::Client(client)) => Remains::Client { realm: client.realm.into(), secret: client.secret.into() },
-        Some(Shown::Token(token)) => Remains::Token { issuer: token.issuer, token: token.token.into() },
+        Some(Shown::Token(Token { issuer, token, realm })) => {
+            Remains::Token { realm: realm.map(RealmName::from), issuer, token: token.into() }
+        }
         Some(Shown::Certificate(Certificate { subject, names, fingerprint })) => {
             Remains::Certificate(PeerCertificate { subject, names, fingerprint, not_after: expires.unwrap_or(UNIX_EPOCH) })
         }

@@ -12,6 +12,9 @@ use super::certificate::PeerCertificate;
 use super::config::{Config, MappingConfig, Mode};
 use crate::names::RoleName;
 
+/// What stands for the realm's own tokens in place of an issuer; no issuer can be named so, as each is a URL.
+const REALM: &str = "realm";
+
 /// What is known of a caller once it is proven.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Facts<'a> {
@@ -19,7 +22,7 @@ pub(super) enum Facts<'a> {
     User(&'a str),
     /// It has shown a token.
     Token {
-        /// Whose it is, as it says itself.
+        /// Whose it is; `None` for one of the realm's own.
         issuer: Option<&'a str>,
         /// What it says; nothing for one that cannot be read.
         claims: &'a Map<String, Value>,
@@ -34,6 +37,18 @@ pub enum MappingError {
     /// Not exactly one condition.
     #[error("number {0} must have exactly one of user, claim (with value), certificate and any: true")]
     Condition(usize),
+    /// A claim of one issuer would be taken for that of another.
+    #[error(
+        "number {number} (role `{role}`) must say with `issuer` whose tokens it means, as tokens of more than one kind are taken: {kinds}"
+    )]
+    WhichIssuer {
+        /// Counted from 1.
+        number: usize,
+        /// What it would give.
+        role: RoleName,
+        /// What could be meant.
+        kinds: String,
+    },
     /// An earlier one takes everybody whom it would fit.
     #[error("number {later} (role `{role}`) is never reached: number {earlier} fits everybody whom it fits")]
     Covered {
@@ -79,9 +94,18 @@ struct Mapping {
 #[derive(Debug)]
 enum Condition {
     User(String),
-    Claim { issuer: Option<String>, path: String, value: Pattern },
+    Claim { issuer: Whose, path: String, value: Pattern },
     Certificate(String),
     Any,
+}
+
+/// Whose tokens a claim is looked up in. What one issuer calls a group, anybody may be able to call himself at another.
+#[derive(Debug, PartialEq, Eq)]
+enum Whose {
+    /// Only one kind of token is taken.
+    Anyones,
+    Realms,
+    Issuers(String),
 }
 
 /// A text, or all texts with a beginning.
@@ -97,6 +121,9 @@ impl Mappings {
         let mut mappings: Vec<Mapping> = Vec::new();
         for (number, line) in (1..).zip(&config.mappings) {
             let mapping = Mapping { condition: condition(number, line)?, role: line.role.clone() };
+            if let Some(kinds) = mapping.condition.is_unclear(config) {
+                return Err(MappingError::WhichIssuer { number, role: mapping.role, kinds });
+            }
             if let Some(reason) = mapping.condition.never_met(config) {
                 return Err(MappingError::Unreachable { number, role: mapping.role, reason });
             }
@@ -128,7 +155,12 @@ fn condition(number: usize, line: &MappingConfig) -> Result<Condition, MappingEr
         (Some(user), None, None, false) if !of_claims_only => Ok(Condition::User(user.clone())),
         (None, Some(path), None, false) => {
             let value = Pattern::new(value.as_ref().ok_or(MappingError::Condition(number))?);
-            Ok(Condition::Claim { issuer: issuer.clone(), path: path.clone(), value })
+            let issuer = match issuer.as_deref() {
+                None => Whose::Anyones,
+                Some(REALM) => Whose::Realms,
+                Some(issuer) => Whose::Issuers(issuer.to_owned()),
+            };
+            Ok(Condition::Claim { issuer, path: path.clone(), value })
         }
         (None, None, Some(name), false) if !of_claims_only => Ok(Condition::Certificate(without_spaces(name))),
         (None, None, None, true) if !of_claims_only => Ok(Condition::Any),
@@ -142,7 +174,7 @@ impl Condition {
             (Self::Any, _) => true,
             (Self::User(name), Facts::User(user)) => name == user,
             (Self::Claim { issuer, path, value }, Facts::Token { issuer: of, claims }) => {
-                issuer.as_deref().is_none_or(|issuer| *of == Some(issuer)) && claim(claims, path).is_some_and(|v| value.fits(v))
+                issuer.is(*of) && claim(claims, path).is_some_and(|v| value.fits(v))
             }
             (Self::Certificate(name), Facts::Certificate(certificate)) => {
                 *name == certificate.subject || certificate.names.contains(name)
@@ -157,10 +189,18 @@ impl Condition {
             (Self::Any, _) => true,
             (Self::User(a), Self::User(b)) | (Self::Certificate(a), Self::Certificate(b)) => a == b,
             (Self::Claim { issuer: i, path: p, value: v }, Self::Claim { issuer, path, value }) => {
-                (i.is_none() || i == issuer) && p == path && v.covers(value)
+                (*i == Whose::Anyones || i == issuer) && p == path && v.covers(value)
             }
             _ => false,
         }
+    }
+
+    /// Whose tokens it could mean, when it does not say.
+    fn is_unclear(&self, config: &Config) -> Option<String> {
+        let kinds = config.issuers.iter().map(|known| known.issuer.as_str());
+        let kinds: Vec<_> = kinds.chain(config.mode.shows_callers().then_some(REALM)).collect();
+        let unclear = matches!(self, Self::Claim { issuer: Whose::Anyones, .. }) && kinds.len() > 1;
+        unclear.then(|| kinds.join(", "))
     }
 
     /// Why nobody can come this way with this config.
@@ -177,13 +217,26 @@ impl Condition {
             Self::Claim { .. } if mode == Mode::Mapped && config.issuers.is_empty() => {
                 Some("auth.issuers is empty, so no token is taken".to_owned())
             }
-            Self::Claim { issuer: Some(issuer), .. } if !config.issuers.iter().any(|known| known.issuer == *issuer) => {
+            Self::Claim { issuer: Whose::Issuers(issuer), .. } if !config.issuers.iter().any(|known| known.issuer == *issuer) => {
                 Some(format!("`{issuer}` is not in auth.issuers"))
+            }
+            Self::Claim { issuer: Whose::Realms, .. } if !mode.shows_callers() => {
+                Some(format!("auth.mode: {} takes no tokens of a realm", mode.as_str()))
             }
             Self::Certificate(_) if mode != Mode::Mapped => {
                 Some(format!("auth.mode: {} asks for more than a certificate; only mapped takes one alone", mode.as_str()))
             }
             Self::Claim { .. } | Self::Certificate(_) | Self::Any => None,
+        }
+    }
+}
+
+impl Whose {
+    fn is(&self, issuer: Option<&str>) -> bool {
+        match self {
+            Self::Anyones => true,
+            Self::Realms => issuer.is_none(),
+            Self::Issuers(own) => issuer == Some(own),
         }
     }
 }
@@ -347,6 +400,27 @@ mod tests {
         assert!(passthrough.unwrap_err().to_string().contains("tokens only"));
         let polaris = Mappings::new(&config(Mode::Polaris, json!([{ "certificate": "CN=x", "role": "r" }])));
         assert!(polaris.unwrap_err().to_string().contains("only mapped takes one alone"));
+    }
+
+    #[test]
+    fn a_claim_counts_for_the_issuer_that_it_is_meant_of() {
+        let line = |issuer: Option<&str>| json!([{ "claim": "groups", "value": "x", "issuer": issuer, "role": "r" }]);
+        let of = |issuer: &str| IssuerConfig { issuer: issuer.to_owned(), ..IssuerConfig::default() };
+        let two = Config { issuers: vec![of("https://a"), of("https://b")], ..config(Mode::Mapped, line(None)) };
+        let error = Mappings::new(&two).unwrap_err().to_string();
+        assert!(error.contains("number 1 (role `r`) must say with `issuer`") && error.ends_with("https://a, https://b"), "{error}");
+        for mode in [Mode::Polaris, Mode::Passthrough] {
+            let error = Mappings::new(&config(mode, line(None))).unwrap_err().to_string();
+            assert!(error.ends_with("https://a, realm"), "{error}");
+            assert!(Mappings::new(&Config { issuers: Vec::new(), ..config(mode, line(None)) }).is_ok());
+            let claims = json!({ "groups": "x" });
+            let token = |issuer| Facts::Token { issuer, claims: claims.as_object().unwrap() };
+            for (line, expected) in [(line(Some("realm")), [Some("r"), None]), (line(Some("https://a")), [None, Some("r")])] {
+                let mappings = Mappings::new(&config(mode, line)).unwrap();
+                assert_eq!([role(&mappings, &token(None)), role(&mappings, &token(Some("https://a")))], expected);
+            }
+        }
+        assert!(mapped(line(Some("realm"))).unwrap_err().to_string().contains("mapped takes no tokens of a realm"));
     }
 
     #[test]

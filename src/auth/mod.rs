@@ -21,19 +21,24 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use sha2::{Digest as _, Sha256};
+
 pub use authenticator::{Authenticator, Caller, check};
 pub use error::{AuthError, TokenFault};
 pub use mapping::MappingError;
 
-use crate::names::PrincipalName;
+use crate::names::{PrincipalId, PrincipalName};
 use crate::secret::SecretString;
 use certificate::PeerCertificate;
-use credential::Credential;
+use credential::{Credential, Own};
+use login::basic::PasswordMark;
 
 /// The authenticated caller.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// Its name: the user name, the client id, what its token names, the subject of its certificate, or `anonymous`.
+    /// Which one it is: what is somebody's own, such as tickets and limits, goes by this.
+    pub id: PrincipalId,
+    /// Its name, for readers: the user name, the client id, what its token names, the subject of its certificate, or `anonymous`.
     pub name: PrincipalName,
     /// The credential that the catalogs see.
     pub credential: Credential,
@@ -47,7 +52,7 @@ pub struct Principal {
 #[derive(Clone, Debug)]
 enum Proof {
     Nothing,
-    User,
+    User(PasswordMark),
     Client,
     /// A token of an issuer, or one of the realm's own.
     Token {
@@ -61,7 +66,12 @@ impl Principal {
     /// Somebody whom catalogs don't know: they are shown the credentials of their own config.
     #[must_use]
     pub fn service(name: &str) -> Self {
-        Self { name: name.into(), credential: Credential::service(), expires: None, proof: Proof::Nothing }
+        Self::new(name.into(), Credential::service(), None, Proof::Nothing)
+    }
+
+    fn new(name: PrincipalName, credential: Credential, expires: Option<SystemTime>, proof: Proof) -> Self {
+        let id = proof.id_of(&name, credential.own());
+        Self { id, name, credential, expires, proof }
     }
 
     /// Whether a connection with this certificate may go on as this principal. Who logged in by a certificate alone has nothing else to
@@ -88,10 +98,39 @@ impl Principal {
     }
 }
 
-/// Of the same name and rights; until when does not matter.
+impl Proof {
+    /// By the kind of proof, who vouches for the name, and the name.
+    fn id_of(&self, name: &PrincipalName, own: &Own) -> PrincipalId {
+        let realm = match own {
+            Own::Client { realm, .. } | Own::Token { realm, .. } => realm.as_str(),
+            Own::Service | Own::Nothing => "",
+        };
+        let (kind, by) = match self {
+            Self::Nothing => ("none", ""),
+            Self::User(_) => ("user", ""),
+            Self::Client => ("client", realm),
+            Self::Token { issuer: None, .. } => ("realm", realm),
+            Self::Token { issuer: Some(issuer), .. } => ("issuer", issuer.as_str()),
+            Self::Certificate(_) => ("certificate", ""),
+        };
+        let mut parts = vec![kind, by, name.as_str()];
+        if let Self::Certificate(certificate) = self {
+            parts.extend(certificate.names.iter().map(String::as_str));
+        }
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let digest: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        PrincipalId::from(digest)
+    }
+}
+
+/// The same one, of the same rights; until when does not matter.
 impl PartialEq for Principal {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.credential == other.credential
+        self.id == other.id && self.credential == other.credential
     }
 }
 

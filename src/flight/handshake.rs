@@ -46,6 +46,7 @@ impl Call {
     /// The caller, with other defaults.
     pub(super) fn caller_at(&self, defaults: Defaults) -> Caller {
         Caller {
+            id: self.principal().id.clone(),
             principal: self.principal().name.clone(),
             credential: self.principal().credential.clone(),
             session: self.session.id().clone(),
@@ -80,6 +81,7 @@ impl Edge {
         let principal = self.auth.login(shown).await?;
         let defaults = self.sessions.defaults().clone();
         let caller = Caller {
+            id: principal.id.clone(),
             principal: principal.name.clone(),
             credential: principal.credential.clone(),
             session: SessionId::from(""),

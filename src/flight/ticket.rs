@@ -105,7 +105,7 @@ impl Edge {
     }
 
     fn seal_ticket(&self, call: &Call, content: Content) -> Bytes {
-        let sealed = Sealed { principal: call.principal().name.to_string(), body: Some(content.into()) };
+        let sealed = Sealed { principal: call.principal().id.to_string(), body: Some(content.into()) };
         self.auth.sealer().seal(Purpose::Ticket, &sealed.encode_to_vec(), self.config.ticket_ttl).into()
     }
 
@@ -113,7 +113,7 @@ impl Edge {
     pub(super) fn open_ticket(&self, call: &Call, handle: &[u8]) -> Result<Content, FlightError> {
         let plain = self.auth.sealer().open(Purpose::Ticket, handle).map_err(FlightError::Ticket)?;
         let sealed = Sealed::decode(plain.as_slice()).map_err(|_| FlightError::Ticket(SealError::Altered))?;
-        if sealed.principal != call.principal().name.as_str() {
+        if sealed.principal != call.principal().id.as_str() {
             return Err(FlightError::OthersTicket);
         }
         sealed.body.map(Content::from).ok_or(FlightError::Ticket(SealError::Altered))

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::QueryError;
-use crate::names::PrincipalName;
+use crate::names::{PrincipalId, PrincipalName};
 
 /// When a principal with too many statements may try again: they end at a pace that nobody knows, and a second is a start.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub(super) struct Admission {
     cut: CancellationToken,
     in_work: TaskTracker,
     /// Guards the numbers of statements; held for a map operation only.
-    by_principal: Mutex<HashMap<PrincipalName, usize>>,
+    by_principal: Mutex<HashMap<PrincipalId, usize>>,
     next: AtomicU64,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Admitted {
     pub id: u64,
     /// Cancelled when the statement must end at once.
     pub cut: CancellationToken,
-    principal: PrincipalName,
+    principal: PrincipalId,
     admission: Arc<Admission>,
     _in_work: TaskTrackerToken,
 }
@@ -61,18 +61,18 @@ impl Admission {
         if self.closed.is_cancelled() { Err(QueryError::Draining) } else { Ok(()) }
     }
 
-    /// Lets a statement in.
+    /// Lets a statement in. `name` is for the refusal only.
     ///
     /// # Errors
     /// When the gateway drains, or the principal has too many statements.
-    pub fn enter(self: &Arc<Self>, principal: &PrincipalName) -> Result<Admitted, QueryError> {
+    pub fn enter(self: &Arc<Self>, principal: &PrincipalId, name: &PrincipalName) -> Result<Admitted, QueryError> {
         // Counted before the look, so that a drain which starts meanwhile waits for it.
         let in_work = self.in_work.token();
         self.check_open()?;
         let mut by_principal = self.by_principal();
         let own = by_principal.entry(principal.clone()).or_default();
         if *own >= self.max_per_principal {
-            return Err(QueryError::TooManyStatements { principal: principal.clone(), limit: *own, retry_after: TRY_AGAIN });
+            return Err(QueryError::TooManyStatements { principal: name.clone(), limit: *own, retry_after: TRY_AGAIN });
         }
         *own += 1;
         drop(by_principal);
@@ -106,7 +106,7 @@ impl Admission {
         self.in_work.wait().await;
     }
 
-    fn by_principal(&self) -> MutexGuard<'_, HashMap<PrincipalName, usize>> {
+    fn by_principal(&self) -> MutexGuard<'_, HashMap<PrincipalId, usize>> {
         self.by_principal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,16 +130,17 @@ mod tests {
     #[tokio::test]
     async fn one_principal_s_statements_are_bounded_and_a_drain_waits_for_all() {
         let admission = Admission::new(2);
-        let (ana, bob) = (PrincipalName::from("ana"), PrincipalName::from("bob"));
-        let first = admission.enter(&ana).unwrap();
-        let second = admission.enter(&ana).unwrap();
-        assert!(matches!(admission.enter(&ana), Err(QueryError::TooManyStatements { limit: 2, .. })));
-        let other = admission.enter(&bob).unwrap();
+        // Two callers of one name.
+        let (ana, bob, name) = (PrincipalId::from("1"), PrincipalId::from("2"), PrincipalName::from("ana"));
+        let first = admission.enter(&ana, &name).unwrap();
+        let second = admission.enter(&ana, &name).unwrap();
+        assert!(matches!(admission.enter(&ana, &name), Err(QueryError::TooManyStatements { limit: 2, .. })));
+        let other = admission.enter(&bob, &name).unwrap();
         assert_ne!(first.id, other.id);
         drop(first);
-        drop(admission.enter(&ana).unwrap());
+        drop(admission.enter(&ana, &name).unwrap());
         admission.close();
-        assert!(matches!(admission.enter(&bob), Err(QueryError::Draining)));
+        assert!(matches!(admission.enter(&bob, &name), Err(QueryError::Draining)));
         assert_eq!(admission.in_work(), 2);
         let waits = Duration::from_millis(10);
         assert!(tokio::time::timeout(waits, admission.empty()).await.is_err());

@@ -28,7 +28,7 @@ use self::admission::Admission;
 use self::log::StatementLog;
 use self::statement::LAST_WORD;
 use crate::auth::credential::Credential;
-use crate::names::{CatalogName, PrincipalName, SessionId, TableRef};
+use crate::names::{CatalogName, PrincipalId, PrincipalName, SessionId, TableRef};
 use crate::pool::Pool;
 use crate::pool::connection::RawFrame;
 use crate::relay::Relay;
@@ -37,7 +37,9 @@ use crate::wire::proto::Class;
 /// On whose behalf and where a statement runs.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The authenticated caller.
+    /// Which caller it is; limits go by it.
+    pub id: PrincipalId,
+    /// Its name, for texts and the log.
     pub principal: PrincipalName,
     /// The credential that the catalogs see.
     pub credential: Credential,
@@ -186,7 +188,7 @@ impl Engine {
 
     /// Lets a statement in, and begins its log.
     fn begin(&self, caller: &Caller, action: &'static str, sql: &str) -> Result<StatementLog, QueryError> {
-        let admitted = self.0.admission.enter(&caller.principal)?;
+        let admitted = self.0.admission.enter(&caller.id, &caller.principal)?;
         Ok(StatementLog::begin(admitted, self.config(), caller, action, sql))
     }
 

@@ -21,7 +21,7 @@ use crate::auth::credential::Credential;
 use crate::auth::seal::SealError;
 use crate::auth::{AuthError, Authenticator, Principal};
 use crate::error::{Explain, Kind};
-use crate::names::{CatalogName, PrincipalName, SessionId};
+use crate::names::{CatalogName, PrincipalId, PrincipalName, SessionId};
 use account::Account;
 use config::Config;
 use ended::{Ended, OpenedMs};
@@ -198,7 +198,7 @@ impl Session {
     }
 
     /// By what it is found on its connection.
-    fn key(&self) -> (PrincipalName, Credential) {
+    fn key(&self) -> (PrincipalId, Credential) {
         key(&self.principal)
     }
 
@@ -230,8 +230,8 @@ struct New<'a> {
     connection: Option<u64>,
 }
 
-fn key(principal: &Principal) -> (PrincipalName, Credential) {
-    (principal.name.clone(), principal.credential.clone())
+fn key(principal: &Principal) -> (PrincipalId, Credential) {
+    (principal.id.clone(), principal.credential.clone())
 }
 
 fn now_ms() -> u64 {
@@ -255,10 +255,10 @@ struct Inner {
 
 struct Register {
     sessions: HashMap<SessionId, Arc<Session>>,
-    /// A principal of one name may come with different rights, as by two tokens.
-    by_connection: HashMap<u64, HashMap<(PrincipalName, Credential), SessionId>>,
+    /// One principal may come with different rights, as by two tokens.
+    by_connection: HashMap<u64, HashMap<(PrincipalId, Credential), SessionId>>,
     /// Of principals that have sessions.
-    accounts: HashMap<PrincipalName, Weak<Account>>,
+    accounts: HashMap<PrincipalId, Weak<Account>>,
     ended: Ended,
     swept: Option<Instant>,
 }
@@ -303,7 +303,7 @@ impl Register {
         self.accounts.retain(|_, account| account.strong_count() > 0);
     }
 
-    fn account(&mut self, principal: &PrincipalName, config: &Config) -> Arc<Account> {
+    fn account(&mut self, principal: &PrincipalId, config: &Config) -> Arc<Account> {
         if let Some(account) = self.accounts.get(principal).and_then(Weak::upgrade) {
             return account;
         }
@@ -313,7 +313,7 @@ impl Register {
     }
 
     /// Removes the sessions that were unused for longest, of one principal or of all.
-    fn make_room(&mut self, gives_way_after: Duration, now: Instant, of: Option<&PrincipalName>) {
+    fn make_room(&mut self, gives_way_after: Duration, now: Instant, of: Option<&PrincipalId>) {
         let mut idle = self.idle_for(gives_way_after, now, of);
         idle.sort_by_key(|(used, _)| *used);
         for (_, id) in idle.into_iter().take(1 + self.count(of) / GIVING_WAY) {
@@ -321,15 +321,15 @@ impl Register {
         }
     }
 
-    fn of<'a>(&'a self, principal: Option<&'a PrincipalName>) -> impl Iterator<Item = &'a Arc<Session>> {
-        self.sessions.values().filter(move |session| principal.is_none_or(|name| session.principal.name == *name))
+    fn of<'a>(&'a self, principal: Option<&'a PrincipalId>) -> impl Iterator<Item = &'a Arc<Session>> {
+        self.sessions.values().filter(move |session| principal.is_none_or(|id| session.principal.id == *id))
     }
 
-    fn count(&self, principal: Option<&PrincipalName>) -> usize {
+    fn count(&self, principal: Option<&PrincipalId>) -> usize {
         self.of(principal).count()
     }
 
-    fn idle_for(&self, time: Duration, now: Instant, of: Option<&PrincipalName>) -> Vec<(Instant, SessionId)> {
+    fn idle_for(&self, time: Duration, now: Instant, of: Option<&PrincipalId>) -> Vec<(Instant, SessionId)> {
         let unused = self.of(of).filter(|session| Arc::strong_count(session) == 1);
         let with_time = unused.map(|session| (session.lock().used, session.id.clone()));
         with_time.filter(|(used, _)| now.saturating_duration_since(*used) >= time).collect()
@@ -354,7 +354,7 @@ impl Sessions {
         let new = New { id: id.clone(), opened, principal, initial: defaults.clone(), connection: None };
         let session = self.insert(&mut self.lock(), new)?;
         let kept = Some(self.0.auth.keep(principal));
-        let token = Token { session: id, principal: principal.name.clone(), opened, initial: defaults, kept };
+        let token = Token { session: id, principal: principal.id.clone(), opened, initial: defaults, kept };
         Ok((session, token.seal(self.0.auth.sealer(), self.0.token_ttl)))
     }
 
@@ -378,7 +378,7 @@ impl Sessions {
             let ended = register.ended.contains(token.opened, &token.session);
             return if ended { Err(SessionError::Ended) } else { Ok(None) };
         };
-        if session.principal.name != token.principal {
+        if session.principal.id != token.principal {
             return Err(SessionError::Ended);
         }
         // The register's own and this one.
@@ -396,7 +396,7 @@ impl Sessions {
 
     fn made_again(&self, token: Token) -> Result<Arc<Session>, SessionError> {
         let principal = self.0.auth.restore(token.kept.as_deref().ok_or(SessionError::NotKept)?)?;
-        if principal.name != token.principal {
+        if principal.id != token.principal {
             return Err(SessionError::Ended);
         }
         if let Some(lapsed) = principal.lapsed(SystemTime::now()) {
@@ -505,19 +505,19 @@ impl Sessions {
         if due || register.sessions.len() >= config.max_sessions {
             register.sweep(config.idle_ttl, now);
         }
-        let limits = [(config.max_sessions, None), (config.max_sessions_per_principal, Some(&principal.name))];
+        let limits = [(config.max_sessions, None), (config.max_sessions_per_principal, Some(&principal.id))];
         for (limit, of) in limits {
             if register.count(of) >= limit {
                 register.make_room(GIVES_WAY_AFTER, now, of);
             }
             if register.count(of) >= limit {
-                return Err(of.map_or(SessionError::TooMany(limit), |name| SessionError::TooManyOfPrincipal {
-                    principal: name.clone(),
+                return Err(of.map_or(SessionError::TooMany(limit), |_| SessionError::TooManyOfPrincipal {
+                    principal: principal.name.clone(),
                     limit,
                 }));
             }
         }
-        let prepared = PreparedStatements::new(register.account(&principal.name, config));
+        let prepared = PreparedStatements::new(register.account(&principal.id, config));
         let state = State { expires: principal.expires, defaults: initial.clone(), prepared, used: now };
         let session = Arc::new(Session {
             id: id.clone(),

@@ -137,7 +137,7 @@ fn one_principal_does_not_take_the_places_of_others() {
     assert_eq!(all.of_connection(3, &principal("ana"), gold()).err(), Some(limit));
     let bob = all.open(&principal("bob"), gold()).unwrap().1;
     drop(held);
-    all.lock().make_room(Duration::ZERO, Instant::now(), Some(&"ana".into()));
+    all.lock().make_room(Duration::ZERO, Instant::now(), Some(&principal("ana").id));
     assert!(all.open(&principal("ana"), gold()).is_ok());
     assert!(all.resume(&bob).is_ok(), "ana's room was made of bob's");
 }
@@ -245,7 +245,7 @@ async fn a_restarted_gateway_with_its_key_goes_on_with_old_sessions() {
     let polaris = auth_config(Mode::Polaris, json!([]));
     let short = own_token(json!({ "sub": "ada", "exp": in_seconds(60) }));
     let long = own_token(json!({ "sub": "bob", "exp": in_seconds(60), "groups": "x".repeat(16 << 10) }));
-    let known = ["ada:geheim", &short, &long];
+    let known = ["ada:geheim", &short, &long, "opaque"];
     let before = Gateway::start(&polaris, Config::default(), &known);
     let after = Gateway::start(&polaris, Config::default(), &known);
     let archive = Defaults { catalog: "archive".into(), schema: "y2020".to_owned() };
@@ -258,6 +258,9 @@ async fn a_restarted_gateway_with_its_key_goes_on_with_old_sessions() {
         after.all.close(&again);
         assert_eq!(after.all.resume(&token).err(), Some(SessionError::Ended));
     }
+    let (session, token) = before.all.open(&before.login("Bearer opaque").await, gold()).unwrap();
+    let again = after.all.resume(&token).unwrap();
+    assert_eq!((again.id(), again.principal().name.as_str()), (session.id(), session.principal().name.as_str()));
     let (_, token) = before.all.open(&before.login(&format!("Bearer {long}")).await, gold()).unwrap();
     assert!(token.len() < 1000, "a token of {} bytes for one of 16 KB", token.len());
     assert!(before.all.resume(&token).is_ok());
@@ -310,4 +313,22 @@ async fn on_one_connection_principals_of_one_name_but_other_rights_are_kept_apar
     assert_eq!(gateway.all.of_connection(1, &one, gold()).unwrap().id(), first.id());
     gateway.all.close(&first);
     assert_eq!(gateway.all.len(), 1);
+}
+
+#[tokio::test]
+async fn callers_of_one_name_who_prove_it_elsewhere_share_neither_limits_nor_sessions() {
+    let token = own_token(json!({ "sub": "ada", "exp": in_seconds(60) }));
+    let limits = Config { max_sessions_per_principal: 1, ..Config::default() };
+    let gateway = Gateway::start(&auth_config(Mode::Polaris, json!([])), limits, &["ada:geheim", &token]);
+    let (client, by_token) =
+        (gateway.login("Basic YWRhOmdlaGVpbQ==").await, gateway.login(&format!("Bearer {token}")).await);
+    assert!(client.name == by_token.name && client.id != by_token.id);
+    let (_first, sealed) = gateway.all.open(&client, gold()).unwrap();
+    let _second = gateway.all.open(&by_token, gold()).unwrap();
+    assert!(matches!(gateway.all.open(&client, gold()), Err(SessionError::TooManyOfPrincipal { .. })));
+    let mut forged = Token::open(gateway.auth.sealer(), &sealed).unwrap();
+    forged.principal = by_token.id.clone();
+    assert_eq!(gateway.all.resume(&forged.seal(gateway.auth.sealer(), TTL)).err(), Some(SessionError::Ended));
+    let after = Gateway::start(&auth_config(Mode::Polaris, json!([])), Config::default(), &[]);
+    assert_eq!(after.all.resume(&sealed).unwrap().principal().id, client.id, "the same in every process");
 }

@@ -8,7 +8,7 @@ use prost::Message;
 use super::ended::OpenedMs;
 use super::{Defaults, SessionError};
 use crate::auth::seal::{Purpose, SealError, Sealer};
-use crate::names::{PrincipalName, SessionId};
+use crate::names::{PrincipalId, SessionId};
 
 /// Clients refuse answers with more than 8 KB of headers, and send the token with every call.
 const MAX_BYTES: usize = 4096;
@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Token {
     pub(super) session: SessionId,
-    pub(super) principal: PrincipalName,
+    pub(super) principal: PrincipalId,
     pub(super) opened: OpenedMs,
     /// What the session began with.
     pub(super) initial: Defaults,

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rand::RngCore;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::auth::config::{Config, ConfigError};
@@ -22,6 +23,9 @@ use crate::secret::{ExposeSecret, SecretString};
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 /// Hashing a password of megabytes would be a cheap attack.
 pub(in crate::auth) const MAX_PASSWORD_BYTES: usize = 1024;
+
+/// A digest of the text of a password hash: another one when the password was changed.
+pub(in crate::auth) type PasswordMark = [u8; 32];
 
 /// Some clients leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -85,9 +89,9 @@ impl Users {
         if right && known.is_some() { Ok(()) } else { Err(AuthError::Rejected) }
     }
 
-    /// Whether there is such a user.
-    pub(in crate::auth) fn knows(&self, user: &str) -> bool {
-        self.hashes.contains_key(user)
+    /// What stands for the user's password hash, in every process; `None` when there is no such user.
+    pub(in crate::auth) fn mark(&self, user: &str) -> Option<PasswordMark> {
+        self.hashes.get(user).map(|hash| Sha256::digest(hash.as_str()).into())
     }
 }
 

@@ -13,7 +13,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::auth::tests::in_seconds;
+use crate::auth::config::Mode;
+use crate::auth::credential::Own;
+use crate::auth::tests::catalog::Catalog;
+use crate::auth::tests::{config, in_seconds};
+use crate::auth::{Authenticator, Caller};
+use crate::secret::ExposeSecret;
 
 /// One key of the provider.
 struct Signer {
@@ -358,4 +363,26 @@ async fn rsa_signatures_are_verified() {
     assert_eq!(expired, AuthError::Token(TokenFault::Expired(at)), "its signature is right");
     let altered = format!("eyJhbGciOiJSUzI1NiJ9.{payload}.d{}", &signature[1..]);
     assert_eq!(verify(&issuers, &altered).await.unwrap_err(), AuthError::Token(TokenFault::Signature));
+}
+
+#[tokio::test]
+async fn a_newer_token_that_the_realm_refuses_does_not_take_the_place_of_a_good_one() {
+    let signer = Signer::new("one", Algorithm::ES256);
+    let provider = Provider::start(&[&signer]).await;
+    let token = |seconds: i64| {
+        let mut claims = provider.claims();
+        claims["exp"] = json!(in_seconds(seconds));
+        signer.sign(&claims)
+    };
+    let (good, newer) = (token(600), token(6000));
+    let config = Config { issuers: vec![provider.config()], ..config(Mode::Polaris, json!([])) };
+    let auth = Authenticator::new(&config, Catalog::knowing(&[&good])).unwrap();
+    let login = async |token: &str| {
+        let header = format!("Bearer {token}");
+        auth.login(Caller { authorization: Some(&header), ..Caller::default() }).await
+    };
+    let principal = login(&good).await.unwrap();
+    assert!(matches!(login(&newer).await, Err(AuthError::Refused { .. })));
+    let Own::Token { current, .. } = principal.credential.own() else { panic!() };
+    assert_eq!(current.get().secret.expose_secret(), good);
 }

@@ -20,11 +20,20 @@ pub struct Catalog {
     pub knows: Mutex<BTreeSet<String>>,
     pub asked: AtomicUsize,
     pub down: AtomicBool,
+    /// It asks for no token.
+    pub open: AtomicBool,
+    /// Whose principals they are; [`REALM`] when not given.
+    realm: Option<RealmName>,
 }
 
 impl Catalog {
     pub fn knowing(what: &[&str]) -> Arc<Self> {
-        let catalog = Self::default();
+        Self::of_realm(REALM, what)
+    }
+
+    /// The same in another realm.
+    pub fn of_realm(realm: &str, what: &[&str]) -> Arc<Self> {
+        let catalog = Self { realm: Some(realm.into()), ..Self::default() };
         catalog.knows.lock().unwrap().extend(what.iter().map(|&known| known.to_owned()));
         Arc::new(catalog)
     }
@@ -38,7 +47,7 @@ impl Catalog {
 #[async_trait]
 impl Realms for Catalog {
     fn realms(&self) -> Vec<RealmName> {
-        vec![REALM.into()]
+        vec![self.realm.clone().unwrap_or_else(|| REALM.into())]
     }
 
     async fn prove(&self, credential: &Credential) -> Result<(), RealmFault> {
@@ -52,7 +61,7 @@ impl Realms for Catalog {
             Own::Token { current, .. } => current.get().secret.expose_secret().to_owned(),
             Own::Service | Own::Nothing => return Err(RealmFault::Refused("it has shown nothing".to_owned())),
         };
-        let known = self.knows.lock().unwrap().contains(&shown);
+        let known = self.open.load(Ordering::Relaxed) || self.knows.lock().unwrap().contains(&shown);
         if known { Ok(()) } else { Err(RealmFault::Refused("it is not known".to_owned())) }
     }
 }

@@ -141,7 +141,7 @@ async fn a_token_of_the_catalog_s_own_is_believed_once_the_catalog_has_taken_it(
         assert_eq!(ada.name.as_str(), "ada");
         assert!(ada.expires.is_some());
         login(&auth, &bearer(&good)).await.unwrap();
-        assert_eq!(catalog.asked(), 1);
+        assert_eq!(catalog.asked(), 2, "once with a made-up token, and once with this one");
         // A forged one of the same claims that lives longer must not become what the catalog is shown for ada.
         let forged = own_token(json!({ "sub": "ada", "scope": "ALL", "exp": in_seconds(6000) }));
         login(&auth, &bearer(&forged)).await.unwrap_err();
@@ -151,6 +151,24 @@ async fn a_token_of_the_catalog_s_own_is_believed_once_the_catalog_has_taken_it(
         assert!(opaque.name.as_str().starts_with("token ") && opaque.expires.is_none(), "{opaque:?}");
         catalog.asked();
     }
+}
+
+#[tokio::test]
+async fn a_token_is_not_believed_of_a_catalog_that_answers_anybody() {
+    let forged = own_token(json!({ "sub": "root", "exp": in_seconds(60) }));
+    let catalog = Catalog::knowing(&["ada:s", &forged]);
+    let auth = authenticator(&config(Mode::Polaris, json!([])), &catalog);
+    catalog.open.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let refused = login(&auth, &bearer(&forged)).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Unauthenticated);
+        assert!(refused.to_string().contains("whatever token it is shown"), "{refused}");
+    }
+    catalog.down.store(true, Ordering::Relaxed);
+    assert_eq!(login(&auth, &bearer(&forged)).await.unwrap_err().kind(), Kind::Unavailable);
+    catalog.down.store(false, Ordering::Relaxed);
+    catalog.open.store(false, Ordering::Relaxed);
+    login(&auth, &bearer(&forged)).await.expect("it looks at tokens now, and takes this one");
 }
 
 #[tokio::test]
@@ -216,10 +234,10 @@ async fn a_certificate_alone_logs_in_where_nothing_else_is_sent() {
 #[tokio::test]
 async fn principals_are_made_again_from_what_was_kept_without_asking_anybody() {
     let token = own_token(json!({ "sub": "ada", "exp": in_seconds(60) }));
-    let catalog = Catalog::knowing(&["id:s", &token]);
+    let catalog = Catalog::knowing(&["id:s", &token, "opaque"]);
     let polaris = config(Mode::Polaris, json!([{ "user": "id", "role": "r" }]));
     let auth = authenticator(&polaris, &catalog);
-    for header in [basic("id", "s"), bearer(&token)] {
+    for header in [basic("id", "s"), bearer(&token), bearer("opaque")] {
         let principal = login(&auth, &header).await.unwrap();
         let restored = again(&polaris, &principal, &auth).unwrap();
         assert_eq!((&restored.name, restored.credential.role()), (&principal.name, principal.credential.role()));
@@ -257,6 +275,24 @@ async fn whom_the_config_does_not_know_any_more_is_not_made_again() {
     assert!(text(&unmapped, &ada).contains("auth.mappings fits user \"ada\""));
     assert!(text(&unmapped, &etl).contains("the certificate of \"CN=etl\""));
     assert!(auth.restore(b"nonsense").is_err());
+    let mut changed = config(Mode::Mapped, json!([{ "user": "ada", "role": "r" }]));
+    changed.users[0].password_hash = hash("another");
+    assert!(text(&changed, &ada).contains("another password"));
+}
+
+#[tokio::test]
+async fn a_token_that_one_realm_has_taken_is_not_shown_to_another_after_a_restart() {
+    let token = own_token(json!({ "sub": "ada", "exp": in_seconds(60) }));
+    let known = [token.as_str(), "id:s"];
+    let (before, moved) = (Catalog::knowing(&known), Catalog::of_realm("elsewhere", &known));
+    let config = config(Mode::Polaris, json!([]));
+    let (auth, after) = (authenticator(&config, &before), authenticator(&config, &moved));
+    for header in [bearer(&token), basic("id", "s")] {
+        let kept = auth.keep(&login(&auth, &header).await.unwrap());
+        assert!(auth.restore(&kept).is_ok());
+        let refused = after.restore(&kept).unwrap_err().to_string();
+        assert!(refused.contains("auth.realm"), "{refused}");
+    }
 }
 
 #[test]
