@@ -23,7 +23,8 @@ use super::table::Table;
 use super::upstream::{Answer, Purpose, Upstream};
 use crate::names::{CredentialId, TableRef};
 
-/// The lists of loads under way and of who holds what are swept of what is gone when they are longer than this.
+/// The lists of loads under way and of who holds what are swept of what is gone when they are longer than this, and again when they
+/// are twice as long as the last sweep left them.
 const SWEEP_ABOVE: usize = 4096;
 
 type Outcome = Result<Arc<Table>, CatalogError>;
@@ -73,8 +74,24 @@ struct Flight {
 struct Flights {
     next: u64,
     under_way: HashMap<Key, Flight>,
+    under_way_sweep: Sweep,
     /// Who has an entry for a table, so that all of them can be forgotten.
     holders: HashMap<TableRef, HashSet<(CredentialId, Purpose)>>,
+    /// Of all tables.
+    held: usize,
+    held_sweep: Sweep,
+}
+
+/// When a list is swept next: seldom enough for a sweep to cost a constant share of what came since the last one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sweep {
+    left: usize,
+}
+
+impl Sweep {
+    fn is_due(self, length: usize) -> bool {
+        length > SWEEP_ABOVE.max(2 * self.left)
+    }
 }
 
 /// The cache.
@@ -173,7 +190,9 @@ impl TableCache {
     pub(super) fn forget(&self, table: &TableRef) {
         let mut flights = self.flights();
         flights.under_way.retain(|key, _| key.table != *table);
-        for (viewer, purpose) in flights.holders.remove(table).unwrap_or_default() {
+        let holders = flights.holders.remove(table).unwrap_or_default();
+        flights.held -= holders.len();
+        for (viewer, purpose) in holders {
             self.entries.invalidate(&Key { viewer, purpose, table: table.clone() });
         }
     }
@@ -193,8 +212,9 @@ impl TableCache {
         {
             return load;
         }
-        if flights.under_way.len() > SWEEP_ABOVE {
+        if flights.under_way_sweep.is_due(flights.under_way.len()) {
             flights.under_way.retain(|_, flight| flight.load.upgrade().is_some());
+            flights.under_way_sweep.left = flights.under_way.len();
         }
         let number = flights.next;
         flights.next += 1;
@@ -228,10 +248,11 @@ impl TableCache {
             Err(error) if error.is_outage() => return,
             Err(_) => return self.entries.invalidate(key),
         }
-        if flights.holders.len() > SWEEP_ABOVE {
+        if flights.held_sweep.is_due(flights.held) {
             self.sweep(&mut flights);
         }
-        flights.holders.entry(key.table.clone()).or_default().insert((key.viewer.clone(), key.purpose));
+        let is_new = flights.holders.entry(key.table.clone()).or_default().insert((key.viewer.clone(), key.purpose));
+        flights.held += usize::from(is_new);
         self.entries.insert(key.clone(), entry);
     }
 
@@ -243,6 +264,8 @@ impl TableCache {
             });
             !holders.is_empty()
         });
+        flights.held = flights.holders.values().map(HashSet::len).sum();
+        flights.held_sweep.left = flights.held;
     }
 
     fn flights(&self) -> MutexGuard<'_, Flights> {
@@ -260,5 +283,65 @@ async fn fetch(of: &Key, known: Option<Arc<Table>>, upstream: &dyn Upstream, con
             catalog: table.catalog.clone(),
             reason: format!("it says that table \"{table}\" has not changed, although nothing was known of it"),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{CatalogName, Namespace};
+
+    const MANY: usize = 5 * SWEEP_ABOVE;
+
+    fn cache(cache_bytes: u64) -> TableCache {
+        TableCache::new(&Config { cache_bytes, ..Config::default() })
+    }
+
+    fn table(name: usize) -> TableRef {
+        let (catalog, namespace) = (CatalogName::from("lake"), Namespace::from_schema("gold"));
+        TableRef { catalog, namespace, table: name.to_string() }
+    }
+
+    impl TableCache {
+        /// A load that ends at once, and found no table.
+        fn heard(&self, viewer: usize, table: TableRef) -> Sweep {
+            let outcome: Outcome = Err(CatalogError::NoSuchTable(table.clone()));
+            let key = Key { viewer: CredentialId::from(viewer.to_string().as_str()), purpose: Purpose::Data, table };
+            let load = futures::future::ready(outcome.clone()).boxed().shared();
+            let mut flights = self.flights();
+            let (number, begun) = (flights.next, Instant::now());
+            flights.next += 1;
+            flights.under_way.insert(key.clone(), Flight { number, begun, load: load.downgrade().unwrap() });
+            drop(flights);
+            self.settle(&key, number, Entry { outcome, as_of: begun });
+            self.flights().held_sweep
+        }
+
+        fn held(&self) -> usize {
+            let flights = self.flights();
+            let held = flights.holders.values().map(HashSet::len).sum();
+            assert_eq!(flights.held, held);
+            held
+        }
+    }
+
+    #[test]
+    fn a_list_of_many_tables_is_swept_seldom() {
+        let cache = cache(1 << 30);
+        let mut sweeps: Vec<Sweep> = (0..MANY).map(|name| cache.heard(0, table(name))).collect();
+        sweeps.dedup();
+        assert_eq!(sweeps.len(), 4, "none, then after 4096, 8192 and 16384: {sweeps:?}");
+        assert_eq!(cache.held(), MANY);
+        cache.forget(&table(7));
+        assert_eq!(cache.held(), MANY - 1);
+    }
+
+    #[test]
+    fn the_list_of_who_holds_a_table_is_not_longer_than_the_cache_is_large() {
+        let cache = cache(512 * 100);
+        for viewer in 0..MANY {
+            cache.heard(viewer, table(0));
+        }
+        assert!(cache.held() <= SWEEP_ABOVE + 1, "{}", cache.held());
     }
 }
