@@ -2,7 +2,8 @@
 //! however many ask, and forgotten when a commit passes through. Refuses to know catalogs' protocols.
 //!
 //! A load that began before a commit ended may bring the state from before it. [`TableCache::forget`] therefore strikes the loads
-//! under way from the list, and a load stores its result only while it is still on it; who asks afterwards starts a new one.
+//! under way from the list, and a load stores its result only while it or one that took its place is still on it; who asks afterwards
+//! starts a new one.
 //!
 //! A table that is too old, but not older than the grace, is served as it is while its catalog is out of reach: at once where that is
 //! known, else after `slow_after`. The asking goes on in the background, one at a time for a catalog that is known to be out of reach.
@@ -65,6 +66,9 @@ struct Entry {
 /// A load under way.
 struct Flight {
     number: u64,
+    /// Loads from this number on may be stored: the first since the table was last forgotten, and those that took its place because
+    /// it had become too old to be joined.
+    valid_from: u64,
     begun: Instant,
     /// Weak: a load that nobody waits for any more is not polled either, and must not be joined later.
     load: WeakShared<BoxFuture<'static, Outcome>>,
@@ -218,6 +222,7 @@ impl TableCache {
         }
         let number = flights.next;
         flights.next += 1;
+        let valid_from = flights.under_way.get(&key).map_or(number, |replaced| replaced.valid_from);
         let begun = Instant::now();
         let (cache, upstream, confinement) = (self.clone(), upstream.clone(), confinement.clone());
         let of = key.clone();
@@ -229,18 +234,21 @@ impl TableCache {
         .boxed()
         .shared();
         if let Some(weak) = load.downgrade() {
-            flights.under_way.insert(key, Flight { number, begun, load: weak });
+            flights.under_way.insert(key, Flight { number, valid_from, begun, load: weak });
         }
         load
     }
 
-    /// Takes a finished load off the list, and remembers what it brought if it was still on it.
+    /// Takes a finished load off the list, and remembers what it brought if nothing newer is known and nobody has made it void.
     fn settle(&self, key: &Key, number: u64, entry: Entry) {
         let mut flights = self.flights();
-        if flights.under_way.get(key).is_none_or(|flight| flight.number != number) {
+        let Some(flight) = flights.under_way.get(key).filter(|flight| number >= flight.valid_from) else { return };
+        if flight.number == number {
+            flights.under_way.remove(key);
+        }
+        if self.entries.get(key).is_some_and(|known| known.as_of > entry.as_of) {
             return;
         }
-        flights.under_way.remove(key);
         match &entry.outcome {
             Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
             }
@@ -311,7 +319,7 @@ mod tests {
             let mut flights = self.flights();
             let (number, begun) = (flights.next, Instant::now());
             flights.next += 1;
-            flights.under_way.insert(key.clone(), Flight { number, begun, load: load.downgrade().unwrap() });
+            flights.under_way.insert(key.clone(), Flight { number, valid_from: number, begun, load: load.downgrade().unwrap() });
             drop(flights);
             self.settle(&key, number, Entry { outcome, as_of: begun });
             self.flights().held_sweep
