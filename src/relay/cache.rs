@@ -153,7 +153,7 @@ impl TableCache {
                     Ok(outcome) => outcome,
                     Err(_) => {
                         health.is_late(self.slow_after);
-                        let probe = health.probe();
+                        let probe = health.probe_under_way();
                         tokio::spawn(async move {
                             let _outcome = load.await;
                             drop(probe);
