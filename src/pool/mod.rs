@@ -33,7 +33,7 @@ use self::process::Fresh;
 use self::queue::Ticket;
 use self::roster::{Booking, Effect, Roster, Rules};
 use self::run_dir::RunRoot;
-use self::spares::{Next, Spares};
+use self::spares::{Attempts, Next, Spares};
 use self::worker::{Retired, Watch, Worker};
 use crate::auth::credential::Credential;
 use crate::names::{CatalogName, CredentialId, WorkerToken};
@@ -399,21 +399,20 @@ impl Inner {
     }
 
     async fn attached(self: &Arc<Self>, key: &WorkerKey) -> Result<(Arc<Worker>, Watch), PoolError> {
-        let mut attempts = START_ATTEMPTS;
+        let mut attempts = Attempts::new(START_ATTEMPTS, self.config.spares);
         loop {
             let outcome = match self.process().await {
                 Ok((fresh, was_ready)) => {
-                    // A spare may have ended long ago, which says nothing of a new one.
-                    attempts -= u32::from(!was_ready);
+                    attempts.count(was_ready);
                     self.attach_one(key, fresh).await
                 }
                 Err(error) => {
-                    attempts -= 1;
+                    attempts.count(false);
                     Err(error)
                 }
             };
             match outcome {
-                Err(PoolError::Start { reason, ended: true }) if attempts > 0 => {
+                Err(PoolError::Start { reason, ended: true }) if attempts.are_left() => {
                     tracing::warn!(reason, "a worker is started again");
                 }
                 outcome => return outcome,

@@ -34,6 +34,35 @@ pub struct Next {
     pub was_ready: bool,
 }
 
+/// How often a process is tried that ends before it serves its key.
+#[derive(Debug)]
+pub struct Attempts {
+    new: u32,
+    ready: usize,
+}
+
+impl Attempts {
+    /// So many new ones, beside those that stand ready: such a one may have ended long ago, which says nothing of a new one. More
+    /// than are kept ready were not all there before.
+    pub fn new(new: u32, ready: usize) -> Self {
+        Self { new, ready }
+    }
+
+    /// One was tried.
+    pub fn count(&mut self, was_ready: bool) {
+        if was_ready && self.ready > 0 {
+            self.ready -= 1;
+        } else {
+            self.new = self.new.saturating_sub(1);
+        }
+    }
+
+    /// Whether another one may be.
+    pub fn are_left(&self) -> bool {
+        self.new > 0
+    }
+}
+
 impl Spares {
     /// So many are kept ready.
     pub fn new(wanted: usize) -> Self {
@@ -98,5 +127,28 @@ impl Spares {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Attempts;
+
+    /// How many are tried when all of them end.
+    fn tried(mut attempts: Attempts, ready: impl Fn(u32) -> bool) -> u32 {
+        (1..100)
+            .find(|number| {
+                attempts.count(ready(*number));
+                !attempts.are_left()
+            })
+            .unwrap_or(100)
+    }
+
+    #[test]
+    fn processes_that_all_end_are_not_tried_for_ever_even_when_one_is_always_ready() {
+        assert_eq!(tried(Attempts::new(3, 0), |_| false), 3);
+        assert_eq!(tried(Attempts::new(3, 2), |_| true), 5);
+        assert_eq!(tried(Attempts::new(3, 2), |number| number <= 2), 5, "those that stood ready cost no new one");
+        assert_eq!(tried(Attempts::new(3, 2), |number| number <= 1), 4);
     }
 }

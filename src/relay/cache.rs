@@ -2,7 +2,8 @@
 //! however many ask, and forgotten when a commit passes through. Refuses to know catalogs' protocols.
 //!
 //! A load that began before a commit ended may bring the state from before it. [`TableCache::forget`] therefore strikes the loads
-//! under way from the list, and a load stores its result only while it is still on it; who asks afterwards starts a new one.
+//! under way from the list, and a load stores its result only while it or one that took its place is still on it; who asks afterwards
+//! starts a new one.
 //!
 //! A table that is too old, but not older than the grace, is served as it is while its catalog is out of reach: at once where that is
 //! known, else after `slow_after`. The asking goes on in the background, one at a time for a catalog that is known to be out of reach.
@@ -23,7 +24,8 @@ use super::table::Table;
 use super::upstream::{Answer, Purpose, Upstream};
 use crate::names::{CredentialId, TableRef};
 
-/// The lists of loads under way and of who holds what are swept of what is gone when they are longer than this.
+/// The lists of loads under way and of who holds what are swept of what is gone when they are longer than this, and again when they
+/// are twice as long as the last sweep left them.
 const SWEEP_ABOVE: usize = 4096;
 
 type Outcome = Result<Arc<Table>, CatalogError>;
@@ -64,6 +66,9 @@ struct Entry {
 /// A load under way.
 struct Flight {
     number: u64,
+    /// Loads from this number on may be stored: the first since the table was last forgotten, and those that took its place because
+    /// it had become too old to be joined.
+    valid_from: u64,
     begun: Instant,
     /// Weak: a load that nobody waits for any more is not polled either, and must not be joined later.
     load: WeakShared<BoxFuture<'static, Outcome>>,
@@ -73,8 +78,24 @@ struct Flight {
 struct Flights {
     next: u64,
     under_way: HashMap<Key, Flight>,
+    under_way_sweep: Sweep,
     /// Who has an entry for a table, so that all of them can be forgotten.
     holders: HashMap<TableRef, HashSet<(CredentialId, Purpose)>>,
+    /// Of all tables.
+    held: usize,
+    held_sweep: Sweep,
+}
+
+/// When a list is swept next: seldom enough for a sweep to cost a constant share of what came since the last one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sweep {
+    left: usize,
+}
+
+impl Sweep {
+    fn is_due(self, length: usize) -> bool {
+        length > SWEEP_ABOVE.max(2 * self.left)
+    }
 }
 
 /// The cache.
@@ -132,7 +153,7 @@ impl TableCache {
                     Ok(outcome) => outcome,
                     Err(_) => {
                         health.is_late(self.slow_after);
-                        let probe = health.probe();
+                        let probe = health.probe_under_way();
                         tokio::spawn(async move {
                             let _outcome = load.await;
                             drop(probe);
@@ -173,7 +194,9 @@ impl TableCache {
     pub(super) fn forget(&self, table: &TableRef) {
         let mut flights = self.flights();
         flights.under_way.retain(|key, _| key.table != *table);
-        for (viewer, purpose) in flights.holders.remove(table).unwrap_or_default() {
+        let holders = flights.holders.remove(table).unwrap_or_default();
+        flights.held -= holders.len();
+        for (viewer, purpose) in holders {
             self.entries.invalidate(&Key { viewer, purpose, table: table.clone() });
         }
     }
@@ -193,11 +216,13 @@ impl TableCache {
         {
             return load;
         }
-        if flights.under_way.len() > SWEEP_ABOVE {
+        if flights.under_way_sweep.is_due(flights.under_way.len()) {
             flights.under_way.retain(|_, flight| flight.load.upgrade().is_some());
+            flights.under_way_sweep.left = flights.under_way.len();
         }
         let number = flights.next;
         flights.next += 1;
+        let valid_from = flights.under_way.get(&key).map_or(number, |replaced| replaced.valid_from);
         let begun = Instant::now();
         let (cache, upstream, confinement) = (self.clone(), upstream.clone(), confinement.clone());
         let of = key.clone();
@@ -209,18 +234,21 @@ impl TableCache {
         .boxed()
         .shared();
         if let Some(weak) = load.downgrade() {
-            flights.under_way.insert(key, Flight { number, begun, load: weak });
+            flights.under_way.insert(key, Flight { number, valid_from, begun, load: weak });
         }
         load
     }
 
-    /// Takes a finished load off the list, and remembers what it brought if it was still on it.
+    /// Takes a finished load off the list, and remembers what it brought if nothing newer is known and nobody has made it void.
     fn settle(&self, key: &Key, number: u64, entry: Entry) {
         let mut flights = self.flights();
-        if flights.under_way.get(key).is_none_or(|flight| flight.number != number) {
+        let Some(flight) = flights.under_way.get(key).filter(|flight| number >= flight.valid_from) else { return };
+        if flight.number == number {
+            flights.under_way.remove(key);
+        }
+        if self.entries.get(key).is_some_and(|known| known.as_of > entry.as_of) {
             return;
         }
-        flights.under_way.remove(key);
         match &entry.outcome {
             Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
             }
@@ -228,10 +256,11 @@ impl TableCache {
             Err(error) if error.is_outage() => return,
             Err(_) => return self.entries.invalidate(key),
         }
-        if flights.holders.len() > SWEEP_ABOVE {
+        if flights.held_sweep.is_due(flights.held) {
             self.sweep(&mut flights);
         }
-        flights.holders.entry(key.table.clone()).or_default().insert((key.viewer.clone(), key.purpose));
+        let is_new = flights.holders.entry(key.table.clone()).or_default().insert((key.viewer.clone(), key.purpose));
+        flights.held += usize::from(is_new);
         self.entries.insert(key.clone(), entry);
     }
 
@@ -243,6 +272,8 @@ impl TableCache {
             });
             !holders.is_empty()
         });
+        flights.held = flights.holders.values().map(HashSet::len).sum();
+        flights.held_sweep.left = flights.held;
     }
 
     fn flights(&self) -> MutexGuard<'_, Flights> {
@@ -260,5 +291,65 @@ async fn fetch(of: &Key, known: Option<Arc<Table>>, upstream: &dyn Upstream, con
             catalog: table.catalog.clone(),
             reason: format!("it says that table \"{table}\" has not changed, although nothing was known of it"),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{CatalogName, Namespace};
+
+    const MANY: usize = 5 * SWEEP_ABOVE;
+
+    fn cache(cache_bytes: u64) -> TableCache {
+        TableCache::new(&Config { cache_bytes, ..Config::default() })
+    }
+
+    fn table(name: usize) -> TableRef {
+        let (catalog, namespace) = (CatalogName::from("lake"), Namespace::from_schema("gold"));
+        TableRef { catalog, namespace, table: name.to_string() }
+    }
+
+    impl TableCache {
+        /// A load that ends at once, and found no table.
+        fn heard(&self, viewer: usize, table: TableRef) -> Sweep {
+            let outcome: Outcome = Err(CatalogError::NoSuchTable(table.clone()));
+            let key = Key { viewer: CredentialId::from(viewer.to_string().as_str()), purpose: Purpose::Data, table };
+            let load = futures::future::ready(outcome.clone()).boxed().shared();
+            let mut flights = self.flights();
+            let (number, begun) = (flights.next, Instant::now());
+            flights.next += 1;
+            flights.under_way.insert(key.clone(), Flight { number, valid_from: number, begun, load: load.downgrade().unwrap() });
+            drop(flights);
+            self.settle(&key, number, Entry { outcome, as_of: begun });
+            self.flights().held_sweep
+        }
+
+        fn held(&self) -> usize {
+            let flights = self.flights();
+            let held = flights.holders.values().map(HashSet::len).sum();
+            assert_eq!(flights.held, held);
+            held
+        }
+    }
+
+    #[test]
+    fn a_list_of_many_tables_is_swept_seldom() {
+        let cache = cache(1 << 30);
+        let mut sweeps: Vec<Sweep> = (0..MANY).map(|name| cache.heard(0, table(name))).collect();
+        sweeps.dedup();
+        assert_eq!(sweeps.len(), 4, "none, then after 4096, 8192 and 16384: {sweeps:?}");
+        assert_eq!(cache.held(), MANY);
+        cache.forget(&table(7));
+        assert_eq!(cache.held(), MANY - 1);
+    }
+
+    #[test]
+    fn the_list_of_who_holds_a_table_is_not_longer_than_the_cache_is_large() {
+        let cache = cache(512 * 100);
+        for viewer in 0..MANY {
+            cache.heard(viewer, table(0));
+        }
+        assert!(cache.held() <= SWEEP_ABOVE + 1, "{}", cache.held());
     }
 }

@@ -5,6 +5,9 @@
 //! it, so the table holds this commit's ids exactly if this commit was made. All there: it was. None there: the same body is sent
 //! again, which can do no harm, for at most one of the two can meet the head that both assert. A lost race is looked at in the same
 //! way, because the winner may have been this very commit, sent once before.
+//!
+//! A sending whose answer was lost may also arrive after the look. From then on nothing but a success or a lost race that was looked
+//! at is definite, whatever is answered to later sendings.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -89,12 +92,7 @@ pub(super) async fn commit(
     let limit = relay.config.commit_timeout;
     let outcome = tokio::time::timeout(limit, send(relay, catalog, served, visitor, &changes)).await;
     drop(forget);
-    outcome.unwrap_or_else(|_| {
-        Err(CatalogError::OutcomeUnknown {
-            catalog: catalog.clone(),
-            reason: format!("it was not settled within {} s", limit.as_secs_f32()),
-        })
-    })
+    outcome.unwrap_or_else(|_| Err(unsettled(catalog, format!("it was not settled within {} s", limit.as_secs_f32()))))
 }
 
 async fn send(
@@ -105,37 +103,43 @@ async fn send(
     changes: &[TableChange],
 ) -> Result<(), CatalogError> {
     let mut pause = FIRST_PAUSE;
+    // The first sending whose answer was lost.
+    let mut unknown = None;
     let mut last = None;
-    for _ in 0..relay.config.commit_attempts.max(1) {
-        if let Some(_failed) = &last {
+    for attempt in 0..relay.config.commit_attempts.max(1) {
+        if attempt > 0 {
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             pause *= 2;
         }
         if !relay.workers.may_write(visitor) {
-            return Err(last.unwrap_or_else(|| no_lease(catalog)));
+            break;
         }
         match served.upstream.commit(changes).await {
             Ok(()) => return Ok(()),
             Err(CommitFault::Refused(error @ CatalogError::Conflict { .. })) => {
                 return match look(served, changes).await {
                     Ok(Found::Made) => Ok(()),
-                    _ => Err(error),
+                    Ok(Found::NotMade) => Err(error),
+                    Ok(Found::Undecidable) => Err(unknown.unwrap_or(error)),
+                    Err(unseen) => Err(unknown.unwrap_or_else(|| {
+                        unsettled(catalog, format!("{error}; what became of it could not be looked up: {unseen}"))
+                    })),
                 };
             }
-            Err(CommitFault::Refused(error)) => return Err(error),
+            Err(CommitFault::Refused(error)) => return Err(unknown.unwrap_or(error)),
             Err(CommitFault::NotMade(error)) => last = Some(error),
             Err(CommitFault::Unknown(error)) => {
                 tracing::warn!(%catalog, %error, "a commit's answer was lost; looking for its snapshots");
-                let unknown = CatalogError::OutcomeUnknown { catalog: catalog.clone(), reason: error.to_string() };
+                unknown.get_or_insert_with(|| unsettled(catalog, error.to_string()));
                 match look(served, changes).await {
                     Ok(Found::Made) => return Ok(()),
-                    Ok(Found::NotMade) => last = Some(unknown),
-                    Ok(Found::Undecidable) | Err(_) => return Err(unknown),
+                    Ok(Found::NotMade) => {}
+                    Ok(Found::Undecidable) | Err(_) => break,
                 }
             }
         }
     }
-    Err(last.unwrap_or_else(|| no_lease(catalog)))
+    Err(unknown.or(last).unwrap_or_else(|| no_lease(catalog)))
 }
 
 /// Looks at the catalog's own state of the tables, past every cache.
@@ -259,6 +263,10 @@ fn assigned_uuid(updates: &[Value]) -> Option<String> {
 
 fn creates(change: &TableChange) -> bool {
     change.requirements.iter().any(|requirement| requirement["type"] == "assert-create")
+}
+
+fn unsettled(catalog: &CatalogName, reason: String) -> CatalogError {
+    CatalogError::OutcomeUnknown { catalog: catalog.clone(), reason }
 }
 
 fn no_lease(catalog: &CatalogName) -> CatalogError {

@@ -583,14 +583,14 @@ impl<M: Member, W> Roster<M, W> {
 
     /// The worker that yields next: a key's second one before anybody's only one, then one of the credential that has the most, one that
     /// has been busy with the same statement for a turn later than others, and who has had the place for longest first. Everybody has a
-    /// turn before.
+    /// turn before. Never an idle one: nothing would end there any more, and so neither would the worker.
     fn victim(&mut self, turn: Duration, now: Instant) -> Option<u64> {
         let wanting = self.queue.first.front()?.credential.id().clone();
         let mut held: HashMap<&CredentialId, usize> = HashMap::from([(&wanting, 1)]);
         for desk in self.desks.values() {
             *held.entry(desk.key.credential.id()).or_default() += 1;
         }
-        let open = self.desks.iter().filter(|(_, desk)| desk.phase == Phase::Open);
+        let open = self.desks.iter().filter(|(_, desk)| desk.phase == Phase::Open && desk.running > 0);
         let (ripe, early): (Vec<_>, Vec<_>) = open.partition(|(_, desk)| desk.since + turn <= now);
         let order = |(id, desk): &(&u64, &Desk<M>)| {
             let held = held.get(desk.key.credential.id()).copied().unwrap_or(0);

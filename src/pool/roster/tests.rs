@@ -122,6 +122,7 @@ impl Play {
         for (id, desk) in &roster.desks {
             assert!(desk.running <= roster.rules.slots(desk.key.class), "{desk:?}");
             assert_eq!(desk.running, desk.member.began.borrow().len(), "{desk:?}");
+            assert!(desk.phase != Phase::Yielding || desk.running > 0, "nothing will end it: {desk:?}");
             let free = desk.phase == Phase::Open && desk.running < roster.rules.slots(desk.key.class);
             let servable = roster.queue.servable(&desk.key, roster.free_alone(&desk.key));
             assert!(!free || servable == 0, "{servable} wait for {id}: {desk:?}");
@@ -382,6 +383,20 @@ fn a_worker_that_ends_soon_yields_before_one_that_does_not() {
     let cleo = play.arrive(&reader("cleo"), false, 10 * MS);
     play.hog(&reader("bob"), 4, 100 * MS, Duration::from_secs(4));
     assert!(play.waited(cleo).is_some_and(|waited| waited < 2_300 * MS), "{:?}", play.waited(cleo));
+}
+
+#[test]
+fn a_worker_that_has_just_become_idle_ends_although_more_wait_than_it_has_places() {
+    let mut play = Play::new(Rules { turn: 1_000 * MS, ..rules(2) });
+    play.arrive(&reader("ana"), false, 30_000 * MS);
+    let bob = play.arrive(&reader("bob"), false, 1_950 * MS);
+    play.pass(1_000 * MS);
+    let (cleo, dora) = (play.arrive(&reader("cleo"), false, 10 * MS), play.arrive(&reader("dora"), false, 10 * MS));
+    // Bob's becomes idle at 1,990 ms; two are due at 2,000 ms, when it must not be taken yet.
+    play.pass(1_500 * MS);
+    assert_eq!(play.ended[0], (play.worker(bob), Retired::Evicted));
+    assert_eq!(play.waited(cleo), Some(990 * MS + LINGER + END + START));
+    assert_eq!(play.waited(dora), Some(990 * MS + 10 * MS + 2 * (LINGER + END + START)));
 }
 
 #[test]

@@ -149,6 +149,29 @@ async fn a_load_that_nobody_waits_for_any_more_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn a_load_that_takes_longer_than_the_staleness_bound_is_remembered_until_a_commit() {
+    let (bench, _, catalog) = counted(Config { max_staleness: Duration::from_millis(50), ..config() }).await;
+    catalog.close();
+    let ask = || {
+        let relay = bench.relay.clone();
+        tokio::spawn(async move { relay.load(&credential(), &table("t")).await })
+    };
+    let known = || bench.relay.cache.peek(credential().id(), &table("t")).is_some();
+    let first = ask();
+    catalog.until_loads(1).await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let second = ask();
+    catalog.until_loads(2).await;
+    catalog.gate.as_ref().unwrap().add_permits(1);
+    first.await.unwrap().unwrap();
+    assert!(known(), "the second has taken its place, and has not ended either");
+    bench.relay.cache.forget(&table("t"));
+    catalog.open();
+    second.await.unwrap().unwrap();
+    assert!(!known(), "it began before the table was forgotten");
+}
+
+#[tokio::test]
 async fn the_first_who_asked_may_go_away_without_harm_to_the_others() {
     let (bench, _, catalog) = counted(config()).await;
     catalog.close();

@@ -83,6 +83,25 @@ async fn a_commit_that_never_arrives_ends_with_502_and_is_not_retried_for_ever()
 }
 
 #[tokio::test]
+async fn a_commit_that_may_still_arrive_is_never_said_not_to_be_made() {
+    let attempts = u64::from(config().commit_attempts);
+    let turned_away = [&[Mishap::LostBefore][..], &[Mishap::TurnedAway; 50]].concat();
+    for (mishaps, sendings) in [(&turned_away[..], attempts), (&[Mishap::LostBefore, Mishap::Refused], 2)] {
+        let (bench, location, catalog) = with_mishaps(mishaps).await;
+        let (status, answer) = bench.transact(vec![append("t", &location, None, 1, now_ms())]).await;
+        assert_eq!((status.as_u16(), &answer["error"]["type"]), (502, &json!("CommitStateUnknownException")), "{mishaps:?}");
+        assert_eq!(catalog.commits.load(Ordering::SeqCst), sendings);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_race_that_cannot_be_looked_at_is_not_called_one() {
+    let (bench, location, _) = with_mishaps(&[Mishap::SentTwiceUnseen]).await;
+    let (status, answer) = bench.transact(vec![append("t", &location, None, 1, now_ms())]).await;
+    assert_eq!((status.as_u16(), &answer["error"]["type"]), (502, &json!("CommitStateUnknownException")));
+}
+
+#[tokio::test]
 async fn a_change_that_leaves_no_mark_and_whose_answer_was_lost_is_called_unknown() {
     for mishap in [Mishap::LostAfter, Mishap::LostBefore] {
         let (bench, _, catalog) = with_mishaps(&[mishap]).await;

@@ -2,7 +2,7 @@
 //! and answers that come late.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -25,6 +25,10 @@ pub(super) enum Mishap {
     SentTwice,
     /// It is turned away for now.
     TurnedAway,
+    /// It is refused for good: the log-in is over.
+    Refused,
+    /// It is made, another sending of it loses the race, and no table can be looked at any more.
+    SentTwiceUnseen,
 }
 
 /// A catalog with mishaps in front of it.
@@ -34,6 +38,8 @@ pub(super) struct Faulty {
     pub(super) commits: AtomicU64,
     pub(super) loads: AtomicU64,
     pub(super) unchanged: AtomicU64,
+    /// No table may be loaded.
+    blind: AtomicBool,
     /// A load looks at the catalog at once and hands its answer on when it gets a permit from here.
     pub(super) gate: Option<Semaphore>,
 }
@@ -46,6 +52,7 @@ impl Faulty {
             commits: AtomicU64::new(0),
             loads: AtomicU64::new(0),
             unchanged: AtomicU64::new(0),
+            blind: AtomicBool::new(false),
             gate: None,
         })
     }
@@ -93,6 +100,9 @@ impl Upstream for Faulty {
     }
 
     async fn load_table(&self, table: &TableRef, etag: Option<&str>, purpose: Purpose) -> Result<Answer, CatalogError> {
+        if self.blind.load(Ordering::SeqCst) {
+            return Err(CatalogError::Forbidden { catalog: self.name().clone(), reason: "not any more".to_owned() });
+        }
         let answer = self.inner.load_table(table, etag, purpose).await;
         self.loads.fetch_add(1, Ordering::SeqCst);
         if matches!(answer, Ok(Answer::NotModified)) {
@@ -115,12 +125,17 @@ impl Upstream for Faulty {
             None => self.inner.commit(changes).await,
             Some(Mishap::LostBefore) => Err(CommitFault::Unknown(self.lost())),
             Some(Mishap::TurnedAway) => Err(CommitFault::NotMade(self.lost())),
+            Some(Mishap::Refused) => {
+                let reason = "the token has expired".to_owned();
+                Err(CommitFault::Refused(CatalogError::LoggedOut { catalog: self.name().clone(), reason }))
+            }
             Some(Mishap::LostAfter) => {
                 self.inner.commit(changes).await?;
                 Err(CommitFault::Unknown(self.lost()))
             }
-            Some(Mishap::SentTwice) => {
+            Some(mishap @ (Mishap::SentTwice | Mishap::SentTwiceUnseen)) => {
                 self.inner.commit(changes).await?;
+                self.blind.store(matches!(mishap, Mishap::SentTwiceUnseen), Ordering::SeqCst);
                 self.inner.commit(changes).await
             }
         }

@@ -25,8 +25,17 @@ struct Trouble {
     since: Instant,
     /// It has failed a call, and is not only late with one.
     hard: bool,
-    probing: bool,
+    probing: Probing,
     probed: Instant,
+}
+
+/// What somebody does who finds out whether the catalog is back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probing {
+    Nobody,
+    /// The call is about to begin.
+    Begins,
+    Calls,
 }
 
 /// The right to find out whether a catalog is back. Dropping it gives it to the next who asks.
@@ -71,10 +80,21 @@ impl Health {
         if !self.ails() || !self.trouble().as_ref().is_some_and(|trouble| trouble.hard) {
             return (timeout, None);
         }
-        match self.probe() {
+        if self.begins_call() {
+            return (timeout, None);
+        }
+        match self.probe_under_way() {
             Some(probe) => (timeout, Some(probe)),
             None => (timeout.min(IMPATIENCE.max(timeout / 4)), None),
         }
+    }
+
+    /// Whether somebody has the right to a call that has not begun yet; the next one that begins is taken for it.
+    fn begins_call(&self) -> bool {
+        let mut trouble = self.trouble();
+        let Some(trouble) = trouble.as_mut().filter(|trouble| trouble.probing == Probing::Begins) else { return false };
+        trouble.probing = Probing::Calls;
+        true
     }
 
     fn begin(&self, hard: bool, why: &dyn std::fmt::Display) {
@@ -83,7 +103,7 @@ impl Health {
             trouble.hard |= hard;
         } else {
             let now = Instant::now();
-            *trouble = Some(Trouble { since: now, hard, probing: false, probed: now });
+            *trouble = Some(Trouble { since: now, hard, probing: Probing::Nobody, probed: now });
             self.ails.store(true, Ordering::Release);
             tracing::warn!(
                 catalog = %self.catalog,
@@ -96,12 +116,21 @@ impl Health {
 
     /// The right to ask it in the background; one has it at a time, and not at once after the last one.
     pub(in crate::relay) fn probe(self: &Arc<Self>) -> Option<Probe> {
+        self.probing(Probing::Begins)
+    }
+
+    /// The same for a call that has begun.
+    pub(in crate::relay) fn probe_under_way(self: &Arc<Self>) -> Option<Probe> {
+        self.probing(Probing::Calls)
+    }
+
+    fn probing(self: &Arc<Self>, how: Probing) -> Option<Probe> {
         let mut trouble = self.trouble();
         let trouble = trouble.as_mut()?;
-        if trouble.probing || trouble.probed.elapsed() < PROBE_PAUSE {
+        if trouble.probing != Probing::Nobody || trouble.probed.elapsed() < PROBE_PAUSE {
             return None;
         }
-        (trouble.probing, trouble.probed) = (true, Instant::now());
+        (trouble.probing, trouble.probed) = (how, Instant::now());
         Some(Probe(Arc::clone(self)))
     }
 
@@ -113,7 +142,50 @@ impl Health {
 impl Drop for Probe {
     fn drop(&mut self) {
         if let Some(trouble) = self.0.trouble().as_mut() {
-            (trouble.probing, trouble.probed) = (false, Instant::now());
+            (trouble.probing, trouble.probed) = (Probing::Nobody, Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Duration = Duration::from_secs(20);
+
+    /// A catalog that has failed a call, and not just now.
+    fn failing() -> Arc<Health> {
+        let health = Health::new(CatalogName::from("lake"));
+        health.failed(&"connection refused");
+        health.rest();
+        health
+    }
+
+    impl Health {
+        fn rest(&self) {
+            self.trouble().as_mut().unwrap().probed -= PROBE_PAUSE;
+        }
+    }
+
+    #[test]
+    fn the_call_of_a_probe_has_the_whole_time_and_it_alone() {
+        let health = failing();
+        let probe = health.probe();
+        assert!(probe.is_some() && health.probe().is_none());
+        let (patience, other) = health.patience(ALL);
+        assert_eq!((patience, other.is_none()), (ALL, true));
+        assert_eq!(health.patience(ALL).0, ALL / 4);
+        drop(probe);
+        health.rest();
+        let (patience, probe) = health.patience(ALL);
+        assert_eq!((patience, probe.is_some()), (ALL, true));
+        assert_eq!(health.patience(ALL).0, ALL / 4);
+    }
+
+    #[test]
+    fn a_probe_of_a_call_that_has_begun_gives_no_other_call_the_whole_time() {
+        let health = failing();
+        let _probe = health.probe_under_way().unwrap();
+        assert_eq!(health.patience(ALL).0, ALL / 4);
     }
 }
