@@ -1,7 +1,7 @@
 //! The edge over real connections, with a stand-in for the query layer that counts what it runs.
 
 mod fuzz;
-pub(super) mod kernel;
+mod kernel;
 mod login;
 mod protocol;
 
