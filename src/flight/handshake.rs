@@ -10,7 +10,8 @@ use std::time::Duration;
 use arrow_flight::{HandshakeRequest, HandshakeResponse};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use http::HeaderMap;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::transport::listener::ConnectionInfo;
@@ -28,7 +29,8 @@ const HALF_CLOSE_WITHIN: Duration = Duration::from_millis(250);
 const OTHER_CERTIFICATE: &str = "the session was opened by a client certificate; connect with the same one";
 
 /// One call of a known caller.
-pub(super) struct Call {
+#[derive(Clone)]
+pub struct Call {
     pub(super) session: Arc<Session>,
     pub(super) limits: Limits,
 }
@@ -58,9 +60,9 @@ impl Call {
 
 impl Edge {
     /// From the headers of a call to its session.
-    pub(super) async fn call(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Call, FlightError> {
-        let header = authorization(metadata);
-        let limits = Limits { deadline: deadline(metadata) };
+    pub(super) async fn call(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Call, FlightError> {
+        let header = authorization(headers);
+        let limits = Limits { deadline: deadline(headers) };
         if let Some(session) = self.resumed(header, extensions)? {
             return Ok(Call { session, limits });
         }
@@ -119,7 +121,7 @@ impl Edge {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<BoxStream<'static, Result<HandshakeResponse, Status>>>, FlightError> {
         self.kernel.check_open()?;
-        let header = authorization(request.metadata());
+        let header = authorization(request.metadata().as_ref());
         let token = match (header, self.resumed(header, request.extensions())?) {
             (Some(header), Some(_)) => match Credentials::parse(header)? {
                 Credentials::Bearer(token) => token.expose_secret().to_owned(),
@@ -152,13 +154,13 @@ fn drained(mut requests: Streaming<HandshakeRequest>) -> impl futures::Stream<It
     .filter_map(|()| async { None })
 }
 
-fn authorization(metadata: &MetadataMap) -> Option<&str> {
-    metadata.get("authorization").map(|value| value.to_str().unwrap_or_default())
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get("authorization").map(|value| value.to_str().unwrap_or_default())
 }
 
 /// The client's own deadline, as gRPC writes it: at most eight digits and a unit.
-fn deadline(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = number.parse().ok().filter(|_| number.len() <= 8)?;
     Some(match unit {
@@ -179,9 +181,9 @@ mod tests {
     #[test]
     fn grpc_deadlines_are_read() {
         let read = |text: &str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", text.parse().unwrap());
-            deadline(&metadata)
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            deadline(&headers)
         };
         assert_eq!(read("60S"), Some(Duration::from_secs(60)));
         assert_eq!(read("59998m"), Some(Duration::from_millis(59_998)));
@@ -189,6 +191,6 @@ mod tests {
         for wrong in ["S", "60", "60s", "123456789S", "-1S"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
-        assert_eq!(deadline(&MetadataMap::new()), None);
+        assert_eq!(deadline(&HeaderMap::new()), None);
     }
 }

@@ -36,13 +36,13 @@ use arrow_flight::{
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use http::request::Parts;
 use prost::Message;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
-use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth::seal::SealError;
 use crate::auth::{AuthError, Authenticator};
@@ -54,7 +54,7 @@ use handshake::Call;
 use kernel::Kernel;
 use metadata::CatalogCommand;
 use ticket::unpack;
-use transport::results::{DoGet, Messages, PassThrough};
+use transport::results::{Calls, Messages, PassThrough};
 use transport::{Limits, UnexpiredCallers, WholeRequests, listener, tls};
 use types::schema_bytes;
 
@@ -85,6 +85,10 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// How many connections may be opening at once; one more takes the place of the one that has waited longest.
     pub max_handshakes: usize,
+    /// How many connections there may be, those that are opening among them; one more is closed.
+    pub max_connections: usize,
+    /// How many calls one connection may have under way; a client keeps further ones back.
+    pub max_streams_per_connection: u32,
     /// The certificate to serve; `None` serves plaintext.
     pub tls: Option<tls::Config>,
 }
@@ -102,6 +106,8 @@ impl Default for Config {
             keepalive: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(30),
             max_handshakes: 256,
+            max_connections: 10_000,
+            max_streams_per_connection: 200,
             tls: None,
         }
     }
@@ -122,6 +128,9 @@ pub enum ConfigError {
     /// Nobody could connect.
     #[error("flight.handshake_timeout and flight.max_handshakes must be above 0")]
     NoHandshakes,
+    /// Nobody could stay connected.
+    #[error("flight.max_connections and flight.max_streams_per_connection must be above 0")]
+    NoConnections,
     /// TLS cannot be served as configured.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
@@ -139,6 +148,9 @@ impl Config {
         if self.handshake_timeout.is_zero() || self.max_handshakes == 0 {
             return Err(ConfigError::NoHandshakes);
         }
+        if self.max_connections == 0 || self.max_streams_per_connection == 0 {
+            return Err(ConfigError::NoConnections);
+        }
         Ok(self.tls.as_ref().map(tls::check).transpose()?.unwrap_or_default())
     }
 
@@ -148,6 +160,7 @@ impl Config {
         let answered_within = self.keepalive.clamp(PROBE_ANSWERED_WITHIN.start, PROBE_ANSWERED_WITHIN.end);
         Server::builder()
             .http2_max_header_list_size(self.max_header_bytes)
+            .max_concurrent_streams(self.max_streams_per_connection)
             .http2_keepalive_interval(Some(self.keepalive))
             .http2_keepalive_timeout(Some(answered_within))
     }
@@ -155,7 +168,7 @@ impl Config {
     /// How connections are taken.
     #[must_use]
     pub fn connections(&self) -> listener::Settings {
-        let limits = Limits { within: self.handshake_timeout, at_once: self.max_handshakes };
+        let limits = Limits { within: self.handshake_timeout, at_once: self.max_handshakes, open: self.max_connections };
         listener::Settings { limits, keepalive: self.keepalive }
     }
 }
@@ -287,20 +300,28 @@ impl FlightServer {
     pub fn into_service(self) -> UnexpiredCallers<WholeRequests<PassThrough<FlightServiceServer<Self>, Self>>> {
         let limit = self.0.config.max_message_bytes;
         let inner = FlightServiceServer::new(self.clone()).max_decoding_message_size(limit);
-        UnexpiredCallers(WholeRequests(PassThrough { inner, results: self, max_ticket_bytes: limit }))
+        UnexpiredCallers(WholeRequests(PassThrough { inner, calls: self, max_ticket_bytes: limit }))
     }
 
-    async fn call<T>(&self, request: Request<T>) -> Result<(Call, T), FlightError> {
-        let (metadata, extensions, message) = request.into_parts();
-        Ok((self.0.call(&metadata, &extensions).await?, message))
+}
+
+impl Calls for FlightServer {
+    type Call = Call;
+
+    async fn caller(&self, head: &Parts) -> Result<Call, Status> {
+        Ok(self.0.call(&head.headers, &head.extensions).await?)
+    }
+
+    async fn do_get(self, call: Call, ticket: Ticket) -> Result<Messages, Status> {
+        Ok(self.0.rows(&call, &ticket.ticket).await?)
     }
 }
 
-impl DoGet for FlightServer {
-    async fn do_get(self, metadata: MetadataMap, extensions: Extensions, ticket: Ticket) -> Result<Messages, Status> {
-        let call = self.0.call(&metadata, &extensions).await?;
-        Ok(self.0.rows(&call, &ticket.ticket).await?)
-    }
+/// The call of a request, which was known before the rest of it was read.
+fn known<T>(mut request: Request<T>) -> Result<(Call, T), FlightError> {
+    let call = request.extensions_mut().remove::<Call>();
+    let call = call.ok_or_else(|| FlightError::Defect("a call came past the service that knows its caller".to_owned()))?;
+    Ok((call, request.into_inner()))
 }
 
 type Answer<T> = BoxStream<'static, Result<T, Status>>;
@@ -324,24 +345,24 @@ impl FlightService for FlightServer {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        self.call(request).await?;
+        known(request)?;
         Ok(all([]))
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        let (call, descriptor) = self.call(request).await?;
+        let (call, descriptor) = known(request)?;
         Ok(Response::new(self.0.flight_info(&call, descriptor).await?))
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        let (call, descriptor) = self.call(request).await?;
+        let (call, descriptor) = known(request)?;
         let info = self.0.flight_info(&call, descriptor).await?;
         // No descriptor to poll again with: it is complete.
         Ok(Response::new(PollInfo { info: Some(info), progress: Some(1.0), ..PollInfo::default() }))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        let (call, descriptor) = self.call(request).await?;
+        let (call, descriptor) = known(request)?;
         let schema = self.0.schema(&call, &descriptor).await?;
         Ok(Response::new(SchemaResult { schema: schema_bytes(&schema)? }))
     }
@@ -351,24 +372,24 @@ impl FlightService for FlightServer {
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        let (call, messages) = self.call(request).await?;
+        let (call, messages) = known(request)?;
         let app_metadata = self.0.put(&call, messages).await?;
         Ok(all([PutResult { app_metadata }]))
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.call(request).await?;
+        known(request)?;
         Err(FlightError::Unimplemented("DoExchange is not used by Flight SQL").into())
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let (call, action) = self.call(request).await?;
+        let (call, action) = known(request)?;
         let bodies = self.0.action(&call, action).await?;
         Ok(all(bodies.into_iter().map(|body| ActionResult { body }).collect::<Vec<_>>()))
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.call(request).await?;
+        known(request)?;
         Ok(all(action::action_types()))
     }
 }

@@ -94,6 +94,39 @@ async fn a_token_of_30_kb_fits_into_the_headers() {
 }
 
 #[tokio::test]
+async fn a_stranger_is_refused_before_its_message_is_read() {
+    let edge = Edge::start(users(), Config { max_message_bytes: 10_000, ..Config::default() }).await;
+    let mut client = edge.client().await;
+    let long = "x".repeat(1 << 20);
+    assert_eq!(client.query(&long).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(client.get(Ticket { ticket: long.clone().into() }).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(client.action("CloseSession", long.clone().into()).await.unwrap_err().code(), Code::Unauthenticated);
+    let mut known = client.with(&basic("ana", "geheim"));
+    assert_eq!(known.query(&long).await.unwrap_err().code(), Code::OutOfRange);
+    // One that never ends what it sends.
+    let endless = client.request(futures::stream::pending());
+    let refused = tokio::time::timeout(Duration::from_secs(5), client.inner.do_put(endless)).await.unwrap();
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_connection_has_no_more_calls_under_way_than_configured() {
+    let edge = Edge::start(users(), Config { max_streams_per_connection: 2, ..Config::default() }).await;
+    let mut client = edge.client().await.with(&basic("ana", "geheim"));
+    client.query("select 1").await.unwrap();
+    let uploads = [client.clone(), client.clone()].map(|mut client| {
+        tokio::spawn(async move {
+            let endless = client.request(futures::stream::pending());
+            client.inner.do_put(endless).await.map(drop)
+        })
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), client.query("select 1")).await.is_err());
+    uploads.iter().for_each(tokio::task::JoinHandle::abort);
+    tokio::time::timeout(Duration::from_secs(5), client.query("select 1")).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_closed_connection_takes_its_session_with_it() {
     let edge = Edge::open().await;
     let mut client = edge.client().await;

@@ -13,6 +13,7 @@ use futures::Stream;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tonic::Extensions;
 use tonic::transport::server::Connected;
@@ -69,6 +70,8 @@ pub struct Connection {
     info: ConnectionInfo,
     beginning: Option<Beginning>,
     sessions: Sessions,
+    /// Held for as long as the connection lasts.
+    _place: OwnedSemaphorePermit,
 }
 
 /// A connection whose client has not sent the preface of HTTP/2 yet.
@@ -84,7 +87,7 @@ impl Connection {
         let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
         let beginning = Beginning { until: Box::pin(tokio::time::sleep(within)), missing: PREFACE_LEN };
         let info = ConnectionInfo { id, remote, certificate: open.certificate };
-        Self { io: open.io, info, beginning: Some(beginning), sessions }
+        Self { io: open.io, info, beginning: Some(beginning), sessions, _place: open.place }
     }
 
     /// An error when the client takes too long to begin.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -24,13 +25,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LINES: u32 = 20;
 const LINES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Limits on connections that are not open yet.
+/// Limits on connections, most of them on those that are not open yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How long one may take to open.
     pub within: Duration,
     /// How many there may be at once.
     pub at_once: usize,
+    /// How many there may be together with those that are open.
+    pub open: usize,
 }
 
 /// The bytes of an open connection.
@@ -43,6 +46,7 @@ pub(super) enum Io {
 pub(super) struct Open {
     pub(super) io: Io,
     pub(super) certificate: Option<Arc<PeerCertificate>>,
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 /// Why a connection did not open.
@@ -54,6 +58,8 @@ enum Refusal {
     Slow(Duration),
     #[error("others were waiting, and all places are taken (flight.max_handshakes)")]
     Cut,
+    #[error("there are {0} already (flight.max_connections)")]
+    Full(usize),
     #[error("it speaks plaintext, and this port speaks TLS")]
     Plaintext,
     #[error("it speaks TLS, and this port has none: it needs grpc://, or the gateway needs flight.tls")]
@@ -70,6 +76,8 @@ enum Refusal {
 pub(super) struct Opening {
     tls: Option<tls::Current>,
     limits: Limits,
+    /// One for each connection, taken for as long as it lasts.
+    places: Arc<Semaphore>,
     running: JoinSet<Result<Open, (SocketAddr, Refusal)>>,
     /// Oldest first. Those that have ended are taken out late.
     waiting: VecDeque<Waiting>,
@@ -85,7 +93,8 @@ struct Waiting {
 
 impl Opening {
     pub(super) fn new(tls: Option<tls::Current>, limits: Limits) -> Self {
-        Self { tls, limits, running: JoinSet::new(), waiting: VecDeque::new(), complaints: Complaints::default() }
+        let places = Arc::new(Semaphore::new(limits.open.min(Semaphore::MAX_PERMITS)));
+        Self { tls, limits, places, running: JoinSet::new(), waiting: VecDeque::new(), complaints: Complaints::default() }
     }
 
     /// Whether another may come.
@@ -93,12 +102,16 @@ impl Opening {
         self.running.len() < self.limits.at_once
     }
 
-    /// Begins with one more.
+    /// Begins with one more; closes it when there are too many.
     pub(super) fn add(&mut self, io: TcpStream, remote: SocketAddr) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.complaints.log(remote, &Refusal::Full(self.limits.open));
+            return;
+        };
         let config = self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
         let within = self.limits.within;
         let handle = self.running.spawn(async move {
-            let opened = tokio::time::timeout(within, open(io, config)).await;
+            let opened = tokio::time::timeout(within, open(io, config, place)).await;
             opened.unwrap_or(Err(Refusal::Slow(within))).map_err(|refusal| (remote, refusal))
         });
         self.waiting.retain(|waiting| !waiting.handle.is_finished());
@@ -138,10 +151,10 @@ impl Opening {
     }
 }
 
-async fn open(io: TcpStream, config: Option<Arc<rustls::ServerConfig>>) -> Result<Open, Refusal> {
+async fn open(io: TcpStream, config: Option<Arc<rustls::ServerConfig>>, place: OwnedSemaphorePermit) -> Result<Open, Refusal> {
     match (Beginning::of(&io).await?.ok_or(Refusal::Nothing)?, config) {
-        (Beginning::Tls, Some(config)) => shake_hands(io, config).await,
-        (Beginning::Plaintext, None) => Ok(Open { io: Io::Plain(io), certificate: None }),
+        (Beginning::Tls, Some(config)) => shake_hands(io, config, place).await,
+        (Beginning::Plaintext, None) => Ok(Open { io: Io::Plain(io), certificate: None, place }),
         (Beginning::Tls, None) => {
             misdirected::tell_to_use_plaintext(io).await?;
             Err(Refusal::Tls)
@@ -153,7 +166,7 @@ async fn open(io: TcpStream, config: Option<Arc<rustls::ServerConfig>>) -> Resul
     }
 }
 
-async fn shake_hands(io: TcpStream, config: Arc<rustls::ServerConfig>) -> Result<Open, Refusal> {
+async fn shake_hands(io: TcpStream, config: Arc<rustls::ServerConfig>, place: OwnedSemaphorePermit) -> Result<Open, Refusal> {
     let stream = match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(stream) => stream,
         Err((error, io)) => {
@@ -163,7 +176,7 @@ async fn shake_hands(io: TcpStream, config: Arc<rustls::ServerConfig>) -> Result
         }
     };
     let certificate = tls::peer_certificate(stream.get_ref().1.peer_certificates()).map_err(Refusal::Certificate)?;
-    Ok(Open { io: Io::Tls(Box::new(stream)), certificate })
+    Ok(Open { io: Io::Tls(Box::new(stream)), certificate, place })
 }
 
 /// Tells the log of refused connections, but does not let strangers fill it.

@@ -1,28 +1,37 @@
 //! Owns the way of a result's messages onto HTTP/2 without a copy. The worker has made each of them a whole gRPC message, so DoGet takes
 //! them as the body of its response; tonic's own service would decode each into a `FlightData` and copy that into a buffer again.
-//! Refuses to know what a ticket is: all other calls, and the answer to this one, are those of the service around it.
+//! It also has the caller known before anything of a request's body is kept: a message may have megabytes, and strangers send them too.
+//! Refuses to know what a ticket is, and who may call: all other calls, and the answer to this one, are those of the service around it.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use arrow_flight::Ticket;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Body, Frame};
 use prost::Message;
 use tonic::codec::Codec;
 use tonic::codegen::Service;
-use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
+use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::server::NamedService;
-use tonic::{Code, Extensions, Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// The call that is answered here.
 const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
+
+/// The call by which strangers become known.
+const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
+
+/// How long a refused client may take to end its side. Resetting its stream before could make it drop the answer that says why.
+const ENDED_WITHIN: Duration = Duration::from_millis(250);
 
 /// gRPC's prefix: not compressed, then the length of the message.
 const PREFIX_LEN: usize = 5;
@@ -44,39 +53,41 @@ pub fn whole_message(message: &impl Message) -> Result<Bytes, Status> {
     Ok(bytes.freeze())
 }
 
-/// What answers DoGet.
-pub trait DoGet: Clone + Send + Sync + 'static {
+/// What knows callers, and answers DoGet.
+pub trait Calls: Clone + Send + Sync + 'static {
+    /// A call of a known caller.
+    type Call: Clone + Send + Sync + 'static;
+
+    /// Who calls, from the head of a request alone.
+    fn caller(&self, head: &Parts) -> impl Future<Output = Result<Self::Call, Status>> + Send;
+
     /// The messages that answer a ticket.
-    fn do_get(
-        self,
-        metadata: MetadataMap,
-        extensions: Extensions,
-        ticket: Ticket,
-    ) -> impl Future<Output = Result<Messages, Status>> + Send;
+    fn do_get(self, call: Self::Call, ticket: Ticket) -> impl Future<Output = Result<Messages, Status>> + Send;
 }
 
-/// A Flight service whose DoGet is answered by `results`, and everything else by `inner`.
+/// A Flight service whose DoGet is answered by `calls`, and everything else by `inner`, which finds the [`Calls::Call`] of each request but
+/// a Handshake among its extensions.
 #[derive(Clone, Debug)]
-pub struct PassThrough<S, D> {
-    /// tonic's service of the other calls.
+pub struct PassThrough<S, C> {
+    /// tonic's service of the other calls; always ready.
     pub inner: S,
-    /// Answers DoGet.
-    pub results: D,
+    /// Knows callers, and answers DoGet.
+    pub calls: C,
     /// The largest ticket in bytes.
     pub max_ticket_bytes: usize,
 }
 
-impl<S: NamedService, D> NamedService for PassThrough<S, D> {
+impl<S: NamedService, C> NamedService for PassThrough<S, C> {
     const NAME: &'static str = S::NAME;
 }
 
 type Answer = Response<tonic::body::Body>;
 
-impl<S, D> Service<Request<tonic::body::Body>> for PassThrough<S, D>
+impl<S, C> Service<Request<tonic::body::Body>> for PassThrough<S, C>
 where
-    S: Service<Request<tonic::body::Body>, Response = Answer, Error = Infallible>,
+    S: Service<Request<tonic::body::Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    D: DoGet,
+    C: Calls,
 {
     type Response = Answer;
     type Error = Infallible;
@@ -87,20 +98,51 @@ where
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        if request.uri().path() != DO_GET {
-            return Box::pin(self.inner.call(request));
+        match request.uri().path() {
+            HANDSHAKE => Box::pin(self.inner.call(request)),
+            DO_GET => Box::pin(rows(self.calls.clone(), request, self.max_ticket_bytes)),
+            _ => Box::pin(known(self.calls.clone(), self.inner.clone(), request)),
         }
-        let answer = answer(self.results.clone(), request, self.max_ticket_bytes);
-        Box::pin(async { Ok(answer.await.unwrap_or_else(Status::into_http)) })
     }
 }
 
-async fn answer(results: impl DoGet, request: Request<tonic::body::Body>, max_ticket_bytes: usize) -> Result<Answer, Status> {
+/// Has a call answered once its caller is known.
+async fn known<S>(calls: impl Calls, mut inner: S, request: Request<tonic::body::Body>) -> Result<Answer, Infallible>
+where
+    S: Service<Request<tonic::body::Body>, Response = Answer, Error = Infallible>,
+{
+    let (mut head, body) = request.into_parts();
+    match calls.caller(&head).await {
+        Ok(call) => {
+            head.extensions.insert(call);
+            inner.call(Request::from_parts(head, body)).await
+        }
+        Err(status) => Ok(refused(status, body).await),
+    }
+}
+
+async fn rows(calls: impl Calls, request: Request<tonic::body::Body>, max_ticket_bytes: usize) -> Result<Answer, Infallible> {
     let (head, body) = request.into_parts();
+    let call = match calls.caller(&head).await {
+        Ok(call) => call,
+        Err(status) => return Ok(refused(status, body).await),
+    };
+    Ok(answer(calls, call, body, max_ticket_bytes).await.unwrap_or_else(Status::into_http))
+}
+
+/// The refusal, when the client has ended its side. What it still sends is thrown away piece by piece.
+async fn refused(status: Status, mut body: tonic::body::Body) -> Answer {
+    let ended = async { while matches!(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await, Some(Ok(_))) {} };
+    // Either way it is refused.
+    let _ = tokio::time::timeout(ENDED_WITHIN, ended).await;
+    status.into_http()
+}
+
+async fn answer<C: Calls>(calls: C, call: C::Call, body: tonic::body::Body, max_ticket_bytes: usize) -> Result<Answer, Status> {
     let decoder = ProstCodec::<(), Ticket>::default().decoder();
     let mut tickets = Streaming::new_request(decoder, body, None, Some(max_ticket_bytes));
     let ticket = tickets.message().await?.ok_or_else(|| Status::invalid_argument("DoGet without a ticket"))?;
-    let messages = results.do_get(MetadataMap::from_headers(head.headers), head.extensions, ticket).await?;
+    let messages = calls.do_get(call, ticket).await?;
     let mut response = Response::new(tonic::body::Body::new(MessageBody(Some(messages))));
     response.headers_mut().insert(header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
     Ok(response)

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -33,7 +33,7 @@ async fn port(tls: Option<super::tls::Current>) -> Port {
     let sessions = Sessions::new(SessionConfig::default(), auth, Duration::from_secs(60), defaults);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let limits = Limits { within: Duration::from_secs(10), at_once: 4 };
+    let limits = Limits { within: Duration::from_secs(10), at_once: 4, open: 2 };
     let settings = Settings { limits, keepalive: Duration::from_secs(77) };
     (addr, Box::pin(connections(listener, sessions, settings, tls)))
 }
@@ -56,6 +56,28 @@ async fn the_system_probes_idle_sockets_and_sends_at_once() {
     assert_eq!(sockopt::tcp_keepintvl(socket).unwrap(), Duration::from_secs(77));
     let info = connection.connect_info();
     assert_eq!((info.remote, info.certificate), (Some(client.local_addr().unwrap()), None));
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_closed_and_the_end_of_one_makes_room() {
+    let mut port = port(None).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(port.0).await.unwrap();
+        client.write_all(b"PRI").await.unwrap();
+        open.push((client, accepted(&mut port).await));
+    }
+    let mut client = TcpStream::connect(port.0).await.unwrap();
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut answer));
+    tokio::select! {
+        _ = port.1.next() => panic!("one more was taken"),
+        closed = closed => assert_eq!(closed.unwrap().unwrap_or_default(), 0),
+    }
+    open.pop();
+    let mut client = TcpStream::connect(port.0).await.unwrap();
+    client.write_all(b"PRI").await.unwrap();
+    accepted(&mut port).await;
 }
 
 struct Pki {
