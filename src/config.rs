@@ -22,7 +22,8 @@ pub const DEFAULTS: &str = include_str!("../config/polynya.yaml");
 const ENV_PREFIX: &str = "POLYNYA__";
 
 /// Keys whose value `check-config` does not print.
-const SECRET_KEYS: [&str; 6] = ["client_secret", "token", "key", "password", "password_hash", "secret_access_key"];
+const SECRET_KEYS: [&str; 8] =
+    ["client_secret", "token", "key", "password", "password_hash", "secret_access_key", "session_token", "bearer_token"];
 
 /// The whole config.
 #[derive(Clone, Debug, Deserialize)]

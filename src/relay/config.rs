@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::storage;
+use super::storage::config::StoreConfig;
 use crate::names::{CatalogName, RealmName};
 use crate::secret::SecretRef;
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub read_attempts: u32,
     /// The largest answer taken from a catalog, and the largest request from a worker.
     pub max_body_bytes: usize,
+    /// How object stores are spoken to.
+    pub storage: storage::config::Config,
 }
 
 impl Default for Config {
@@ -51,6 +55,7 @@ impl Default for Config {
             commit_attempts: 4,
             read_attempts: 3,
             max_body_bytes: 256 << 20,
+            storage: storage::config::Config::default(),
         }
     }
 }
@@ -89,6 +94,12 @@ pub struct RestConfig {
     /// Storage prefixes that its tables may lie in, such as `s3://lake/gold/`. None given: any object store, never `file:`.
     #[serde(default)]
     pub allowed_locations: Vec<String>,
+    /// The stores of its files. Nothing is needed here for a catalog that vends keys and names the address.
+    #[serde(default)]
+    pub storage: Vec<StoreConfig>,
+    /// The stores that the catalog may name. Not given: any.
+    #[serde(default)]
+    pub allowed_endpoints: Option<Vec<String>>,
     /// How long one call may take, when it differs from the relay's setting.
     #[serde(default, with = "humantime_serde::option")]
     pub request_timeout: Option<Duration>,

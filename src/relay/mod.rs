@@ -10,6 +10,7 @@ mod confine;
 pub mod error;
 pub mod lease;
 mod server;
+pub mod storage;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,12 +25,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::cache::TableCache;
 use self::config::{CatalogConfig, Config, RoleConfig};
 pub use self::error::{CatalogError, RelayError};
 use self::lease::{LeaseTerms, Leases, WorkerGrant};
+use self::storage::Store;
 use self::upstream::{PageRequest, Upstream};
 use self::views::{Configured, View, Views};
 use self::workers::Workers;
@@ -51,11 +54,15 @@ const MAX_PAGES: usize = 10_000;
 pub struct Relay {
     config: Config,
     address: SocketAddr,
-    /// Taken by `serve`.
-    listener: Mutex<Option<TcpListener>>,
+    door_address: SocketAddr,
+    /// Taken by `serve`; the second one is the door's.
+    listeners: Mutex<Option<(TcpListener, TcpListener)>>,
     views: Views,
     workers: Workers,
     cache: Arc<TableCache>,
+    store: Arc<Store>,
+    /// Parts of files that are held at once.
+    uploads: Semaphore,
 }
 
 impl Relay {
@@ -82,10 +89,15 @@ impl Relay {
     ) -> Result<Arc<Self>, RelayError> {
         let views = Views::new(config.clone(), catalogs, roles)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let store = Store::new(config.storage.clone()).map_err(std::io::Error::other)?;
         let cache = Arc::new(TableCache::new(config.cache_bytes, config.max_staleness, config.negative_ttl));
         Ok(Arc::new(Self {
             address: listener.local_addr()?,
-            listener: Mutex::new(Some(listener)),
+            door_address: door.local_addr()?,
+            listeners: Mutex::new(Some((listener, door))),
+            store: Arc::new(store),
+            uploads: Semaphore::new(config.storage.parallel_uploads.max(1)),
             views,
             workers: Workers::default(),
             cache,
@@ -98,9 +110,9 @@ impl Relay {
     /// # Errors
     /// When it is called a second time.
     pub async fn serve(self: Arc<Self>, stop: CancellationToken) -> Result<(), RelayError> {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let listener = listener.ok_or_else(|| std::io::Error::other("the relay is served already"))?;
-        server::serve(self, listener, stop).await?;
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (listener, door) = listeners.ok_or_else(|| std::io::Error::other("the relay is served already"))?;
+        tokio::try_join!(server::serve(Arc::clone(&self), listener, stop.clone()), storage::door::serve(self, door, stop))?;
         Ok(())
     }
 
@@ -213,7 +225,9 @@ impl Relay {
 
     async fn table(&self, credential: &Credential, table: &TableRef) -> Result<Arc<table::Table>, CatalogError> {
         let view = self.view(credential, &table.catalog)?;
-        self.cache.get(&view.viewer, table, &view.upstream, &view.confinement).await
+        let loaded = self.cache.get(&view.viewer, table, &view.upstream, &view.confinement).await?;
+        loaded.tell(table, &view.storage);
+        Ok(loaded)
     }
 
     /// The catalog as this credential sees it.
@@ -258,6 +272,10 @@ impl Leases for Relay {
 
     fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    fn storage_endpoint(&self) -> String {
+        self.door_address.to_string()
     }
 
     fn catalogs_of(&self, credential: &Credential) -> Vec<CatalogName> {

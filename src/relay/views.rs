@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::config::{CatalogConfig, Config, RestConfig, RestCredentials, RoleConfig};
 use super::confine::Confinement;
 use super::error::{CatalogError, RelayError};
+use super::storage::Storage;
 use super::upstream::Upstream;
 use super::upstream::embedded::Embedded;
 use super::upstream::rest::Rest;
@@ -34,6 +35,8 @@ pub(super) struct View {
     pub(super) viewer: CredentialId,
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) confinement: Arc<Confinement>,
+    /// What reaches its files.
+    pub(super) storage: Arc<Storage>,
 }
 
 /// All catalogs and roles.
@@ -75,7 +78,8 @@ impl Configured {
 
     /// The same for all who may see it.
     pub(super) fn shared(upstream: Arc<dyn Upstream>, confinement: Arc<Confinement>) -> Self {
-        Self::Shared(Arc::new(View { viewer: Credential::service().id().clone(), upstream, confinement }))
+        let storage = Arc::new(Storage::local(Arc::clone(&upstream)));
+        Self::Shared(Arc::new(View { viewer: Credential::service().id().clone(), upstream, confinement, storage }))
     }
 
     fn confinement(&self) -> &Confinement {
@@ -107,7 +111,7 @@ impl Views {
         let views = Self { config, catalogs, roles, opened };
         for (name, catalog) in &views.catalogs {
             if let Configured::Rest { config, .. } = catalog {
-                Rest::new(name.clone(), &views.config, config)?;
+                storage_of(Arc::new(Rest::new(name.clone(), &views.config, config)?), config)?;
             }
         }
         Ok(views)
@@ -170,7 +174,10 @@ impl Views {
         };
         let upstream = Rest::new(catalog.clone(), &self.config, &rest)
             .map_err(|error| CatalogError::BadAnswer { catalog: catalog.clone(), reason: error.to_string() })?;
-        let view = Arc::new(View { viewer, upstream: Arc::new(upstream), confinement: Arc::clone(confinement) });
+        let upstream: Arc<dyn Upstream> = Arc::new(upstream);
+        let storage = storage_of(Arc::clone(&upstream), &rest)
+            .map_err(|error| CatalogError::BadAnswer { catalog: catalog.clone(), reason: error.to_string() })?;
+        let view = Arc::new(View { viewer, upstream, confinement: Arc::clone(confinement), storage: Arc::new(storage) });
         // Somebody may have been faster.
         Ok(self.opened.get_with(key, || view))
     }
@@ -191,6 +198,10 @@ impl Views {
             }
         }
     }
+}
+
+fn storage_of(upstream: Arc<dyn Upstream>, config: &RestConfig) -> Result<Storage, RelayError> {
+    Storage::new(upstream, &config.storage, config.allowed_endpoints.as_deref())
 }
 
 fn realm_of(catalog: &Configured) -> Option<RealmName> {

@@ -18,7 +18,10 @@ mod load;
 mod malformed;
 mod memory;
 mod replay;
+#[path = "../support/s3_front/mod.rs"]
+mod s3_front;
 mod sql;
 mod stock_clients;
+mod storage;
 mod tpch;
 mod writes;

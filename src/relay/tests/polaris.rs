@@ -68,6 +68,8 @@ async fn polaris(warehouse: &str, cases: &[&str]) -> Rest {
             token_uri: None,
         },
         allowed_locations: Vec::new(),
+        storage: Vec::new(),
+        allowed_endpoints: None,
         request_timeout: None,
     };
     Rest::new(name(), &config(), &rest).unwrap()

@@ -21,6 +21,8 @@ fn rest(uri: &str, credentials: RestCredentials, locations: &[&str]) -> CatalogC
         prefix: None,
         credentials,
         allowed_locations: locations.iter().map(|location| (*location).to_owned()).collect(),
+        storage: Vec::new(),
+        allowed_endpoints: None,
         request_timeout: None,
     }))
 }

@@ -64,6 +64,8 @@ pub(super) struct Call<'a> {
     pub(super) path: String,
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) etag: Option<&'a str>,
+    /// Asks for access to the table's files too.
+    pub(super) delegated: bool,
     pub(super) body: Option<&'a Value>,
 }
 
@@ -172,6 +174,9 @@ impl Connection {
         }
         if let Some(etag) = call.etag {
             request = request.header(header::IF_NONE_MATCH, etag);
+        }
+        if call.delegated {
+            request = request.header("X-Iceberg-Access-Delegation", "vended-credentials");
         }
         if let Some(body) = call.body {
             request = request.json(body);

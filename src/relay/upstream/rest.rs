@@ -31,7 +31,7 @@ impl Rest {
     }
 
     async fn read(&self, path: String, query: Vec<(&'static str, String)>, etag: Option<&str>) -> Result<Reply, CatalogError> {
-        self.connection.read(Call { method: Method::GET, path, query, etag, body: None }).await
+        self.connection.read(Call { method: Method::GET, path, query, etag, delegated: false, body: None }).await
     }
 
     /// A call that changes something, for which nobody looks afterwards what became of it.
@@ -42,7 +42,10 @@ impl Rest {
         query: Vec<(&'static str, String)>,
         body: Option<&Value>,
     ) -> Result<Reply, CatalogError> {
-        let call = Call { method, path, query, etag: None, body };
+        self.changed(Call { method, path, query, etag: None, delegated: false, body }).await
+    }
+
+    async fn changed(&self, call: Call<'_>) -> Result<Reply, CatalogError> {
         match self.connection.once(&call).await {
             Ok(reply) if reply.status.is_server_error() && reply.status.as_u16() != 501 => {
                 Err(self.unknown(self.connection.site.refused(&reply)))
@@ -193,7 +196,8 @@ impl Upstream for Rest {
     }
 
     async fn load_table(&self, table: &TableRef, etag: Option<&str>) -> Result<Answer, CatalogError> {
-        let reply = self.read(table_path(table), Vec::new(), etag).await?;
+        let call = Call { method: Method::GET, path: table_path(table), query: Vec::new(), etag, delegated: true, body: None };
+        let reply = self.connection.read(call).await?;
         match reply.status.as_u16() {
             304 => Ok(Answer::NotModified),
             200 => Ok(Answer::Fresh { body: reply.body, etag: reply.etag }),
@@ -204,7 +208,8 @@ impl Upstream for Rest {
     async fn create_table(&self, namespace: &Namespace, request: Value) -> Result<Bytes, CatalogError> {
         let name = request["name"].as_str().unwrap_or_default().to_owned();
         let path = format!("namespaces/{}/tables", namespace_segment(namespace));
-        let reply = self.change(Method::POST, path, Vec::new(), Some(&request)).await?;
+        let call = Call { method: Method::POST, path, query: Vec::new(), etag: None, delegated: true, body: Some(&request) };
+        let reply = self.changed(call).await?;
         if reply.status.is_success() {
             return Ok(reply.body);
         }
@@ -225,7 +230,7 @@ impl Upstream for Rest {
                 ("transactions/commit".to_owned(), json!({ "table-changes": changes }))
             }
         };
-        let call = Call { method: Method::POST, path, query: Vec::new(), etag: None, body: Some(&body) };
+        let call = Call { method: Method::POST, path, query: Vec::new(), etag: None, delegated: false, body: Some(&body) };
         match self.connection.once(&call).await {
             Ok(reply) if reply.status.is_success() => Ok(()),
             Ok(reply) => Err(self.about_commit(changes, &reply)),
