@@ -136,6 +136,30 @@ impl Credential {
     pub fn is_for_reads(&self) -> bool {
         self.reads
     }
+
+    /// The same, without keeping it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakCredential {
+        WeakCredential(Arc::downgrade(&self.inner))
+    }
+}
+
+/// A credential that others may or may not hold still: what is had with it keeps this, so that its secrets go with its last holder.
+#[derive(Clone)]
+pub struct WeakCredential(Weak<Inner>);
+
+impl WeakCredential {
+    /// The credential, while somebody holds it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Credential> {
+        self.0.upgrade().map(|inner| Credential { inner, reads: false })
+    }
+
+    /// Whether nobody holds it any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
 }
 
 impl PartialEq for Credential {

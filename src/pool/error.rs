@@ -71,6 +71,7 @@ fn failure_kind(kind: failure::Kind) -> Kind {
         failure::Kind::OutOfMemory => Kind::ResourceExhausted(None),
         failure::Kind::Interrupted => Kind::Cancelled,
         failure::Kind::Unreachable => Kind::Unavailable,
+        failure::Kind::Unauthenticated => Kind::Unauthenticated,
         // Not UNAVAILABLE: clients run that again by themselves.
         failure::Kind::OutcomeUnknown | failure::Kind::Precondition => Kind::FailedPrecondition,
     }

@@ -2,9 +2,11 @@
 //! on where its names are looked up, and on the columns of the tables that it reads; these are loaded anew with the caller's own
 //! rights each time. Refuses to remember what hangs on anything else: listings, time travel, types that only values settle.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
+use tokio::time::Instant;
 
 use super::prepare::table_ref;
 use super::{Caller, Description, Engine, QueryError};
@@ -68,14 +70,20 @@ impl Engine {
     /// The description of a query whose tables have the columns that they had.
     ///
     /// # Errors
-    /// When one of its tables cannot be loaded any longer.
-    pub(super) async fn recall(&self, caller: &Caller, sql: &str) -> Result<Option<Description>, QueryError> {
+    /// When one of its tables cannot be loaded any longer, or not until `deadline`.
+    pub(super) async fn recall(&self, caller: &Caller, sql: &str, deadline: Instant) -> Result<Option<Description>, QueryError> {
         if sql.len() > TEXT_BYTES {
             return Ok(None);
         }
         let Some(remembered) = self.descriptions().0.get(&asked(caller, sql)) else { return Ok(None) };
-        let tables = remembered.tables.iter().map(|(table, _)| table.clone()).collect();
-        let same = self.columns_of(caller, tables).await? == remembered.tables;
+        let tables: Vec<TableRef> = remembered.tables.iter().map(|(table, _)| table.clone()).collect();
+        let began = Instant::now();
+        let silent = || {
+            let catalogs: BTreeSet<CatalogName> = remembered.tables.iter().map(|(table, _)| table.catalog.clone()).collect();
+            QueryError::SilentCatalog { catalogs: catalogs.into_iter().collect(), after: began.elapsed() }
+        };
+        let now = tokio::time::timeout_at(deadline, self.columns_of(caller, tables)).await.map_err(|_| silent())?;
+        let same = now? == remembered.tables;
         Ok(same.then(|| remembered.description.clone()))
     }
 

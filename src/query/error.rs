@@ -25,6 +25,14 @@ pub enum QueryError {
     /// A catalog refused, or could not be reached.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The deadline passed, or nearly, while catalogs were asked.
+    #[error("{} did not answer within {:.1} s, the time that the statement had left", named(.catalogs), .after.as_secs_f32())]
+    SilentCatalog {
+        /// The catalogs of its tables.
+        catalogs: Vec<CatalogName>,
+        /// How long they were waited for.
+        after: Duration,
+    },
     /// The deadline passed.
     #[error("the statement did not end within {:.1} s (its deadline, or query.statement_timeout) and was cancelled", .0.as_secs_f32())]
     Deadline(Duration),
@@ -81,11 +89,17 @@ pub enum QueryError {
     Defect(String),
 }
 
+/// `catalog "a"`, or `catalog "a" or "b"`.
+fn named(catalogs: &[CatalogName]) -> String {
+    let names: Vec<String> = catalogs.iter().map(|name| format!("\"{name}\"")).collect();
+    if names.is_empty() { "a catalog".to_owned() } else { format!("catalog {}", names.join(" or ")) }
+}
+
 impl Explain for QueryError {
     fn kind(&self) -> Kind {
         match self {
             Self::Pool(error) => error.kind(),
-            Self::LostTwice(_) | Self::NotRun(_) | Self::Draining | Self::Cut(_) => Kind::Unavailable,
+            Self::LostTwice(_) | Self::NotRun(_) | Self::Draining | Self::Cut(_) | Self::SilentCatalog { .. } => Kind::Unavailable,
             Self::TooManyStatements { retry_after, .. } => Kind::ResourceExhausted(Some(*retry_after)),
             // Not UNAVAILABLE: clients run that again by themselves.
             Self::WriteUnknown(_) => Kind::FailedPrecondition,

@@ -114,12 +114,9 @@ impl Engine {
         caller: &Caller,
         tables: Vec<TableRef>,
     ) -> Result<Vec<(TableRef, Option<Arc<[Column]>>)>, QueryError> {
-        let loads = stream::iter(tables).map(async |table| match self.relay().columns(&caller.reads(), &table).await {
+        let loads = stream::iter(tables).map(async |table| match self.relay().listed_columns(&caller.reads(), &table).await {
             Ok(columns) => Ok((table, Some(columns))),
-            // These say something of the catalog, not of the table.
-            Err(
-                error @ (CatalogError::Unreachable { .. } | CatalogError::Timeout { .. } | CatalogError::Unauthorized { .. }),
-            ) => Err(error.into()),
+            Err(error) if error.is_of_the_catalog() => Err(error.into()),
             // A table that cannot be loaded is still listed; asking for it says why.
             Err(_) => Ok((table, None)),
         });

@@ -11,6 +11,7 @@
 //! on an exclusive worker: among all that ran on a lost worker one may have brought it down, and would do so again to the others. How
 //! large a read is, is estimated from the sizes of its tables alone; a few rows of a table, or their number, are never large.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::descriptions::Basis;
 use super::log::{DESCRIBE, StatementLog};
+use super::prepare::Prepared;
 use super::{Caller, Description, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, is_write};
 use crate::names::{CatalogName, Namespace};
 use crate::pool::connection::{RawFrame, Reply};
@@ -33,6 +35,9 @@ use crate::wire::proto::{self, Class, Describe, Described, Done, Judged, Request
 
 /// How long a cancelled write's last word may take beyond the grace after which its worker is killed.
 pub(super) const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// So long before its deadline a statement gives its catalogs up, so that the client hears of it.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
 
 /// How a statement began to answer.
 enum Opening {
@@ -117,7 +122,7 @@ impl Engine {
         let mut log = self.begin(caller, DESCRIBE, sql)?;
         let (deadline, cut) = (self.deadline(limits), log.cut());
         let description = async {
-            match self.recall(caller, sql).await? {
+            match self.recall(caller, sql, last_moment(deadline)).await? {
                 Some(description) => Ok(description),
                 None => self.describe_on_worker(caller, sql, deadline, &mut log).await,
             }
@@ -240,9 +245,12 @@ impl Engine {
                 Reply::Judged(judged) if lease.class() == WorkerClass::Reader && needs_the_past(&judged) => return Ok(None),
                 Reply::Judged(judged) => {
                     log.classed(judged.class().as_str_name());
-                    basis = self.basis(caller, &judged).await;
                     if judged.waiting {
-                        lease.proceed(&self.prepare(caller, &judged).await?.proceed).await?;
+                        let prepared = self.prepared(caller, &judged, deadline, &log.cut()).await?;
+                        basis = self.basis(caller, &judged).await;
+                        lease.proceed(&prepared.proceed).await?;
+                    } else {
+                        basis = self.basis(caller, &judged).await;
                     }
                 }
                 Reply::Described(described) => return Ok(Some((described, basis))),
@@ -363,7 +371,7 @@ impl Engine {
         log: &mut StatementLog,
     ) -> Result<bool, QueryError> {
         // A catalog that does not answer must not cost the worker, which cannot give up what it waits for.
-        let prepared = within(attempt.deadline, &log.cut(), self.prepare(attempt.caller, judged)).await?;
+        let prepared = self.prepared(attempt.caller, judged, attempt.deadline, &log.cut()).await?;
         log.reads(prepared.data_bytes);
         let is_large = prepared.data_bytes > self.config().large_read.as_u64();
         if is_large && !judged.glance && lease.class() == WorkerClass::Reader {
@@ -372,6 +380,21 @@ impl Engine {
         lease.proceed(&prepared.proceed).await?;
         attempt.ran.store(true, Ordering::Release);
         Ok(true)
+    }
+
+    /// Prepares a statement in time for its client to be told which catalog has not answered.
+    async fn prepared(
+        &self,
+        caller: &Caller,
+        judged: &Judged,
+        deadline: Instant,
+        cut: &CancellationToken,
+    ) -> Result<Prepared, QueryError> {
+        let asked = within(last_moment(deadline), cut, self.prepare(caller, judged)).await;
+        asked.map_err(|error| match error {
+            QueryError::Deadline(after) => QueryError::SilentCatalog { catalogs: catalogs_of(judged), after },
+            error => error,
+        })
     }
 
     /// A worker for a statement that is judged, or taken, to be of `class`.
@@ -433,6 +456,18 @@ impl Losses {
         tracing::info!(error = %lost, "a worker was lost before the first row: the statement is asked once more");
         Ok(())
     }
+}
+
+/// When catalogs are given up by a statement that must end at `deadline`.
+fn last_moment(deadline: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(Instant::now());
+    deadline - LAST_MOMENT.min(left / 10)
+}
+
+/// The catalogs that a statement names, in order.
+fn catalogs_of(judged: &Judged) -> Vec<CatalogName> {
+    let named = judged.tables.iter().chain(&judged.target).map(|table| CatalogName::from(table.catalog.as_str()));
+    named.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn needs_the_past(judged: &Judged) -> bool {

@@ -3,18 +3,24 @@
 //!
 //! A load that began before a commit ended may bring the state from before it. [`TableCache::forget`] therefore strikes the loads
 //! under way from the list, and a load stores its result only while it is still on it; who asks afterwards starts a new one.
+//!
+//! A table that is too old, but not older than the grace, is served as it is while its catalog is out of reach: at once where that is
+//! known, else after `slow_after`. The asking goes on in the background, one at a time for a catalog that is known to be out of reach.
+//!
+//! A load is shared by all who want its answer, and dropped with the last of them; one of them going away means nothing to the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
+use super::config::Config;
 use super::confine::Confinement;
 use super::error::CatalogError;
 use super::table::Table;
-use super::upstream::{Answer, Upstream};
+use super::upstream::{Answer, Purpose, Upstream};
 use crate::names::{CredentialId, TableRef};
 
 /// The lists of loads under way and of who holds what are swept of what is gone when they are longer than this.
@@ -23,11 +29,28 @@ const SWEEP_ABOVE: usize = 4096;
 type Outcome = Result<Arc<Table>, CatalogError>;
 type Load = Shared<BoxFuture<'static, Outcome>>;
 
-/// Which table, seen by whom.
+/// Which table, seen by whom, and what for: the right to the one purpose says nothing of the right to the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    credential: CredentialId,
+    viewer: CredentialId,
+    purpose: Purpose,
     table: TableRef,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) viewer: &'a CredentialId,
+    pub(super) table: &'a TableRef,
+    pub(super) purpose: Purpose,
+    /// Never an old table in the place of a catalog out of reach.
+    pub(super) strict: bool,
+}
+
+impl Wanted<'_> {
+    fn key(self) -> Key {
+        Key { viewer: self.viewer.clone(), purpose: self.purpose, table: self.table.clone() }
+    }
 }
 
 /// What was last heard of a table.
@@ -50,8 +73,8 @@ struct Flight {
 struct Flights {
     next: u64,
     under_way: HashMap<Key, Flight>,
-    /// Which credentials have an entry for a table, so that all of them can be forgotten.
-    holders: HashMap<TableRef, Vec<CredentialId>>,
+    /// Who has an entry for a table, so that all of them can be forgotten.
+    holders: HashMap<TableRef, HashSet<(CredentialId, Purpose)>>,
 }
 
 /// The cache.
@@ -61,41 +84,82 @@ pub(super) struct TableCache {
     flights: Mutex<Flights>,
     max_staleness: Duration,
     negative_ttl: Duration,
+    stale_grace: Duration,
+    slow_after: Duration,
 }
 
 impl TableCache {
-    pub(super) fn new(bytes: u64, max_staleness: Duration, negative_ttl: Duration) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let weight = |_: &Key, entry: &Entry| {
             u32::try_from(entry.outcome.as_ref().map_or(512, |table| table.weight())).unwrap_or(u32::MAX)
         };
-        let entries = moka::sync::Cache::builder().max_capacity(bytes).weigher(weight).build();
-        Self { entries, flights: Mutex::default(), max_staleness, negative_ttl }
+        let entries = moka::sync::Cache::builder().max_capacity(config.cache_bytes).weigher(weight).build();
+        let &Config { max_staleness, negative_ttl, stale_grace, slow_after, .. } = config;
+        Self { entries, flights: Mutex::default(), max_staleness, negative_ttl, stale_grace, slow_after }
     }
 
-    /// The table, at most `max_staleness` old.
+    /// The table, at most `max_staleness` old, or `stale_grace` while its catalog is out of reach.
     pub(super) async fn get(
         self: &Arc<Self>,
-        credential: &CredentialId,
-        table: &TableRef,
+        wanted: Wanted<'_>,
         upstream: &Arc<dyn Upstream>,
         confinement: &Arc<Confinement>,
     ) -> Outcome {
-        let key = Key { credential: credential.clone(), table: table.clone() };
+        let key = wanted.key();
         let known = self.entries.get(&key);
-        if let Some(entry) = &known {
-            let fresh_for = if entry.outcome.is_ok() { self.max_staleness } else { self.negative_ttl };
-            if entry.as_of.elapsed() < fresh_for {
-                return entry.outcome.clone();
-            }
+        if let Some(entry) = known.as_ref().filter(|entry| self.is_fresh(entry)) {
+            return entry.outcome.clone();
         }
+        let spare = known.as_ref().filter(|entry| !wanted.strict && entry.as_of.elapsed() < self.stale_grace);
+        let spare = spare.and_then(|entry| entry.outcome.clone().ok());
         let known = known.and_then(|entry| entry.outcome.ok());
-        self.join(key, known, upstream, confinement).await
+        let load = || self.join(key, known, upstream, confinement);
+        match (spare, upstream.health()) {
+            (Some(spare), Some(health)) if health.ails() => {
+                if let Some(probe) = health.probe() {
+                    let load = load();
+                    tokio::spawn(async move {
+                        let _outcome = load.await;
+                        drop(probe);
+                    });
+                }
+                Ok(spare)
+            }
+            (Some(spare), Some(health)) => {
+                let load = load();
+                match tokio::time::timeout(self.slow_after, load.clone()).await {
+                    Ok(Err(error)) if error.is_outage() => Ok(spare),
+                    Ok(outcome) => outcome,
+                    Err(_) => {
+                        health.failed(&format!("no answer within {} s", self.slow_after.as_secs_f32()));
+                        let probe = health.probe();
+                        tokio::spawn(async move {
+                            let _outcome = load.await;
+                            drop(probe);
+                        });
+                        Ok(spare)
+                    }
+                }
+            }
+            _ => load().await,
+        }
+    }
+
+    /// The table, if it is known and not too old; nobody is asked.
+    pub(super) fn fresh(&self, viewer: &CredentialId, table: &TableRef, purpose: Purpose) -> Option<Arc<Table>> {
+        let entry = self.entries.get(&Wanted { viewer, table, purpose, strict: true }.key());
+        entry.filter(|entry| self.is_fresh(entry)).and_then(|entry| entry.outcome.ok())
     }
 
     /// What is known of the table, however old, without asking anybody.
-    pub(super) fn peek(&self, credential: &CredentialId, table: &TableRef) -> Option<Arc<Table>> {
-        let key = Key { credential: credential.clone(), table: table.clone() };
-        self.entries.get(&key).and_then(|entry| entry.outcome.ok())
+    pub(super) fn peek(&self, viewer: &CredentialId, table: &TableRef) -> Option<Arc<Table>> {
+        let of = |purpose| self.entries.get(&Wanted { viewer, table, purpose, strict: true }.key());
+        [Purpose::Data, Purpose::Columns].into_iter().find_map(|purpose| of(purpose)?.outcome.ok())
+    }
+
+    fn is_fresh(&self, entry: &Entry) -> bool {
+        let fresh_for = if entry.outcome.is_ok() { self.max_staleness } else { self.negative_ttl };
+        entry.as_of.elapsed() < fresh_for
     }
 
     /// How many bytes the remembered tables take, once the cache has done its housekeeping.
@@ -109,8 +173,8 @@ impl TableCache {
     pub(super) fn forget(&self, table: &TableRef) {
         let mut flights = self.flights();
         flights.under_way.retain(|key, _| key.table != *table);
-        for credential in flights.holders.remove(table).unwrap_or_default() {
-            self.entries.invalidate(&Key { credential, table: table.clone() });
+        for (viewer, purpose) in flights.holders.remove(table).unwrap_or_default() {
+            self.entries.invalidate(&Key { viewer, purpose, table: table.clone() });
         }
     }
 
@@ -138,7 +202,7 @@ impl TableCache {
         let (cache, upstream, confinement) = (self.clone(), upstream.clone(), confinement.clone());
         let of = key.clone();
         let load = async move {
-            let outcome = fetch(&of.table, known, &*upstream, confinement).await;
+            let outcome = fetch(&of, known, &*upstream, confinement).await;
             cache.settle(&of, number, Entry { outcome: outcome.clone(), as_of: begun });
             outcome
         }
@@ -157,32 +221,26 @@ impl TableCache {
             return;
         }
         flights.under_way.remove(key);
-        let worth_keeping = match &entry.outcome {
-            Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
-                true
-            }
-            Err(_) => false,
-        };
-        if !worth_keeping {
-            self.entries.invalidate(key);
-            return;
+        match &entry.outcome {
+            Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {}
+            // Nothing was heard of the table: what is known stays as old as it is.
+            Err(error) if error.is_outage() => return,
+            Err(_) => return self.entries.invalidate(key),
         }
         if flights.holders.len() > SWEEP_ABOVE {
             self.sweep(&mut flights);
         }
-        let holders = flights.holders.entry(key.table.clone()).or_default();
-        if !holders.contains(&key.credential) {
-            holders.push(key.credential.clone());
-        }
+        flights.holders.entry(key.table.clone()).or_default().insert((key.viewer.clone(), key.purpose));
         self.entries.insert(key.clone(), entry);
     }
 
     /// Takes tables off the list of holders that the cache has dropped for want of room.
     fn sweep(&self, flights: &mut Flights) {
-        flights.holders.retain(|table, credentials| {
-            credentials
-                .retain(|credential| self.entries.contains_key(&Key { credential: credential.clone(), table: table.clone() }));
-            !credentials.is_empty()
+        flights.holders.retain(|table, holders| {
+            holders.retain(|(viewer, purpose)| {
+                self.entries.contains_key(&Key { viewer: viewer.clone(), purpose: *purpose, table: table.clone() })
+            });
+            !holders.is_empty()
         });
     }
 
@@ -191,9 +249,10 @@ impl TableCache {
     }
 }
 
-async fn fetch(table: &TableRef, known: Option<Arc<Table>>, upstream: &dyn Upstream, confinement: Arc<Confinement>) -> Outcome {
+async fn fetch(of: &Key, known: Option<Arc<Table>>, upstream: &dyn Upstream, confinement: Arc<Confinement>) -> Outcome {
+    let table = &of.table;
     let etag = known.as_ref().and_then(|known| known.etag.clone());
-    match (upstream.load_table(table, etag.as_deref()).await?, known) {
+    match (upstream.load_table(table, etag.as_deref(), of.purpose).await?, known) {
         (Answer::Fresh { body, etag }, _) => Ok(Arc::new(Table::read(table.clone(), body, etag, confinement).await?)),
         (Answer::NotModified, Some(known)) => Ok(known),
         (Answer::NotModified, None) => Err(CatalogError::BadAnswer {

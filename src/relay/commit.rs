@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::Relay;
 use super::error::CatalogError;
 use super::table::{check_snapshot, outside};
-use super::upstream::{Answer, CommitFault, TableChange};
+use super::upstream::{Answer, CommitFault, Purpose, TableChange};
 use super::views::View;
 use super::workers::Visitor;
 use crate::names::{CatalogName, CredentialId, TableRef};
@@ -184,7 +184,7 @@ async fn load_head(served: &View, table: &TableRef) -> Result<Head, CatalogError
     let mut looks = 0;
     loop {
         looks += 1;
-        match served.upstream.load_table(table, None).await {
+        match served.upstream.load_table(table, None, Purpose::Columns).await {
             Ok(Answer::Fresh { body, .. }) => {
                 return serde_json::from_slice(&body)
                     .map_err(|error| CatalogError::BadAnswer { catalog: table.catalog.clone(), reason: error.to_string() });
@@ -193,9 +193,7 @@ async fn load_head(served: &View, table: &TableRef) -> Result<Head, CatalogError
                 let reason = "it says that nothing has changed without having been asked".to_owned();
                 return Err(CatalogError::BadAnswer { catalog: table.catalog.clone(), reason });
             }
-            Err(CatalogError::Unreachable { .. } | CatalogError::Timeout { .. } | CatalogError::BadAnswer { .. })
-                if looks < LOOKS =>
-            {
+            Err(error) if looks < LOOKS && (error.is_outage() || matches!(error, CatalogError::BadAnswer { .. })) => {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }

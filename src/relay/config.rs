@@ -37,6 +37,14 @@ pub struct Config {
     pub commit_attempts: u32,
     /// How often a read is tried.
     pub read_attempts: u32,
+    /// Reads under way at one catalog; more wait for their turn, within their deadline.
+    pub max_reads_per_catalog: usize,
+    /// How old a known table may be while its catalog is out of reach; 0 for never.
+    #[serde(with = "humantime_serde")]
+    pub stale_grace: Duration,
+    /// How long a read waits for a slow catalog before it takes a known table as it is.
+    #[serde(with = "humantime_serde")]
+    pub slow_after: Duration,
     /// The largest answer taken from a catalog, and the largest request from a worker.
     pub max_body_bytes: usize,
     /// How object stores are spoken to.
@@ -54,6 +62,9 @@ impl Default for Config {
             commit_timeout: Duration::from_secs(25),
             commit_attempts: 4,
             read_attempts: 3,
+            max_reads_per_catalog: 64,
+            stale_grace: Duration::from_secs(60),
+            slow_after: Duration::from_secs(1),
             max_body_bytes: 256 << 20,
             storage: storage::config::Config::default(),
         }
@@ -91,6 +102,15 @@ pub struct RestConfig {
     /// What the gateway shows the catalog when it does not ask for a caller of its own.
     #[serde(default)]
     pub credentials: RestCredentials,
+    /// How tokens are had for callers with log-ins of their own.
+    #[serde(default)]
+    pub callers: CallersConfig,
+    /// Whether reads ask for access to the data too, so that the catalog checks the right to it.
+    #[serde(default)]
+    pub access_delegation: AccessDelegation,
+    /// A PEM file with certificates of authorities to trust besides the usual ones.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// Storage prefixes that its tables may lie in, such as `s3://lake/gold/`. None given: any object store, never `file:`.
     #[serde(default)]
     pub allowed_locations: Vec<String>,
@@ -103,6 +123,83 @@ pub struct RestConfig {
     /// How long one call may take, when it differs from the relay's setting.
     #[serde(default, with = "humantime_serde::option")]
     pub request_timeout: Option<Duration>,
+    /// How long a connection may take to open, when it differs from the relay's setting.
+    #[serde(default, with = "humantime_serde::option")]
+    pub connect_timeout: Option<Duration>,
+}
+
+/// What a read asks for besides metadata. A catalog with rights of its own for data, such as Polaris, checks them only if it is asked
+/// for access to the data. What it hands out for that is dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessDelegation {
+    /// Credentials for the table's files.
+    #[default]
+    VendedCredentials,
+    /// Nothing: who may see a table's columns may read it.
+    None,
+}
+
+/// How tokens are had for callers with log-ins of their own. What is not given is as in the catalog's `credentials`, where these are
+/// `oauth2`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallersConfig {
+    /// Where tokens are had.
+    #[serde(default)]
+    pub token_uri: Option<String>,
+    /// What they are for.
+    #[serde(default)]
+    pub scope: Option<String>,
+    /// How a caller's client id and secret are sent.
+    #[serde(default)]
+    pub client_auth: Option<ClientAuth>,
+    /// How tokens of an identity provider are exchanged.
+    #[serde(default)]
+    pub exchange: ExchangeConfig,
+}
+
+/// How a caller's token is exchanged for one of the catalog (RFC 8693).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeConfig {
+    /// Where, when not where other tokens are had.
+    #[serde(default)]
+    pub token_uri: Option<String>,
+    /// What for, when it differs from other tokens.
+    #[serde(default)]
+    pub scope: Option<String>,
+    /// Whom the new token is for, if the endpoint wants to know.
+    #[serde(default)]
+    pub audience: Option<String>,
+    /// The gateway's own client at the endpoint, if that wants one. Never for a catalog's own endpoint: Polaris would give the client's
+    /// token instead of the caller's.
+    #[serde(default)]
+    pub client: Option<ExchangeClient>,
+}
+
+/// The gateway as a client of an identity provider.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeClient {
+    /// The client's id.
+    pub client_id: String,
+    /// The client's secret.
+    pub client_secret: SecretRef,
+    /// How both are sent.
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+}
+
+/// How a client's id and secret are sent to a token endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// In the form.
+    #[default]
+    Post,
+    /// As HTTP Basic.
+    Basic,
 }
 
 impl RestConfig {
@@ -140,7 +237,7 @@ pub enum RestCredentials {
     /// Nothing.
     #[default]
     None,
-    /// A fixed token.
+    /// A fixed token; one in a file is read again when it changes.
     Bearer {
         /// The token.
         token: SecretRef,
@@ -157,9 +254,13 @@ pub enum RestCredentials {
         /// Where tokens are had, when not at `<uri>/v1/oauth/tokens`.
         #[serde(default)]
         token_uri: Option<String>,
+        /// How the client's id and secret are sent.
+        #[serde(default)]
+        client_auth: ClientAuth,
     },
 }
 
+/// All roles of the principal.
 pub(super) fn polaris_scope() -> String {
     "PRINCIPAL_ROLE:ALL".to_owned()
 }

@@ -54,7 +54,15 @@ pub enum CatalogError {
     Forbidden {
         /// The catalog asked.
         catalog: CatalogName,
-        /// The catalog's own words, which say which privilege is missing.
+        /// Who lacks which privilege, and who can help.
+        reason: String,
+    },
+    /// The catalog does not take what the caller has logged in with.
+    #[error("catalog \"{catalog}\" does not accept your login any more ({reason}); log in again")]
+    LoggedOut {
+        /// The catalog asked.
+        catalog: CatalogName,
+        /// The catalog's own words, or that the token has expired.
         reason: String,
     },
     /// The catalog refused the credentials that the gateway is configured with.
@@ -111,7 +119,15 @@ pub enum CatalogError {
         /// How long the gateway waited.
         after: Duration,
     },
-    /// The catalog failed, or answered what is not Iceberg REST.
+    /// The catalog, or what gives tokens for it, is out of order for now.
+    #[error("catalog \"{catalog}\" failed: {reason}")]
+    Failing {
+        /// The catalog asked.
+        catalog: CatalogName,
+        /// What it answered.
+        reason: String,
+    },
+    /// The catalog answered what is not Iceberg REST.
     #[error("catalog \"{catalog}\" failed: {reason}")]
     BadAnswer {
         /// The catalog asked.
@@ -129,6 +145,20 @@ pub enum CatalogError {
     },
 }
 
+impl CatalogError {
+    /// Whether it says nothing but that the catalog cannot be asked now.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Failing { .. })
+    }
+
+    /// Whether it says something of the catalog or the log-in, whatever was asked for.
+    #[must_use]
+    pub fn is_of_the_catalog(&self) -> bool {
+        self.is_outage() || matches!(self, Self::LoggedOut { .. } | Self::Unauthorized { .. })
+    }
+}
+
 impl Explain for CatalogError {
     fn kind(&self) -> Kind {
         match self {
@@ -140,10 +170,13 @@ impl Explain for CatalogError {
             Self::Forbidden { .. } | Self::OutsideLocation { .. } => Kind::PermissionDenied,
             Self::Invalid { .. } => Kind::InvalidArgument,
             Self::Unsupported { .. } => Kind::Unimplemented,
+            Self::LoggedOut { .. } => Kind::Unauthenticated,
             // Not `Unauthenticated`: it is the gateway's credential, and the caller logging in again would not help.
-            Self::Unauthorized { .. } | Self::Unreachable { .. } | Self::Timeout { .. } | Self::BadAnswer { .. } => {
-                Kind::Unavailable
-            }
+            Self::Unauthorized { .. }
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Failing { .. }
+            | Self::BadAnswer { .. } => Kind::Unavailable,
         }
     }
 }

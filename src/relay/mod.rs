@@ -14,8 +14,10 @@ pub mod storage;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod upstream;
 mod views;
+mod words;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,12 +30,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::cache::TableCache;
+use self::cache::{TableCache, Wanted};
 use self::config::{CatalogConfig, Config, RoleConfig};
 pub use self::error::{CatalogError, RelayError};
 use self::lease::{LeaseTerms, Leases, WorkerGrant};
 use self::storage::Store;
-use self::upstream::{PageRequest, Upstream};
+use self::upstream::reach::Clients;
+use self::upstream::{PageRequest, Purpose, Upstream};
 use self::views::{Configured, View, Views};
 use self::workers::Workers;
 use crate::auth::credential::Credential;
@@ -76,8 +79,9 @@ impl Relay {
         roles: BTreeMap<RoleName, RoleConfig>,
     ) -> Result<Arc<Self>, RelayError> {
         let mut configured = BTreeMap::new();
+        let mut clients = Clients::default();
         for (name, catalog) in catalogs {
-            configured.insert(name.clone(), Configured::open(name, catalog).await?);
+            configured.insert(name.clone(), Configured::open(name, catalog, &config, &mut clients).await?);
         }
         Self::bind_to(config, configured, roles).await
     }
@@ -87,11 +91,11 @@ impl Relay {
         catalogs: BTreeMap<CatalogName, Configured>,
         roles: BTreeMap<RoleName, RoleConfig>,
     ) -> Result<Arc<Self>, RelayError> {
-        let views = Views::new(config.clone(), catalogs, roles)?;
+        let views = Views::new(catalogs, roles)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let store = Store::new(config.storage.clone()).map_err(std::io::Error::other)?;
-        let cache = Arc::new(TableCache::new(config.cache_bytes, config.max_staleness, config.negative_ttl));
+        let cache = Arc::new(TableCache::new(&config));
         Ok(Arc::new(Self {
             address: listener.local_addr()?,
             door_address: door.local_addr()?,
@@ -112,8 +116,14 @@ impl Relay {
     pub async fn serve(self: Arc<Self>, stop: CancellationToken) -> Result<(), RelayError> {
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (listener, door) = listeners.ok_or_else(|| std::io::Error::other("the relay is served already"))?;
-        tokio::try_join!(server::serve(Arc::clone(&self), listener, stop.clone()), storage::door::serve(self, door, stop))?;
-        Ok(())
+        let relay = Arc::clone(&self);
+        let served = async {
+            tokio::try_join!(server::serve(Arc::clone(&self), listener, stop.clone()), storage::door::serve(self, door, stop))
+        };
+        tokio::select! {
+            served = served => Ok(served.map(drop)?),
+            () = relay.views.keep_swept() => Ok(()),
+        }
     }
 
     /// The configured catalogs, in order.
@@ -206,26 +216,54 @@ impl Relay {
         Err(endless(catalog))
     }
 
-    /// The columns of a table.
+    /// The columns of a table whose rows the credential may read.
+    ///
+    /// # Errors
+    /// When the table is not there, must not be read, or cannot be read.
+    pub async fn columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
+        self.table(credential, table).await?.columns(&table.catalog)
+    }
+
+    /// The columns of a table for a listing: the right to see them is enough.
     ///
     /// # Errors
     /// When the table is not there, must not be seen, or cannot be read.
-    pub async fn columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
-        self.table(credential, table).await?.columns(&table.catalog)
+    pub async fn listed_columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
+        let view = self.view(credential, &table.catalog)?;
+        // Whoever may read a table may see its columns; what is known already needs no call.
+        let known = self.cache.fresh(&view.viewer, table, Purpose::Data);
+        let table_seen = match known {
+            Some(known) => known,
+            None => self.look(&view, table, Purpose::Columns, false).await?,
+        };
+        table_seen.columns(&table.catalog)
     }
 
     /// Loads a table, so that the worker which asks for it next finds it in the cache; gives an estimate of the bytes in its data
     /// files.
     ///
     /// # Errors
-    /// When the table is not there, must not be seen, or cannot be read.
+    /// When the table is not there, must not be read, or cannot be read.
     pub async fn load(&self, credential: &Credential, table: &TableRef) -> Result<u64, CatalogError> {
         Ok(self.table(credential, table).await?.data_bytes)
     }
 
     async fn table(&self, credential: &Credential, table: &TableRef) -> Result<Arc<table::Table>, CatalogError> {
         let view = self.view(credential, &table.catalog)?;
-        let loaded = self.cache.get(&view.viewer, table, &view.upstream, &view.confinement).await?;
+        self.look(&view, table, Purpose::Data, false).await
+    }
+
+    /// A table as a view has it. A strict look never takes what is older than `max_staleness`, even when the catalog is out of reach.
+    async fn look(
+        &self,
+        view: &View,
+        table: &TableRef,
+        purpose: Purpose,
+        strict: bool,
+    ) -> Result<Arc<table::Table>, CatalogError> {
+        let purpose = if view.upstream.tells_data_from_columns() { purpose } else { Purpose::Data };
+        let wanted = Wanted { viewer: &view.viewer, table, purpose, strict };
+        let loaded = self.cache.get(wanted, &view.upstream, &view.confinement).await?;
         loaded.tell(table, &view.storage);
         Ok(loaded)
     }
@@ -243,13 +281,19 @@ impl Realms for Relay {
     }
 
     async fn prove(&self, credential: &Credential) -> Result<(), RealmFault> {
-        let nowhere = || RealmFault::Unavailable("no catalog takes this log-in".to_owned());
-        let catalog = self.views.of_realm(credential).ok_or_else(nowhere)?;
-        let view = self.view(credential, catalog).map_err(|error| RealmFault::Unavailable(error.to_string()))?;
-        view.upstream.prove().await.map_err(|error| match error {
-            CatalogError::Unauthorized { reason, .. } => RealmFault::Refused(reason),
-            error => RealmFault::Unavailable(error.to_string()),
-        })
+        let mut fault = RealmFault::Unavailable("no catalog takes this log-in".to_owned());
+        // The first that says yes or no decides: they take the same log-ins.
+        for catalog in self.views.of_realm(credential) {
+            let view = self.view(credential, &catalog).map_err(|error| RealmFault::Unavailable(error.to_string()))?;
+            match view.upstream.prove().await {
+                Ok(()) => return Ok(()),
+                Err(CatalogError::LoggedOut { reason, .. }) => return Err(RealmFault::Refused(reason)),
+                Err(CatalogError::Forbidden { reason, .. }) => fault = RealmFault::Refused(reason),
+                Err(error) if matches!(fault, RealmFault::Unavailable(_)) => fault = RealmFault::Unavailable(error.to_string()),
+                Err(_) => {}
+            }
+        }
+        Err(fault)
     }
 }
 

@@ -25,7 +25,7 @@ use super::Relay;
 use super::commit::commit;
 use super::error::CatalogError;
 use super::table::{self, Table};
-use super::upstream::{PageRequest, PropertyChange, TableChange};
+use super::upstream::{PageRequest, PropertyChange, Purpose, TableChange};
 use super::views::View;
 use super::workers::Visitor;
 use crate::names::{CatalogName, Namespace, TableRef};
@@ -199,10 +199,10 @@ async fn load_table(
     visitor: Visitor,
     Path((catalog, namespace, table)): Path<(CatalogName, String, String)>,
 ) -> Answer {
-    relay.seen_by(&visitor, &catalog)?;
+    let served = relay.seen_by(&visitor, &catalog)?;
     let table = TableRef { catalog, namespace: levels(&namespace), table };
-    let loaded = relay.table(&visitor.grant.credential, &table).await?;
     let terms = visitor.terms();
+    let loaded = relay.look(&served, &table, Purpose::Data, terms.writes).await?;
     if terms.writes {
         loaded.make_directories().await;
     }
@@ -373,9 +373,11 @@ impl IntoResponse for Refusal {
             CatalogError::Invalid { .. } => (StatusCode::BAD_REQUEST, "BadRequestException"),
             CatalogError::Unsupported { .. } => (StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException"),
             // Not 401: the worker's own token is in order.
+            CatalogError::LoggedOut { .. } => (StatusCode::FORBIDDEN, "NotAuthorizedException"),
             CatalogError::Unauthorized { .. }
             | CatalogError::Unreachable { .. }
             | CatalogError::Timeout { .. }
+            | CatalogError::Failing { .. }
             | CatalogError::BadAnswer { .. } => (StatusCode::BAD_GATEWAY, "BadGatewayException"),
             CatalogError::OutcomeUnknown { .. } => (StatusCode::BAD_GATEWAY, "CommitStateUnknownException"),
         };

@@ -7,27 +7,36 @@
 //! ```
 //! Nothing else is there for the credential: a catalog that it does not open cannot be told from one that is not configured.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::config::{CatalogConfig, Config, RestConfig, RestCredentials, RoleConfig};
 use super::confine::Confinement;
 use super::error::{CatalogError, RelayError};
-use super::storage::Storage;
+use super::storage::{Storage, Stores};
+use super::tokens::{Source, TokenSources};
 use super::upstream::Upstream;
 use super::upstream::embedded::Embedded;
+use super::upstream::http::Whose;
+use super::upstream::reach::{Clients, Reach};
 use super::upstream::rest::Rest;
 use crate::auth::credential::{Credential, Own};
 use crate::lake::catalog::Catalog;
 use crate::names::{CatalogName, CredentialId, RealmName, RoleName};
-use crate::secret::SecretRef;
 
 /// A view that is not asked for so long is forgotten, with the tokens in it.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// The same for a view of a credential that nobody holds any more. A client that opens connections one after the other holds none
+/// in between.
+const IDLE_UNHELD: Duration = Duration::from_secs(60);
+
+/// How often forgotten views are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(20);
+
 /// Views kept at once.
-const MAX_VIEWS: u64 = 20_000;
+const MAX_VIEWS: usize = 20_000;
 
 /// A catalog as one credential has it.
 pub(super) struct View {
@@ -41,11 +50,24 @@ pub(super) struct View {
 
 /// All catalogs and roles.
 pub(super) struct Views {
-    config: Config,
     catalogs: BTreeMap<CatalogName, Configured>,
     roles: BTreeMap<RoleName, RoleConfig>,
-    /// Of REST catalogs, by what is shown.
-    opened: moka::sync::Cache<(CatalogName, CredentialId), Arc<View>>,
+    sources: TokenSources,
+    /// Of REST catalogs, by what is shown. Held for look-ups only.
+    opened: Mutex<HashMap<(CatalogName, CredentialId), Opened>>,
+}
+
+struct Opened {
+    view: Arc<View>,
+    source: Arc<Source>,
+    used: Instant,
+}
+
+impl Opened {
+    fn is_done_with(&self, now: Instant) -> bool {
+        let idle = now.duration_since(self.used);
+        idle > IDLE || (idle > IDLE_UNHELD && !self.source.is_held())
+    }
 }
 
 /// A catalog, whoever asks.
@@ -53,12 +75,17 @@ pub(super) enum Configured {
     /// The same for all who may see it.
     Shared(Arc<View>),
     /// Asked with the credentials of each.
-    Rest { config: Box<RestConfig>, confinement: Arc<Confinement> },
+    Rest { config: Box<RestConfig>, reach: Arc<Reach>, confinement: Arc<Confinement>, stores: Arc<Stores> },
 }
 
 impl Configured {
     /// Opens an embedded catalog; a REST catalog is first asked when it is needed.
-    pub(super) async fn open(name: CatalogName, catalog: CatalogConfig) -> Result<Self, RelayError> {
+    pub(super) async fn open(
+        name: CatalogName,
+        catalog: CatalogConfig,
+        config: &Config,
+        clients: &mut Clients,
+    ) -> Result<Self, RelayError> {
         let confined = |locations| {
             let confinement = Confinement::new(locations);
             confinement.map(Arc::new).map_err(|reason| RelayError::Config { catalog: name.clone(), reason })
@@ -71,14 +98,16 @@ impl Configured {
             }
             CatalogConfig::Rest(rest) => {
                 let confinement = confined(rest.allowed_locations.clone())?;
-                Ok(Self::Rest { config: rest, confinement })
+                let stores = Arc::new(Stores::new(&name, &rest, config)?);
+                let reach = Reach::new(name, config, &rest, clients)?;
+                Ok(Self::Rest { config: rest, reach, confinement, stores })
             }
         }
     }
 
     /// The same for all who may see it.
     pub(super) fn shared(upstream: Arc<dyn Upstream>, confinement: Arc<Confinement>) -> Self {
-        let storage = Arc::new(Storage::local(Arc::clone(&upstream)));
+        let storage = Arc::new(Storage::new(Arc::clone(&upstream), Arc::default()));
         Self::Shared(Arc::new(View { viewer: Credential::service().id().clone(), upstream, confinement, storage }))
     }
 
@@ -101,20 +130,54 @@ enum Shown<'a> {
 }
 
 impl Views {
-    /// Fails when a catalog's or a role's settings cannot be used.
+    /// Fails when the credentials of a catalog or a role cannot be used.
     pub(super) fn new(
-        config: Config,
         catalogs: BTreeMap<CatalogName, Configured>,
         roles: BTreeMap<RoleName, RoleConfig>,
     ) -> Result<Self, RelayError> {
-        let opened = moka::sync::Cache::builder().max_capacity(MAX_VIEWS).time_to_idle(IDLE).build();
-        let views = Self { config, catalogs, roles, opened };
-        for (name, catalog) in &views.catalogs {
-            if let Configured::Rest { config, .. } = catalog {
-                storage_of(Arc::new(Rest::new(name.clone(), &views.config, config)?), config)?;
+        let views = Self { catalogs, roles, sources: TokenSources::default(), opened: Mutex::default() };
+        for catalog in views.catalogs.values() {
+            if let Configured::Rest { config, reach, .. } = catalog {
+                views.configured(&config.credentials, reach)?;
+            }
+        }
+        for (role, of_role) in &views.roles {
+            for (name, shown) in &of_role.catalogs {
+                let credentials = || [&shown.credentials, &shown.reader_credentials].into_iter().flatten();
+                let wrong = |reason: String| RelayError::Config { catalog: name.clone(), reason };
+                match views.catalogs.get(name) {
+                    None => return Err(wrong(format!("role \"{role}\" names it, but it is not configured"))),
+                    Some(Configured::Shared(_)) if credentials().next().is_some() => {
+                        return Err(wrong(format!("role \"{role}\" has credentials for it, but it takes none")));
+                    }
+                    Some(Configured::Shared(_)) => {}
+                    Some(Configured::Rest { reach, .. }) => {
+                        for credentials in credentials() {
+                            views.configured(credentials, reach)?;
+                        }
+                    }
+                }
             }
         }
         Ok(views)
+    }
+
+    /// Forgets views that are not used any more, until it is dropped.
+    pub(super) async fn keep_swept(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            self.sweep(Instant::now());
+        }
+    }
+
+    pub(super) fn sweep(&self, now: Instant) {
+        self.opened().retain(|_, opened| !opened.is_done_with(now));
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.opened().len()
     }
 
     /// All configured catalogs, in order.
@@ -135,10 +198,10 @@ impl Views {
         realms
     }
 
-    /// A catalog of the caller's own realm.
-    pub(super) fn of_realm(&self, credential: &Credential) -> Option<&CatalogName> {
+    /// The catalogs of the caller's own realm, in order.
+    pub(super) fn of_realm(&self, credential: &Credential) -> Vec<CatalogName> {
         let callers = |name: &&CatalogName| matches!(self.shown(credential, name), Some(Shown::Callers));
-        self.catalogs.keys().find(callers)
+        self.catalogs.keys().filter(callers).cloned().collect()
     }
 
     /// Storage prefixes of these catalogs.
@@ -154,9 +217,9 @@ impl Views {
     pub(super) fn view(&self, credential: &Credential, catalog: &CatalogName) -> Result<Arc<View>, CatalogError> {
         let nothing = || CatalogError::NoSuchCatalog(catalog.clone());
         let shown = self.shown(credential, catalog).ok_or_else(nothing)?;
-        let (config, confinement) = match self.catalogs.get(catalog).ok_or_else(nothing)? {
+        let (config, reach, confinement, stores) = match self.catalogs.get(catalog).ok_or_else(nothing)? {
             Configured::Shared(view) => return Ok(Arc::clone(view)),
-            Configured::Rest { config, confinement } => (config, confinement),
+            Configured::Rest { config, reach, confinement, stores } => (config, reach, confinement, stores),
         };
         let viewer = match shown {
             Shown::Catalogs => Credential::service().id().clone(),
@@ -164,22 +227,39 @@ impl Views {
             Shown::Roles(_) => viewer_of_role(credential),
         };
         let key = (catalog.clone(), viewer.clone());
-        if let Some(view) = self.opened.get(&key) {
-            return Ok(view);
+        let now = Instant::now();
+        if let Some(opened) = self.opened().get_mut(&key) {
+            opened.used = now;
+            opened.source.hold(credential);
+            return Ok(Arc::clone(&opened.view));
         }
-        let rest = match shown {
-            Shown::Catalogs => (**config).clone(),
-            Shown::Roles(credentials) => RestConfig { credentials: credentials.clone(), ..(**config).clone() },
-            Shown::Callers => RestConfig { credentials: callers(credential, config), ..(**config).clone() },
+        let unusable = |error: RelayError| CatalogError::Unauthorized { catalog: catalog.clone(), reason: chain(&error) };
+        let (whose, source) = match shown {
+            Shown::Catalogs => (Whose::Gateways, self.configured(&config.credentials, reach).map_err(unusable)?),
+            Shown::Roles(credentials) => (Whose::Gateways, self.configured(credentials, reach).map_err(unusable)?),
+            Shown::Callers => (Whose::Callers, self.sources.callers(credential, reach.callers(), &reach.means())),
         };
-        let upstream = Rest::new(catalog.clone(), &self.config, &rest)
-            .map_err(|error| CatalogError::BadAnswer { catalog: catalog.clone(), reason: error.to_string() })?;
-        let upstream: Arc<dyn Upstream> = Arc::new(upstream);
-        let storage = storage_of(Arc::clone(&upstream), &rest)
-            .map_err(|error| CatalogError::BadAnswer { catalog: catalog.clone(), reason: error.to_string() })?;
-        let view = Arc::new(View { viewer, upstream, confinement: Arc::clone(confinement), storage: Arc::new(storage) });
+        let upstream: Arc<dyn Upstream> = Arc::new(Rest::new(Arc::clone(reach), whose, Arc::clone(&source)));
+        let storage = Arc::new(Storage::new(Arc::clone(&upstream), Arc::clone(stores)));
+        let view = Arc::new(View { viewer, upstream, confinement: Arc::clone(confinement), storage });
+        let mut opened = self.opened();
+        if opened.len() >= MAX_VIEWS {
+            make_room(&mut opened, now);
+        }
         // Somebody may have been faster.
-        Ok(self.opened.get_with(key, || view))
+        let opened = opened.entry(key).or_insert(Opened { view, source, used: now });
+        Ok(Arc::clone(&opened.view))
+    }
+
+    /// The source of tokens of credentials in the config.
+    fn configured(&self, credentials: &RestCredentials, reach: &Reach) -> Result<Arc<Source>, RelayError> {
+        let endpoint = reach.endpoint_of(credentials)?;
+        let source = self.sources.configured(credentials, endpoint, &reach.means());
+        source.map_err(|source| RelayError::Secret { catalog: reach.catalog().clone(), source })
+    }
+
+    fn opened(&self) -> MutexGuard<'_, HashMap<(CatalogName, CredentialId), Opened>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` when the credential does not open the catalog.
@@ -200,10 +280,6 @@ impl Views {
     }
 }
 
-fn storage_of(upstream: Arc<dyn Upstream>, config: &RestConfig) -> Result<Storage, RelayError> {
-    Storage::new(upstream, &config.storage, config.allowed_endpoints.as_deref())
-}
-
 fn realm_of(catalog: &Configured) -> Option<RealmName> {
     match catalog {
         Configured::Shared(_) => None,
@@ -216,22 +292,24 @@ fn viewer_of_role(credential: &Credential) -> CredentialId {
     CredentialId::from(if credential.is_for_reads() { format!("role:{role}:reads") } else { format!("role:{role}") })
 }
 
-/// The caller's own credentials, as the catalog is shown them.
-fn callers(credential: &Credential, config: &RestConfig) -> RestCredentials {
-    match credential.own() {
-        Own::Client { client_id, client_secret, .. } => {
-            let (scope, token_uri) = match &config.credentials {
-                RestCredentials::Oauth2 { scope, token_uri, .. } => (scope.clone(), token_uri.clone()),
-                _ => (super::config::polaris_scope(), None),
-            };
-            RestCredentials::Oauth2 {
-                client_id: client_id.clone(),
-                client_secret: SecretRef::Text(client_secret.clone()),
-                scope,
-                token_uri,
-            }
-        }
-        Own::Token { current, .. } => RestCredentials::Bearer { token: SecretRef::Text(current.get().secret) },
-        Own::Service | Own::Nothing => RestCredentials::None,
+/// Forgets what is done with, or else what was not used for longest.
+fn make_room(opened: &mut HashMap<(CatalogName, CredentialId), Opened>, now: Instant) {
+    opened.retain(|_, opened| !opened.is_done_with(now));
+    if opened.len() >= MAX_VIEWS
+        && let Some(oldest) = opened.iter().min_by_key(|(_, opened)| opened.used).map(|(key, _)| key.clone())
+    {
+        opened.remove(&oldest);
     }
+}
+
+/// An error with its sources, as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

@@ -138,7 +138,11 @@ impl Answer {
             "AlreadyExistsException" => Some(Kind::AlreadyExists),
             "NamespaceNotEmptyException" => Some(Kind::Precondition),
             "NoSuchTableException" | "NoSuchNamespaceException" | "NoSuchViewException" => Some(Kind::NotFound),
-            "ForbiddenException" | "NotAuthorizedException" => Some(Kind::Refused),
+            "ForbiddenException" => Some(Kind::Refused),
+            // The relay knows its workers: it is the caller whom a catalog does not know any more.
+            "NotAuthorizedException" => Some(Kind::Unauthenticated),
+            // Nothing was changed: what may have been is a CommitStateUnknownException.
+            "BadGatewayException" => Some(Kind::Unreachable),
             "BadRequestException" | "ValidationException" | "IllegalArgumentException" => Some(Kind::Invalid),
             _ => None,
         });

@@ -17,11 +17,15 @@ mod limits;
 mod load;
 mod malformed;
 mod memory;
+mod polaris;
 mod replay;
 #[path = "../support/s3_front/mod.rs"]
 mod s3_front;
 mod sql;
+#[path = "../support/polaris/mod.rs"]
+mod stand_in;
 mod stock_clients;
 mod storage;
 mod tpch;
+mod upstreams;
 mod writes;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use reqwest::Client;
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -39,6 +40,8 @@ pub(in crate::relay) struct Access {
     pub(in crate::relay) expires: Option<SystemTime>,
     /// When they were had.
     pub(in crate::relay) had: SystemTime,
+    /// The way there, where it is not the usual one.
+    pub(in crate::relay) client: Option<Client>,
 }
 
 impl Access {
@@ -106,7 +109,8 @@ impl Said {
     }
 
     fn or(self, other: &Self) -> Self {
-        let (shown, expires) = if self.shown.is_some() { (self.shown, self.expires) } else { (other.shown.clone(), other.expires) };
+        let (shown, expires) =
+            if self.shown.is_some() { (self.shown, self.expires) } else { (other.shown.clone(), other.expires) };
         Self {
             endpoint: self.endpoint.or_else(|| other.endpoint.clone()),
             region: self.region.or_else(|| other.region.clone()),
@@ -171,7 +175,10 @@ impl Handed {
 
     /// The prefixes that keys were handed out for, other than the table's places.
     pub(in crate::relay) fn prefixes(&self) -> impl Iterator<Item = &str> {
-        self.by_prefix.iter().filter(|(prefix, said)| !prefix.is_empty() && said.shown.is_some()).map(|(prefix, _)| prefix.as_str())
+        self.by_prefix
+            .iter()
+            .filter(|(prefix, said)| !prefix.is_empty() && said.shown.is_some())
+            .map(|(prefix, _)| prefix.as_str())
     }
 
     /// What reaches a file, with the address that the config gives instead, if it does. `None` when no keys were handed out for it.
@@ -237,7 +244,15 @@ fn built(said: Said, store: StoreType, had: SystemTime) -> Result<Access, String
     });
     let endpoint = address(&endpoint).ok_or_else(|| format!("\"{endpoint}\" is no address of a store"))?;
     let path_style = said.path_style.unwrap_or(store == StoreType::Gcs);
-    Ok(Access { endpoint, region, path_style, shown: said.shown.unwrap_or(Shown::Nothing), expires: said.expires, had })
+    Ok(Access {
+        endpoint,
+        region,
+        path_style,
+        shown: said.shown.unwrap_or(Shown::Nothing),
+        expires: said.expires,
+        had,
+        client: None,
+    })
 }
 
 /// An address of a store: `http` or `https`, a host, and nothing behind it.
@@ -245,6 +260,94 @@ pub(super) fn address(text: &str) -> Option<Url> {
     let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let url = Url::parse(&text).ok()?;
     let is_plain = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty());
-    let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.username().is_empty() && url.password().is_none();
+    let is_bare =
+        matches!(url.path(), "" | "/") && url.query().is_none() && url.username().is_empty() && url.password().is_none();
     (is_plain && is_bare).then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn keys(id: &str, expires_ms: u64) -> Value {
+        json!({
+            "s3.access-key-id": id,
+            "s3.secret-access-key": "secret",
+            "s3.session-token": "token",
+            "s3.session-token-expires-at-ms": expires_ms.to_string(),
+        })
+    }
+
+    fn handed(credentials: Value, config: Value) -> Handed {
+        let answer = json!({
+            "metadata": { "location": "s3://lake/gold/t", "properties": { "write.data.path": "s3://other/d" } },
+            "config": config,
+            "storage-credentials": credentials,
+        });
+        Handed::in_answer(answer.to_string().as_bytes()).unwrap()
+    }
+
+    fn id(access: &Access) -> &str {
+        let Shown::Keys(keys) = &access.shown else { panic!("{:?}", access.shown) };
+        &keys.id
+    }
+
+    #[test]
+    fn the_keys_of_the_longest_prefix_are_taken_with_what_is_said_of_all() {
+        let general =
+            json!({ "s3.endpoint": "http://127.0.0.1:9000", "client.region": "eu-west-1", "s3.path-style-access": "true" });
+        let credentials = json!([
+            { "prefix": "s3://lake", "config": keys("bucket", 1) },
+            { "prefix": "s3://lake/gold/t", "config": keys("table", 2000) },
+        ]);
+        let handed = handed(credentials, general);
+        assert_eq!(handed.places, ["s3://lake/gold/t", "s3://other/d"]);
+        let access = handed.access("s3://lake/gold/t/data/x", None).unwrap().unwrap();
+        assert_eq!(id(&access), "table");
+        assert_eq!(
+            (access.endpoint.as_str(), access.region.as_str(), access.path_style),
+            ("http://127.0.0.1:9000/", "eu-west-1", true)
+        );
+        assert_eq!(access.expires, Some(UNIX_EPOCH + Duration::from_secs(2)));
+        assert_eq!(id(&handed.access("s3://lake/silver/x", None).unwrap().unwrap()), "bucket");
+        // Two sets of keys, and none for this place.
+        assert!(handed.access("s3://other/d/x", None).is_none());
+        let config = StoreConfig { endpoint: Some("https://inside.example.com".to_owned()), ..StoreConfig::default() };
+        let access = handed.access("s3://lake/gold/t/data/x", Some(&config)).unwrap().unwrap();
+        assert_eq!((id(&access), access.endpoint.as_str()), ("table", "https://inside.example.com/"));
+    }
+
+    #[test]
+    fn the_only_keys_are_for_all_places_and_none_are_none() {
+        let only = handed(json!([{ "prefix": "s3://lake/gold/t", "config": keys("table", 1) }]), json!({}));
+        let access = only.access("s3://other/d/x", None).unwrap().unwrap();
+        assert_eq!((id(&access), access.endpoint.as_str()), ("table", "https://s3.us-east-1.amazonaws.com/"));
+        assert!(handed(json!([]), json!({ "client.region": "eu-west-1" })).access("s3://lake/gold/t/x", None).is_none());
+        let wrong = handed(json!([]), {
+            let mut all = keys("k", 1);
+            all["s3.endpoint"] = json!("file:///etc/passwd");
+            all
+        });
+        assert!(wrong.access("s3://lake/gold/t/x", None).unwrap().is_err());
+    }
+
+    #[test]
+    fn keys_are_due_ahead_of_their_expiry() {
+        let had = SystemTime::now();
+        let with = |life: u64| Access {
+            endpoint: Url::parse("http://s").unwrap(),
+            region: String::new(),
+            path_style: true,
+            shown: Shown::Nothing,
+            expires: Some(had + Duration::from_secs(life)),
+            had,
+            client: None,
+        };
+        let at = |seconds| had + Duration::from_secs(seconds);
+        assert!(!with(3600).is_due(at(3299)) && with(3600).is_due(at(3300)));
+        assert!(!with(90).is_due(at(59)) && with(90).is_due(at(60)));
+        assert!(!with(90).is_over(at(89)) && with(90).is_over(at(90)));
+    }
 }

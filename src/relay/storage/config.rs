@@ -1,5 +1,6 @@
 //! Owns how object stores are described in the config. Refuses to know where the config comes from.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -68,6 +69,9 @@ pub struct StoreConfig {
     /// Whether the bucket stands in the path instead of the host name.
     #[serde(default)]
     pub path_style: Option<bool>,
+    /// A PEM file with certificates of authorities to trust besides the usual ones.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// A fixed key. Not given: the catalog vends keys.
     #[serde(default)]
     pub access_key_id: Option<String>,

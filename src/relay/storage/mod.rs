@@ -8,19 +8,19 @@ pub mod config;
 pub(super) mod door;
 pub mod sign;
 mod store;
+mod stores;
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use self::access::{Access, Handed};
-use self::access::{FixedError, address, fixed};
-use self::config::StoreConfig;
 pub(super) use self::store::Store;
+use self::stores::Section;
+pub(super) use self::stores::Stores;
 use super::confine::normal;
-use super::error::{CatalogError, RelayError};
-use super::upstream::{Answer, Upstream};
-use crate::names::{CatalogName, TableRef};
+use super::error::CatalogError;
+use super::upstream::{Answer, Purpose, Upstream};
+use crate::names::TableRef;
 
 /// Tables whose access is remembered, and how long without a use.
 const MAX_TABLES: u64 = 20_000;
@@ -28,15 +28,6 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// After a refusal keys are asked for anew at most so often: a right that is missing looks like keys that are over.
 const FORCED_AT_MOST_EVERY: Duration = Duration::from_secs(1);
-
-/// A part of a catalog's files for which the config says something.
-struct Section {
-    /// Normal spelling; empty for all.
-    prefix: String,
-    config: StoreConfig,
-    /// With keys of its own. Read again from its file or variable after a refusal.
-    fixed: Mutex<Option<Arc<Access>>>,
-}
 
 /// What is known of one table's files.
 struct Known {
@@ -57,53 +48,17 @@ struct Hands {
 
 /// The files of one catalog as one credential has them.
 pub(super) struct Storage {
-    catalog: CatalogName,
-    sections: Vec<Section>,
-    endpoints: Option<HashSet<String>>,
+    stores: Arc<Stores>,
     /// By place, in normal spelling.
     places: moka::sync::Cache<String, Arc<Known>>,
     upstream: Arc<dyn Upstream>,
 }
 
 impl Storage {
-    /// Reads configured keys; asks nobody.
-    ///
-    /// # Errors
-    /// When a section of the config cannot be used.
-    pub(super) fn new(
-        upstream: Arc<dyn Upstream>,
-        sections: &[StoreConfig],
-        endpoints: Option<&[String]>,
-    ) -> Result<Self, RelayError> {
-        let catalog = upstream.name().clone();
-        let wrong = |reason: String| RelayError::Config { catalog: catalog.clone(), reason: format!("storage: {reason}") };
-        let section = |config: &StoreConfig| {
-            let prefix = config.location.as_ref().map_or(Some(String::new()), |location| normal(location));
-            let prefix = prefix.ok_or_else(|| wrong("location is none such as s3://bucket/path/".to_owned()))?;
-            if let Some(endpoint) = config.endpoint.as_ref().filter(|endpoint| address(endpoint).is_none()) {
-                return Err(wrong(format!("endpoint \"{endpoint}\" is no address such as https://s3.example.com")));
-            }
-            let fixed = fixed(config).map_err(|error| match error {
-                FixedError::Wrong(reason) => wrong(reason),
-                FixedError::Secret(source) => RelayError::Secret { catalog: catalog.clone(), source },
-            })?;
-            Ok(Section { prefix, config: config.clone(), fixed: Mutex::new(fixed.map(Arc::new)) })
-        };
-        let sections = sections.iter().map(section).collect::<Result<_, _>>()?;
-        let host_of = |text: &String| {
-            let endpoint = address(text).ok_or_else(|| wrong(format!("allowed_endpoints: \"{text}\" is no address")))?;
-            Ok(origin(&endpoint))
-        };
-        let endpoints = endpoints.map(|all| all.iter().map(host_of).collect::<Result<_, RelayError>>()).transpose()?;
+    /// Asks nobody.
+    pub(super) fn new(upstream: Arc<dyn Upstream>, stores: Arc<Stores>) -> Self {
         let places = moka::sync::Cache::builder().max_capacity(MAX_TABLES).time_to_idle(IDLE).build();
-        Ok(Self { catalog, sections, endpoints, places, upstream })
-    }
-
-    /// Of a catalog whose files lie on this machine.
-    pub(super) fn local(upstream: Arc<dyn Upstream>) -> Self {
-        let catalog = upstream.name().clone();
-        let places = moka::sync::Cache::builder().max_capacity(0).build();
-        Self { catalog, sections: Vec::new(), endpoints: None, places, upstream }
+        Self { stores, places, upstream }
     }
 
     /// Takes note of where a table's files lie, and of what was handed out with it.
@@ -128,8 +83,8 @@ impl Storage {
     /// location, the one that knows more of it has the file.
     pub(super) fn knows(&self, location: &str) -> Option<usize> {
         let location = normal(location)?;
-        let section = self.sections.iter().filter(|section| fits(&section.prefix, &location)).map(|section| section.prefix.len());
-        section.chain(self.known(&location).map(|(length, _)| length)).max()
+        let section = self.stores.section(&location).map(|(length, _)| length);
+        section.max(self.known(&location).map(|(length, _)| length))
     }
 
     /// What reaches a file. `refused` is what a store did not take: it is not given again if another can be had.
@@ -138,21 +93,19 @@ impl Storage {
     /// When nothing is known of the file, the catalog hands out no keys for it, or cannot be asked.
     pub(super) async fn access(&self, location: &str, refused: Option<&Access>) -> Result<Arc<Access>, CatalogError> {
         let location = normal(location).ok_or_else(|| self.nothing("it is no location"))?;
-        let sections = self.sections.iter().filter(|section| fits(&section.prefix, &location));
-        let section = sections.max_by_key(|section| section.prefix.len());
-        if let Some(access) = section.and_then(|section| section.access(refused, &self.catalog)) {
+        let section = self.stores.section(&location).map(|(_, section)| section);
+        if let Some(access) = section.and_then(|section| section.access(refused, self.upstream.name())) {
             return Ok(access);
         }
         let (_, known) = self.known(&location).ok_or_else(|| self.nothing("it belongs to no table that was loaded"))?;
-        let config = section.map(|section| &section.config);
-        if let Some(access) = self.usable(&known, &location, config, refused)? {
+        if let Some(access) = self.usable(&known, &location, section, refused)? {
             return Ok(access);
         }
         let _turn = known.renewing.lock().await;
-        if let Some(access) = self.usable(&known, &location, config, refused)? {
+        if let Some(access) = self.usable(&known, &location, section, refused)? {
             return Ok(access);
         }
-        let before = self.handed_access(&known, &location, config)?;
+        let before = self.handed_access(&known, &location, section)?;
         if refused.is_some() {
             known.hands().forced = Some(Instant::now());
         }
@@ -167,7 +120,7 @@ impl Storage {
                 _ => return Err(error),
             },
         }
-        self.handed_access(&known, &location, config)?
+        self.handed_access(&known, &location, section)?
             .ok_or_else(|| self.nothing("the catalog hands out no keys for it, and none are configured (catalogs.*.storage)"))
     }
 
@@ -176,7 +129,7 @@ impl Storage {
         &self,
         known: &Known,
         location: &str,
-        config: Option<&StoreConfig>,
+        section: Option<&Section>,
         refused: Option<&Access>,
     ) -> Result<Option<Arc<Access>>, CatalogError> {
         let now = SystemTime::now();
@@ -188,32 +141,31 @@ impl Storage {
             Some(_) => true,
             None => !access.is_due(now),
         };
-        Ok(self.handed_access(known, location, config)?.filter(is_good))
+        Ok(self.handed_access(known, location, section)?.filter(is_good))
     }
 
     fn handed_access(
         &self,
         known: &Known,
         location: &str,
-        config: Option<&StoreConfig>,
+        section: Option<&Section>,
     ) -> Result<Option<Arc<Access>>, CatalogError> {
         let Some(handed) = known.hands().handed.clone() else { return Ok(None) };
+        let config = section.map(|section| &section.config);
         let Some(access) = handed.access(location, config) else { return Ok(None) };
-        let bad = |reason| CatalogError::BadAnswer { catalog: self.catalog.clone(), reason };
+        let bad = |reason| CatalogError::BadAnswer { catalog: self.upstream.name().clone(), reason };
         let access = access.map_err(bad)?;
-        let is_configured = config.is_some_and(|config| config.endpoint.is_some());
-        if !is_configured && self.endpoints.as_ref().is_some_and(|allowed| !allowed.contains(&origin(&access.endpoint))) {
-            let reason = format!("it names the store {}, which is not among its allowed_endpoints", origin(&access.endpoint));
-            return Err(bad(reason));
+        if config.is_none_or(|config| config.endpoint.is_none()) {
+            self.stores.allow(&access.endpoint).map_err(bad)?;
         }
-        Ok(Some(Arc::new(access)))
+        Ok(Some(Arc::new(Access { client: section.and_then(|section| section.client.clone()), ..access })))
     }
 
     /// Asks the catalog for the table's access anew.
     async fn renew(&self, known: &Known) -> Result<(), CatalogError> {
-        let Answer::Fresh { body, .. } = self.upstream.load_table(&known.table, None).await? else {
+        let Answer::Fresh { body, .. } = self.upstream.load_table(&known.table, None, Purpose::Data).await? else {
             let reason = "it says that nothing has changed without having been asked".to_owned();
-            return Err(CatalogError::BadAnswer { catalog: self.catalog.clone(), reason });
+            return Err(CatalogError::BadAnswer { catalog: self.upstream.name().clone(), reason });
         };
         known.hands().handed = Handed::in_answer(&body).map(Arc::new);
         tracing::debug!(table = %known.table, "access to a table's files was renewed");
@@ -236,23 +188,7 @@ impl Storage {
     }
 
     fn nothing(&self, reason: &str) -> CatalogError {
-        CatalogError::Forbidden { catalog: self.catalog.clone(), reason: format!("no access to the file: {reason}") }
-    }
-}
-
-impl Section {
-    /// Its own keys, if it has any.
-    fn access(&self, refused: Option<&Access>, catalog: &CatalogName) -> Option<Arc<Access>> {
-        let mut current = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        let access = current.clone()?;
-        if refused.is_some_and(|refused| refused.shows_the_same(&access)) {
-            match fixed(&self.config) {
-                Ok(Some(again)) => *current = Some(Arc::new(again)),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%catalog, %error, "configured keys of a store cannot be read again"),
-            }
-        }
-        current.clone()
+        CatalogError::Forbidden { catalog: self.upstream.name().clone(), reason: format!("no access to the file: {reason}") }
     }
 }
 
@@ -260,12 +196,4 @@ impl Known {
     fn hands(&self) -> MutexGuard<'_, Hands> {
         self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn fits(prefix: &str, location: &str) -> bool {
-    prefix.is_empty() || location.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
-}
-
-fn origin(endpoint: &url::Url) -> String {
-    endpoint.origin().ascii_serialization()
 }

@@ -2,6 +2,7 @@
 //! the old ones were refused, checked for being the part of the file that was asked for, and continued where it broke off. Refuses
 //! to know workers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,8 @@ use super::config::Config;
 use super::sign::{Signed, encoded_path, encoded_query, sha256};
 use super::{Access, Storage};
 use crate::relay::error::CatalogError;
+use crate::relay::upstream::reach::certificates;
+use crate::relay::words::{host_of, innermost};
 
 /// The pause before a request is tried again; doubled each time, and shortened at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -95,16 +98,8 @@ pub(in crate::relay) struct Store {
 
 impl Store {
     /// Nothing is sent.
-    pub(in crate::relay) fn new(config: Config) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .connect_timeout(config.connect_timeout)
-            .tcp_keepalive(Duration::from_secs(60))
-            .http1_only()
-            // A redirect would carry the keys elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("polynya/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { client, config })
+    pub(in crate::relay) fn new(config: Config) -> Result<Self, String> {
+        Ok(Self { client: client(&config, None)?, config })
     }
 
     /// Asks until there is an answer that is right.
@@ -130,7 +125,11 @@ impl Store {
                         renewals += 1;
                         let other = storage.access(&asked.location, Some(&access)).await?;
                         if !other.shows_the_same(&access) {
-                            tracing::info!(location = asked.location, code = refused.code, "a store refused its keys: with new ones");
+                            tracing::info!(
+                                location = asked.location,
+                                code = refused.code,
+                                "a store refused its keys: with new ones"
+                            );
                             access = other;
                             attempts -= 1;
                             continue;
@@ -155,7 +154,8 @@ impl Store {
     /// One request; gives the head of its answer.
     async fn once(&self, asked: &Asked, access: &Access) -> Result<Response, StoreFault> {
         let (url, path) = placed(asked, access).ok_or_else(|| wrong(access, "nothing: its address cannot be used".to_owned()))?;
-        let mut request = self.client.request(asked.method.clone(), url.clone()).headers(asked.headers.clone());
+        let client = access.client.as_ref().unwrap_or(&self.client);
+        let mut request = client.request(asked.method.clone(), url.clone()).headers(asked.headers.clone());
         if let Some((from, to)) = asked.range {
             let to = to.map(|to| to.to_string()).unwrap_or_default();
             request = request.header(header::RANGE, format!("bytes={from}-{to}"));
@@ -163,8 +163,11 @@ impl Store {
         match &access.shown {
             Shown::Keys(keys) => {
                 // Over TLS the body is safe without a hash of its own.
-                let payload =
-                    if url.scheme() == "https" && !asked.body.is_empty() { "UNSIGNED-PAYLOAD".to_owned() } else { sha256(&asked.body) };
+                let payload = if url.scheme() == "https" && !asked.body.is_empty() {
+                    "UNSIGNED-PAYLOAD".to_owned()
+                } else {
+                    sha256(&asked.body)
+                };
                 let host = host_of(&url);
                 let signed = Signed {
                     method: asked.method.as_str(),
@@ -217,6 +220,21 @@ impl Store {
         };
         try_unfold(reading, Reading::next)
     }
+}
+
+/// Connections to stores.
+pub(super) fn client(config: &Config, ca_file: Option<&PathBuf>) -> Result<Client, String> {
+    let mut builder = Client::builder()
+        .connect_timeout(config.connect_timeout)
+        .tcp_keepalive(Duration::from_secs(60))
+        .http1_only()
+        // A redirect would carry the keys elsewhere.
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("polynya/", env!("CARGO_PKG_VERSION")));
+    for certificate in ca_file.map(certificates).transpose()?.unwrap_or_default() {
+        builder = builder.add_root_certificate(certificate);
+    }
+    builder.build().map_err(|error| format!("no HTTP client can be made: {}", innermost(&error)))
 }
 
 /// A body on its way.
@@ -370,20 +388,6 @@ fn element(body: &str, name: &str) -> String {
 
 fn wrong(access: &Access, reason: String) -> StoreFault {
     StoreFault::Wrong { host: host_of(&access.endpoint), reason }
-}
-
-fn host_of(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// The last cause, without the address, which may hold what is signed.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    if std::ptr::eq(cause, std::ptr::from_ref::<dyn std::error::Error>(error)) { "the exchange broke".to_owned() } else { cause.to_string() }
 }
 
 /// Headers of a store's answer that a worker gets.

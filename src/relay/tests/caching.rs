@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use super::faults::Faulty;
 use super::*;
 use crate::names::CredentialId;
+use crate::relay::cache::Wanted;
+use crate::relay::upstream::Purpose;
 
 async fn counted(config: Config) -> (Bench, String, Arc<Faulty>) {
     let mut faulty = None;
@@ -147,13 +149,34 @@ async fn a_load_that_nobody_waits_for_any_more_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn the_first_who_asked_may_go_away_without_harm_to_the_others() {
+    let (bench, _, catalog) = counted(config()).await;
+    catalog.close();
+    let ask = || {
+        let relay = bench.relay.clone();
+        tokio::spawn(async move { relay.load(&credential(), &table("t")).await })
+    };
+    let first = ask();
+    catalog.until_loads(1).await;
+    let others = [ask(), ask()];
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    catalog.open();
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+    assert_eq!(catalog.loads(), 1);
+}
+
+#[tokio::test]
 async fn a_missing_table_is_asked_for_once_in_a_while() {
-    let (bench, _, catalog) = counted(Config { negative_ttl: Duration::from_millis(100), ..config() }).await;
+    let (bench, _, catalog) = counted(Config { negative_ttl: Duration::from_millis(1500), ..config() }).await;
     for _ in 0..6 {
         assert_eq!(bench.get("lake/namespaces/gold/tables/no").await.0, 404);
     }
     assert_eq!(catalog.loads(), 1);
-    tokio::time::sleep(Duration::from_millis(110)).await;
+    tokio::time::sleep(Duration::from_millis(1550)).await;
     assert_eq!(bench.get("lake/namespaces/gold/tables/no").await.0, 404);
     assert_eq!(catalog.loads(), 2);
     bench.create("no").await;
@@ -166,7 +189,8 @@ async fn what_one_credential_may_see_is_not_shown_to_another() {
     let (one, two) = (CredentialId::from("one"), CredentialId::from("two"));
     let view = bench.relay.view(&credential(), &name()).unwrap();
     for viewer in [&one, &two, &one] {
-        bench.relay.cache.get(viewer, &table("t"), &view.upstream, &view.confinement).await.unwrap();
+        let wanted = Wanted { viewer, table: &table("t"), purpose: Purpose::Data, strict: false };
+        bench.relay.cache.get(wanted, &view.upstream, &view.confinement).await.unwrap();
     }
     assert_eq!(catalog.loads(), 2);
     bench.relay.cache.forget(&table("t"));

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::names::{CatalogName, Namespace, TableRef};
 use crate::relay::error::CatalogError;
-use crate::relay::upstream::{Answer, CommitFault, Page, PageRequest, PropertyChange, TableChange, Upstream};
+use crate::relay::upstream::{Answer, CommitFault, Page, PageRequest, PropertyChange, Purpose, TableChange, Upstream};
 
 /// What happens to a commit.
 #[derive(Clone, Copy, Debug)]
@@ -92,8 +92,8 @@ impl Upstream for Faulty {
         self.inner.list_tables(namespace, page).await
     }
 
-    async fn load_table(&self, table: &TableRef, etag: Option<&str>) -> Result<Answer, CatalogError> {
-        let answer = self.inner.load_table(table, etag).await;
+    async fn load_table(&self, table: &TableRef, etag: Option<&str>, purpose: Purpose) -> Result<Answer, CatalogError> {
+        let answer = self.inner.load_table(table, etag, purpose).await;
         self.loads.fetch_add(1, Ordering::SeqCst);
         if matches!(answer, Ok(Answer::NotModified)) {
             self.unchanged.fetch_add(1, Ordering::SeqCst);

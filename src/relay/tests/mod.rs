@@ -3,9 +3,11 @@
 mod caching;
 mod commits;
 mod faults;
+mod identity;
 mod polaris;
 mod rest;
 mod serving;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::path::Path;

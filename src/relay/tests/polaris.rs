@@ -8,14 +8,14 @@ use axum::{Router, body::Body};
 
 use super::*;
 use crate::error::{Explain as _, Kind};
-use crate::relay::config::{RestConfig, RestCredentials};
+use crate::relay::config::{AccessDelegation, CallersConfig, ClientAuth, RestConfig, RestCredentials};
 use crate::relay::error::CatalogError;
 use crate::relay::upstream::rest::Rest;
-use crate::relay::upstream::{Answer, CommitFault, PageRequest, TableChange};
+use crate::relay::tokens::TokenSources;
+use crate::relay::upstream::http::Whose;
+use crate::relay::upstream::reach::{Clients, Reach};
+use crate::relay::upstream::{Answer, CommitFault, PageRequest, Purpose, TableChange};
 use crate::secret::{SecretRef, SecretString};
-
-const ANALYST: &str = "Principal 'analyst' with activated PrincipalRoles '[analysts]' and activated grants via \
-                       '[analysts, gold_reader]' is not authorized for op ";
 
 fn recording(case: &str) -> Value {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/polaris");
@@ -66,13 +66,21 @@ async fn polaris(warehouse: &str, cases: &[&str]) -> Rest {
             client_secret: SecretRef::Text(SecretString::from("hush-hush")),
             scope: "PRINCIPAL_ROLE:ALL".to_owned(),
             token_uri: None,
+            client_auth: ClientAuth::Post,
         },
+        callers: CallersConfig::default(),
+        access_delegation: AccessDelegation::None,
+        ca_file: None,
         allowed_locations: Vec::new(),
         storage: Vec::new(),
         allowed_endpoints: None,
         request_timeout: None,
+        connect_timeout: None,
     };
-    Rest::new(name(), &config(), &rest).unwrap()
+    let reach = Reach::new(name(), &config(), &rest, &mut Clients::default()).unwrap();
+    let endpoint = reach.endpoint_of(&rest.credentials).unwrap();
+    let source = TokenSources::default().configured(&rest.credentials, endpoint, &reach.means()).unwrap();
+    Rest::new(reach, Whose::Gateways, source)
 }
 
 fn gold() -> Namespace {
@@ -105,8 +113,8 @@ async fn polaris_lists_its_namespaces_and_tables() {
 #[tokio::test]
 async fn a_table_of_polaris_is_loaded_and_found_unchanged() {
     let catalog = polaris("lakehouse", &["table-load", "table-load-if-none-match"]).await;
-    let Answer::Fresh { body, etag } = catalog.load_table(&table("rec_t"), None).await.unwrap() else { panic!() };
-    let again = catalog.load_table(&table("rec_t"), etag.as_deref()).await.unwrap();
+    let Answer::Fresh { body, etag } = catalog.load_table(&table("rec_t"), None, Purpose::Data).await.unwrap() else { panic!() };
+    let again = catalog.load_table(&table("rec_t"), etag.as_deref(), Purpose::Data).await.unwrap();
     assert!(matches!(again, Answer::NotModified));
     let confinement = Arc::new(Confinement::new(vec!["s3://lake1/lakehouse/".to_owned()]).unwrap());
     let read = super::super::table::Table::read(table("rec_t"), body.clone(), etag, confinement).await.unwrap();
@@ -119,30 +127,42 @@ async fn a_table_of_polaris_is_loaded_and_found_unchanged() {
 }
 
 #[tokio::test]
-async fn what_polaris_forbids_is_told_in_its_own_words() {
+async fn what_polaris_forbids_says_who_lacks_which_privilege_and_who_can_help() {
     let catalog = polaris(
         "lakehouse",
         &["tables-forbidden", "table-load-forbidden-without-delegation", "commit-forbidden", "drop-forbidden"],
     )
     .await;
     let silver = Namespace::from_schema("silver");
+    let Err(CommitFault::Refused(commit)) = catalog.commit(&[change(json!({}))]).await else { panic!() };
     let denied = [
-        (catalog.list_tables(&silver, &PageRequest::default()).await.map(drop).unwrap_err(), "LIST_TABLES"),
-        (catalog.load_table(&silver_table(), None).await.map(drop).unwrap_err(), "LOAD_TABLE"),
-        (catalog.drop_table(&silver_table(), false).await.unwrap_err(), "DROP_TABLE_WITHOUT_PURGE"),
+        (
+            catalog.list_tables(&silver, &PageRequest::default()).await.map(drop).unwrap_err(),
+            "TABLE_LIST on schema \"silver\"",
+        ),
+        (
+            catalog.load_table(&silver_table(), None, Purpose::Data).await.map(drop).unwrap_err(),
+            "TABLE_READ_PROPERTIES on table \"silver.rec_s\"",
+        ),
+        (catalog.drop_table(&silver_table(), false).await.unwrap_err(), "TABLE_DROP on table \"silver.rec_s\""),
+        (commit, "TABLE_SET_PROPERTIES on table \"gold.rec_t\""),
     ];
-    for (error, operation) in denied {
-        assert_eq!(error.to_string(), format!("catalog \"lake\" does not allow it: {ANALYST}{operation}"));
+    for (error, lacked) in denied {
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "catalog \"lake\" does not allow it: principal \"analyst\" lacks {lacked} (principal roles: analysts; grants by way \
+                 of: analysts, gold_reader); an administrator of the catalog can grant it"
+            )
+        );
         assert_eq!(error.kind(), Kind::PermissionDenied);
     }
-    let Err(CommitFault::Refused(error)) = catalog.commit(&[change(json!({}))]).await else { panic!() };
-    assert_eq!(error.to_string(), format!("catalog \"lake\" does not allow it: {ANALYST}SET_TABLE_PROPERTIES"));
 }
 
 #[tokio::test]
 async fn what_polaris_does_not_have_is_not_found() {
     let catalog = polaris("lakehouse", &["table-missing", "namespace-missing"]).await;
-    let error = catalog.load_table(&table("nope"), None).await.unwrap_err();
+    let error = catalog.load_table(&table("nope"), None, Purpose::Data).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
         (Kind::NotFound, "table \"gold.nope\" does not exist in catalog \"lake\"")
@@ -152,7 +172,7 @@ async fn what_polaris_does_not_have_is_not_found() {
         (error.kind(), error.to_string().as_str()),
         (Kind::NotFound, "schema \"nope\" does not exist in catalog \"lake\"")
     );
-    let error = polaris("nope", &["config-unknown-warehouse"]).await.load_table(&table("t"), None).await.unwrap_err();
+    let error = polaris("nope", &["config-unknown-warehouse"]).await.load_table(&table("t"), None, Purpose::Data).await.unwrap_err();
     assert_eq!(error.to_string(), "catalog \"lake\" refused the request: Unable to find warehouse nope");
 }
 
@@ -211,7 +231,7 @@ async fn credentials_that_polaris_refuses_are_the_administrators_matter() {
         ("token-bad-scope", "The scope is invalid"),
         ("config-bad-token", "status 401"),
     ] {
-        let error = polaris("lakehouse", &[case]).await.load_table(&table("rec_t"), None).await.unwrap_err();
+        let error = polaris("lakehouse", &[case]).await.load_table(&table("rec_t"), None, Purpose::Data).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable);
         assert_eq!(
             error.to_string(),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Answer, CommitFault, Page, PageRequest, PropertyChange, TableChange, Upstream};
+use super::{Answer, CommitFault, Page, PageRequest, PropertyChange, Purpose, TableChange, Upstream};
 use crate::lake::LakeError;
 use crate::lake::catalog::{Catalog, Change, Loaded, NewTable};
 use crate::names::{CatalogName, Namespace, TableRef};
@@ -85,7 +85,7 @@ impl Upstream for Embedded {
     }
 
     /// The mark of a state is where its metadata lies: asking again costs one look into the database.
-    async fn load_table(&self, table: &TableRef, etag: Option<&str>) -> Result<Answer, CatalogError> {
+    async fn load_table(&self, table: &TableRef, etag: Option<&str>, _: Purpose) -> Result<Answer, CatalogError> {
         if let Some(etag) = etag {
             let location = self.explained(self.catalog.metadata_location(&table.namespace, &table.table).await)?;
             if location == etag {

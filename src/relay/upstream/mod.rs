@@ -2,16 +2,19 @@
 //! is told, what to do about it is decided in `commit`.
 
 pub(super) mod embedded;
-mod http;
+pub(super) mod health;
+pub(super) mod http;
+pub(super) mod reach;
 pub(super) mod rest;
-mod token;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 
+use self::health::Health;
 use super::error::CatalogError;
 use crate::names::{CatalogName, Namespace, TableRef};
 
@@ -31,6 +34,15 @@ pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
     /// Where the next page begins; `None` at the end.
     pub(super) next: Option<String>,
+}
+
+/// What a table is loaded for. A catalog may have rights of their own for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    /// To read or write its rows.
+    Data,
+    /// To see its columns.
+    Columns,
 }
 
 /// What came of loading a table.
@@ -85,6 +97,16 @@ pub(super) trait Upstream: Send + Sync + 'static {
     /// What users call the catalog.
     fn name(&self) -> &CatalogName;
 
+    /// Whether the catalog answers, where that can be otherwise.
+    fn health(&self) -> Option<&Arc<Health>> {
+        None
+    }
+
+    /// Whether the right to a table's data is another one than the right to its columns.
+    fn tells_data_from_columns(&self) -> bool {
+        false
+    }
+
     /// Whether the catalog lets the credential in, asked anew.
     async fn prove(&self) -> Result<(), CatalogError> {
         Ok(())
@@ -105,7 +127,7 @@ pub(super) trait Upstream: Send + Sync + 'static {
     async fn list_tables(&self, namespace: &Namespace, page: &PageRequest) -> Result<Page<String>, CatalogError>;
 
     /// A table's state, unless it is the one that `etag` stands for.
-    async fn load_table(&self, table: &TableRef, etag: Option<&str>) -> Result<Answer, CatalogError>;
+    async fn load_table(&self, table: &TableRef, etag: Option<&str>, purpose: Purpose) -> Result<Answer, CatalogError>;
 
     /// Creates or stages a table from a create-table request, and gives the answer's body.
     async fn create_table(&self, namespace: &Namespace, request: Value) -> Result<Bytes, CatalogError>;

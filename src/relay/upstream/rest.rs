@@ -2,6 +2,7 @@
 //! retries: `http` has them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,11 +11,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::http::{Call, Connection, Fault, Reply, namespace_segment, table_path};
-use super::{Answer, CommitFault, Page, PageRequest, PropertyChange, TableChange, Upstream};
+use super::health::Health;
+use super::http::{Call, Connection, Whose, namespace_segment, table_path};
+use super::reach::{Fault, Reach, Reply};
+use super::{Answer, CommitFault, Page, PageRequest, PropertyChange, Purpose, TableChange, Upstream};
 use crate::names::{CatalogName, Namespace, TableRef};
-use crate::relay::config::{Config, RestConfig};
-use crate::relay::error::{CatalogError, RelayError};
+use crate::relay::config::AccessDelegation;
+use crate::relay::error::CatalogError;
+use crate::relay::tokens::Source;
+use crate::relay::words::About;
 
 /// The operation that commits several tables at once.
 const TRANSACTION: &str = "POST /v1/{prefix}/transactions/commit";
@@ -26,12 +31,12 @@ pub(in crate::relay) struct Rest {
 
 impl Rest {
     /// Prepares it; nothing is sent.
-    pub(in crate::relay) fn new(catalog: CatalogName, config: &Config, rest: &RestConfig) -> Result<Self, RelayError> {
-        Ok(Self { connection: Connection::new(catalog, config, rest)? })
+    pub(in crate::relay) fn new(reach: Arc<Reach>, whose: Whose, source: Arc<Source>) -> Self {
+        Self { connection: Connection::new(reach, whose, source) }
     }
 
-    async fn read(&self, path: String, query: Vec<(&'static str, String)>, etag: Option<&str>) -> Result<Reply, CatalogError> {
-        self.connection.read(Call { method: Method::GET, path, query, etag, delegated: false, body: None }).await
+    async fn read(&self, path: String, query: Vec<(&'static str, String)>) -> Result<Reply, CatalogError> {
+        self.connection.read(Call { method: Method::GET, path, query, etag: None, delegated: false, body: None }).await
     }
 
     /// A call that changes something, for which nobody looks afterwards what became of it.
@@ -48,7 +53,7 @@ impl Rest {
     async fn changed(&self, call: Call<'_>) -> Result<Reply, CatalogError> {
         match self.connection.once(&call).await {
             Ok(reply) if reply.status.is_server_error() && reply.status.as_u16() != 501 => {
-                Err(self.unknown(self.connection.site.refused(&reply)))
+                Err(self.unknown(self.connection.refused(&reply, About::Catalog)))
             }
             Ok(reply) => Ok(reply),
             Err(fault) if fault.sent => Err(self.unknown(fault.error)),
@@ -62,7 +67,7 @@ impl Rest {
 
     fn parse<T: DeserializeOwned>(&self, reply: &Reply) -> Result<T, CatalogError> {
         serde_json::from_slice(&reply.body)
-            .map_err(|error| self.connection.site.bad(format!("its answer cannot be read: {error}")))
+            .map_err(|error| self.connection.reach.bad(format!("its answer cannot be read: {error}")))
     }
 
     /// What an answer means to a call about a namespace.
@@ -76,7 +81,7 @@ impl Rest {
             (409, "NamespaceNotEmptyException" | "") => CatalogError::NotEmpty { catalog, namespace: namespace.clone() },
             (409, _) => CatalogError::Conflict { catalog, reason: reply.message() },
             (404, _) => CatalogError::Invalid { catalog, reason: reply.message() },
-            _ => self.connection.site.refused(reply),
+            _ => self.connection.refused(reply, About::Namespace(namespace)),
         }
     }
 
@@ -91,7 +96,7 @@ impl Rest {
                 CatalogError::AlreadyExists { catalog, what: format!("table \"{}.{}\"", table.namespace, table.table) }
             }
             (409, _) => CatalogError::Conflict { catalog, reason: reply.message() },
-            _ => self.connection.site.refused(reply),
+            _ => self.connection.refused(reply, About::Table(table)),
         }
     }
 
@@ -100,7 +105,7 @@ impl Rest {
         let error = match changes {
             _ if reply.status.as_u16() == 409 => CatalogError::Conflict { catalog: self.name().clone(), reason: reply.message() },
             [one, ..] => self.about_table(&one.table, reply),
-            [] => self.connection.site.refused(reply),
+            [] => self.connection.refused(reply, About::Catalog),
         };
         match reply.status.as_u16() {
             429 => CommitFault::NotMade(error),
@@ -114,7 +119,15 @@ impl Rest {
 #[async_trait]
 impl Upstream for Rest {
     fn name(&self) -> &CatalogName {
-        &self.connection.site.catalog
+        &self.connection.reach.catalog
+    }
+
+    fn health(&self) -> Option<&Arc<Health>> {
+        Some(&self.connection.reach.health)
+    }
+
+    fn tells_data_from_columns(&self) -> bool {
+        self.connection.reach.access_delegation == AccessDelegation::VendedCredentials
     }
 
     async fn prove(&self) -> Result<(), CatalogError> {
@@ -130,11 +143,11 @@ impl Upstream for Rest {
         }
         let mut query = page_query(page);
         query.extend(parent.map(|parent| ("parent", parent.levels().join("\u{1f}"))));
-        let reply = self.read("namespaces".to_owned(), query, None).await?;
+        let reply = self.read("namespaces".to_owned(), query).await?;
         if !reply.status.is_success() {
             return Err(match parent {
                 Some(parent) => self.about_namespace(parent, &reply),
-                None => self.connection.site.refused(&reply),
+                None => self.connection.refused(&reply, About::Catalog),
             });
         }
         let listed: Listed = self.parse(&reply)?;
@@ -153,7 +166,7 @@ impl Upstream for Rest {
             #[serde(default)]
             properties: Option<BTreeMap<String, Value>>,
         }
-        let reply = self.read(format!("namespaces/{}", namespace_segment(namespace)), Vec::new(), None).await?;
+        let reply = self.read(format!("namespaces/{}", namespace_segment(namespace)), Vec::new()).await?;
         if !reply.status.is_success() {
             return Err(self.about_namespace(namespace, &reply));
         }
@@ -187,7 +200,7 @@ impl Upstream for Rest {
             name: String,
         }
         let path = format!("namespaces/{}/tables", namespace_segment(namespace));
-        let reply = self.read(path, page_query(page), None).await?;
+        let reply = self.read(path, page_query(page)).await?;
         if !reply.status.is_success() {
             return Err(self.about_namespace(namespace, &reply));
         }
@@ -195,8 +208,9 @@ impl Upstream for Rest {
         Ok(Page { items: listed.identifiers.into_iter().map(|table| table.name).collect(), next: next_of(listed.next) })
     }
 
-    async fn load_table(&self, table: &TableRef, etag: Option<&str>) -> Result<Answer, CatalogError> {
-        let call = Call { method: Method::GET, path: table_path(table), query: Vec::new(), etag, delegated: true, body: None };
+    async fn load_table(&self, table: &TableRef, etag: Option<&str>, purpose: Purpose) -> Result<Answer, CatalogError> {
+        let delegated = purpose == Purpose::Data && self.tells_data_from_columns();
+        let call = Call { method: Method::GET, path: table_path(table), query: Vec::new(), etag, delegated, body: None };
         let reply = self.connection.read(call).await?;
         match reply.status.as_u16() {
             304 => Ok(Answer::NotModified),
@@ -208,7 +222,7 @@ impl Upstream for Rest {
     async fn create_table(&self, namespace: &Namespace, request: Value) -> Result<Bytes, CatalogError> {
         let name = request["name"].as_str().unwrap_or_default().to_owned();
         let path = format!("namespaces/{}/tables", namespace_segment(namespace));
-        let call = Call { method: Method::POST, path, query: Vec::new(), etag: None, delegated: true, body: Some(&request) };
+        let call = Call { method: Method::POST, path, query: Vec::new(), etag: None, delegated: self.tells_data_from_columns(), body: Some(&request) };
         let reply = self.changed(call).await?;
         if reply.status.is_success() {
             return Ok(reply.body);
@@ -259,9 +273,8 @@ impl Upstream for Rest {
 /// A commit that was not even sent. Whether it may be tried again depends on what stood in its way.
 fn not_made(fault: Fault) -> CommitFault {
     match fault.error {
-        error @ (CatalogError::Unreachable { .. } | CatalogError::Timeout { .. } | CatalogError::BadAnswer { .. }) => {
-            CommitFault::NotMade(error)
-        }
+        error if error.is_outage() => CommitFault::NotMade(error),
+        error @ CatalogError::BadAnswer { .. } => CommitFault::NotMade(error),
         error => CommitFault::Refused(error),
     }
 }

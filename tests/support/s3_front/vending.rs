@@ -87,7 +87,11 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     }
     let succeeded = answer.status().is_success();
     let mut body = answer.bytes().await.unwrap_or_default();
-    if succeeded && of_table && asked && let Ok(mut table) = serde_json::from_slice::<Value>(&body) {
+    if succeeded
+        && of_table
+        && asked
+        && let Ok(mut table) = serde_json::from_slice::<Value>(&body)
+    {
         shared.vend(&mut table).await;
         body = table.to_string().into();
     }
