@@ -205,13 +205,7 @@ async fn a_store_on_a_bad_day_gives_right_rows_or_a_clear_error() {
     make(&maker, "t", 300_000).await;
     drop(maker);
     let on = |fault: Set, times: u32| fault(&mut lake.front.faults(), times);
-    let faults: [(&str, Set); 4] = [
-        ("busy", |faults, times| faults.busy = times),
-        ("cut", |faults, times| faults.cut = times),
-        ("shifted", |faults, times| faults.shifted = times),
-        ("whole", |faults, times| faults.whole = times),
-    ];
-    for (name, fault) in faults {
+    for (name, fault) in FAULTS {
         let gateway = lake.with_fixed_keys(&["pool.spares=0"]);
         on(fault, 2);
         assert_eq!(told(&gateway, "t").await, right(300_000), "{name}");
@@ -231,13 +225,46 @@ async fn a_store_on_a_bad_day_gives_right_rows_or_a_clear_error() {
         on(fault, 0);
         assert_eq!(told(&gateway, "t").await, right(300_000), "after {name}");
     }
-    lake.front.faults().slow = Duration::from_millis(150);
     let gateway = lake.with_fixed_keys(&["pool.spares=0"]);
+    lake.front.faults().slow = Duration::from_millis(150);
     assert_eq!(told(&gateway, "t").await, right(300_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_manifests_cannot_be_had_ends_in_a_clear_error() {
+    let lake = Lake::start().await;
+    make(&lake.with_fixed_keys(&[]), "t", 1000).await;
+    for (name, file, fault) in
+        FAULTS.iter().flat_map(|(name, fault)| ["-m0.avro", "/snap-", "/data/"].map(|file| (name, file, fault)))
+    {
+        let gateway = lake.with_fixed_keys(&["pool.spares=0"]);
+        lake.front.faults().only = Some(file);
+        fault(&mut lake.front.faults(), 1_000_000);
+        let error = told_or_not(&gateway, "t").await;
+        fault(&mut lake.front.faults(), 0);
+        lake.front.faults().only = None;
+        eprintln!(
+            "{name} {file}: {error:?}; {}",
+            gateway.log().lines().filter(|line| line.contains("lost")).collect::<Vec<_>>().join("; ")
+        );
+        assert_eq!(told(&gateway, "t").await, right(1000), "after {name} of {file}");
+    }
+}
+
+async fn told_or_not(gateway: &Gateway, table: &str) -> Result<usize, tonic::Status> {
+    let rows = gateway.query(&format!("{TOLD} FROM rest.gold.{table}")).await?;
+    Ok(rows.iter().map(arrow::array::RecordBatch::num_rows).sum())
 }
 
 /// Makes a fault happen so many times.
 type Set = fn(&mut Faults, u32);
+
+const FAULTS: [(&str, Set); 4] = [
+    ("busy", |faults, times| faults.busy = times),
+    ("cut", |faults, times| faults.cut = times),
+    ("shifted", |faults, times| faults.shifted = times),
+    ("whole", |faults, times| faults.whole = times),
+];
 
 fn left(lake: &Lake) -> u32 {
     let faults = lake.front.faults();

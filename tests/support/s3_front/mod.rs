@@ -27,6 +27,8 @@ pub struct Faults {
     pub refused: HashSet<String>,
     /// With this status, as stores differ: 403, or 400 as Amazon's.
     pub refused_with: Option<u16>,
+    /// Only of files whose path has this in it, and also of short answers.
+    pub only: Option<&'static str>,
     /// How long each request waits.
     pub slow: Duration,
     /// So many requests are answered 503.
@@ -100,11 +102,14 @@ impl Faults {
                 return Some(Fault::Refused(status.unwrap_or(StatusCode::FORBIDDEN)));
             }
         }
+        if self.only.is_some_and(|part| !request.uri().path().contains(part)) {
+            return None;
+        }
         if take(&mut self.busy) {
             return Some(Fault::Busy);
         }
         let (from, to) = text("range").and_then(range)?;
-        if request.method() != Method::GET || to - from < SHORT {
+        if request.method() != Method::GET || (to - from < SHORT && self.only.is_none()) {
             return None;
         }
         if take(&mut self.cut) {
