@@ -64,6 +64,7 @@ pub struct Relay {
     workers: Workers,
     cache: Arc<TableCache>,
     store: Arc<Store>,
+    ahead: storage::Ahead,
     /// Parts of files that are held at once.
     uploads: Semaphore,
 }
@@ -101,6 +102,7 @@ impl Relay {
             door_address: door.local_addr()?,
             listeners: Mutex::new(Some((listener, door))),
             store: Arc::new(store),
+            ahead: storage::Ahead::default(),
             uploads: Semaphore::new(config.storage.parallel_uploads.max(1)),
             views,
             workers: Workers::default(),

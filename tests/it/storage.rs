@@ -240,13 +240,17 @@ async fn a_table_whose_manifests_cannot_be_had_ends_in_a_clear_error() {
         let gateway = lake.with_fixed_keys(&["pool.spares=0"]);
         lake.front.faults().only = Some(file);
         fault(&mut lake.front.faults(), 1_000_000);
-        let error = told_or_not(&gateway, "t").await;
+        match told_or_not(&gateway, "t").await {
+            // Only parts of files are cut, shifted and whole, and short files are read at once.
+            Ok(rows) => assert!(rows == 1 && *name != "busy", "{name} of {file}"),
+            Err(error) => {
+                assert_eq!(error.code(), Code::Unavailable, "{name} of {file}: {error}");
+                assert!(error.message().starts_with("the store "), "{name} of {file}: {error}");
+            }
+        }
+        assert!(!gateway.log().contains("worker lost"), "{name} of {file} has cost a worker:\n{}", gateway.log());
         fault(&mut lake.front.faults(), 0);
         lake.front.faults().only = None;
-        eprintln!(
-            "{name} {file}: {error:?}; {}",
-            gateway.log().lines().filter(|line| line.contains("lost")).collect::<Vec<_>>().join("; ")
-        );
         assert_eq!(told(&gateway, "t").await, right(1000), "after {name} of {file}");
     }
 }

@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::{self, Whole};
 use super::store::{Asked, Outcome, PASSED_BACK, Refused, StoreFault};
 use crate::relay::Relay;
 use crate::relay::views::View;
@@ -59,6 +60,14 @@ async fn served(relay: &Arc<Relay>, request: Request) -> Result<Response, Denied
     let (parts, body) = request.into_parts();
     let mut asked = asked(&parts.method, &parts.uri, &parts.headers)?;
     let view = view(relay, &visitor, &asked.location)?;
+    if let Some(whole) = relay.ahead.get(&view, &asked) {
+        return Ok(given(whole, &parts.method));
+    }
+    if ahead::is_list(&asked)
+        && let Some(whole) = ahead::read(relay, &view, asked.clone()).await.map_err(|fault| told(&asked.location, fault))?
+    {
+        return Ok(given(whole, &parts.method));
+    }
     // Held until the store has answered, so that only so many parts are in memory.
     let mut _turn = None;
     if !matches!(asked.method, Method::GET | Method::HEAD) {
@@ -90,11 +99,20 @@ async fn served(relay: &Arc<Relay>, request: Request) -> Result<Response, Denied
             Ok(response)
         }
         Ok(Outcome::Refused(refused)) => Err(Denied::by_store(&view, &refused)),
-        Err(fault) => {
-            tracing::warn!(location, %fault, "a store did not serve a file");
-            Err(fault.into())
-        }
+        Err(fault) => Err(told(&location, fault)),
     }
+}
+
+fn told(location: &str, fault: StoreFault) -> Denied {
+    tracing::warn!(location, %fault, "a store did not serve a file");
+    fault.into()
+}
+
+/// A file that is here.
+fn given(whole: Whole, method: &Method) -> Response {
+    let mut response = Response::new(if method == Method::HEAD { Body::empty() } else { Body::from(whole.body) });
+    *response.headers_mut() = whole.headers;
+    response
 }
 
 /// Who shows a worker's token. It comes as the session token of the worker's own keys, which mean nothing otherwise.

@@ -4,6 +4,7 @@
 //! ahead of its expiry and when a store has refused it. Refuses to speak to stores; [`door`] and [`store`] do.
 
 mod access;
+mod ahead;
 pub mod config;
 pub(super) mod door;
 pub mod sign;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use self::access::{Access, Handed};
+pub(super) use self::ahead::Ahead;
 pub(super) use self::store::Store;
 use self::stores::Section;
 pub(super) use self::stores::Stores;

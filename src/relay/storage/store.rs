@@ -49,6 +49,25 @@ pub(super) struct Asked {
     pub(super) repeatable: bool,
 }
 
+impl Asked {
+    /// The whole of a file.
+    pub(super) fn file(location: &str) -> Option<Self> {
+        let (_, rest) = location.split_once("://")?;
+        let (bucket, key) = rest.split_once('/')?;
+        Some(Self {
+            method: Method::GET,
+            location: location.to_owned(),
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            query: Vec::new(),
+            range: None,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            repeatable: true,
+        })
+    }
+}
+
 /// Why a store did not give what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreFault {
