@@ -99,7 +99,9 @@ impl Explain for QueryError {
     fn kind(&self) -> Kind {
         match self {
             Self::Pool(error) => error.kind(),
-            Self::LostTwice(_) | Self::NotRun(_) | Self::Draining | Self::Cut(_) | Self::SilentCatalog { .. } => Kind::Unavailable,
+            Self::LostTwice(_) | Self::NotRun(_) | Self::Draining | Self::Cut(_) | Self::SilentCatalog { .. } => {
+                Kind::Unavailable
+            }
             Self::TooManyStatements { retry_after, .. } => Kind::ResourceExhausted(Some(*retry_after)),
             // Not UNAVAILABLE: clients run that again by themselves.
             Self::WriteUnknown(_) => Kind::FailedPrecondition,

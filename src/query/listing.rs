@@ -57,8 +57,12 @@ impl Engine {
     ) -> Result<Vec<(CatalogName, String)>, QueryError> {
         let mut found = Vec::new();
         for name in self.catalogs(caller).into_iter().filter(|name| fits(name, None)) {
-            let mut schemas: Vec<String> =
-                self.relay().namespaces(&caller.reads(), &name).await?.iter().map(Namespace::to_string).collect();
+            let namespaces = match self.relay().namespaces(&caller.reads(), &name).await {
+                // What the caller may not list is not in a listing.
+                Err(CatalogError::Forbidden { .. }) => continue,
+                namespaces => namespaces?,
+            };
+            let mut schemas: Vec<String> = namespaces.iter().map(Namespace::to_string).collect();
             schemas.retain(|schema| fits(&name, Some(schema)));
             schemas.sort();
             found.extend(schemas.into_iter().map(|schema| (name.clone(), schema)));
@@ -95,8 +99,8 @@ impl Engine {
         for (catalog, schema) in schemas {
             let namespace = Namespace::from_schema(&schema);
             let mut names = match self.relay().tables(&caller.reads(), &catalog, &namespace).await {
-                // Dropped between the two listings.
-                Err(CatalogError::NoSuchNamespace { .. }) => continue,
+                // Dropped between the two listings, or nothing that the caller may list.
+                Err(CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => continue,
                 names => names?,
             };
             names.sort();

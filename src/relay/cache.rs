@@ -131,7 +131,7 @@ impl TableCache {
                     Ok(Err(error)) if error.is_outage() => Ok(spare),
                     Ok(outcome) => outcome,
                     Err(_) => {
-                        health.failed(&format!("no answer within {} s", self.slow_after.as_secs_f32()));
+                        health.is_late(self.slow_after);
                         let probe = health.probe();
                         tokio::spawn(async move {
                             let _outcome = load.await;
@@ -222,7 +222,8 @@ impl TableCache {
         }
         flights.under_way.remove(key);
         match &entry.outcome {
-            Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {}
+            Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
+            }
             // Nothing was heard of the table: what is known stays as old as it is.
             Err(error) if error.is_outage() => return,
             Err(_) => return self.entries.invalidate(key),

@@ -184,7 +184,8 @@ impl Relay {
         namespace: &Namespace,
     ) -> Result<bool, CatalogError> {
         match self.view(credential, catalog)?.upstream.load_namespace(namespace).await {
-            Ok(_) => Ok(true),
+            // Its properties are not for the credential to see; tables in it may be.
+            Ok(_) | Err(CatalogError::Forbidden { .. }) => Ok(true),
             Err(CatalogError::NoSuchNamespace { .. }) => Ok(false),
             Err(error) => Err(error),
         }

@@ -170,8 +170,7 @@ mod tests {
 
     #[test]
     fn what_polaris_refuses_says_who_lacks_what_and_who_can_help() {
-        let table =
-            TableRef { catalog: "lake".into(), namespace: Namespace::from_schema("silver"), table: "rec_s".to_owned() };
+        let table = TableRef { catalog: "lake".into(), namespace: Namespace::from_schema("silver"), table: "rec_s".to_owned() };
         let told = denial(&polaris("LOAD_TABLE_WITH_READ_DELEGATION"), About::Table(&table));
         assert_eq!(
             told,
@@ -185,7 +184,8 @@ mod tests {
         assert!(told.starts_with("principal \"analyst\" lacks TABLE_LIST on schema \"silver\" ("), "{told}");
         let told = denial(&polaris("FLY_TO_MOON"), About::Catalog);
         assert!(told.starts_with("principal \"analyst\" may not do FLY_TO_MOON (principal roles:"), "{told}");
-        let none = "Principal 'x' with activated PrincipalRoles '[]' and activated grants via '[]' is not authorized for op LOAD_TABLE";
+        let none =
+            "Principal 'x' with activated PrincipalRoles '[]' and activated grants via '[]' is not authorized for op LOAD_TABLE";
         let told = denial(none, About::Catalog);
         assert!(told.contains("(principal roles: none); an administrator"), "{told}");
     }

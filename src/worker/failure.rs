@@ -122,13 +122,18 @@ struct Answer {
 }
 
 impl Answer {
+    /// The extension has three ways to tell it: the body as it came, a JSON text within another one, and lines.
     fn in_text(text: &str) -> Self {
-        let body = text.find("{\"error\"").map(|at| serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>());
-        let error = body.and_then(|mut values| values.next()?.ok()).and_then(|body| {
+        if let Some(outer) = first_json(text, "{\"exception_type\"")
+            && let Some(inner) = outer["exception_message"].as_str()
+        {
+            return Self::in_text(inner);
+        }
+        let of_body = first_json(text, "{\"error\"").and_then(|body| {
             let field = |name: &str| body["error"][name].as_str().map(str::to_owned);
             Some((field("type")?, field("message")?))
         });
-        Self { status: status(text), error }
+        Self { status: status(text), error: of_body.or_else(|| in_lines(text)) }
     }
 
     fn kind(&self) -> Option<Kind> {
@@ -160,6 +165,18 @@ impl Answer {
     fn message(&self) -> Option<String> {
         self.error.as_ref().map(|(_, message)| message.clone()).filter(|message| !message.is_empty())
     }
+}
+
+fn first_json(text: &str, beginning: &str) -> Option<Value> {
+    let at = text.find(beginning)?;
+    serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>().next()?.ok()
+}
+
+/// Type and message from ` message: …`, ` type: …`, a line each.
+fn in_lines(text: &str) -> Option<(String, String)> {
+    let (_, rest) = text.split_once("\n message: ")?;
+    let (message, rest) = rest.split_once("\n type: ")?;
+    Some((rest.lines().next()?.trim().to_owned(), message.to_owned()))
 }
 
 /// The first `_409)` or `HTTP 409`; digits elsewhere are parts of paths and ids.
@@ -220,6 +237,23 @@ mod tests {
                        (BadGateway_502), with reason: Bad Gateway, body: {\"error\":{\"message\":\"cannot tell\",\"type\":\"CommitStateUnknownException\",\"code\":502}}";
         let (kind, _, message) = told(unknown);
         assert_eq!((kind, message.as_str()), (Kind::OutcomeUnknown, "cannot tell"));
+        let answered = |status: &str, class: &str, code: u16| {
+            format!(
+                "TransactionContext Error: Failed to commit: Request to 'http://127.0.0.1:1/v1/x' returned a non-200 status code \
+                 ({status}_{code}), with reason: x, body: {{\"error\":{{\"message\":\"log in \\\"again\\\"\",\"type\":\"{class}\",\"code\":{code}}}}}"
+            )
+        };
+        let nested = serde_json::json!({ "exception_message": answered("Forbidden", "ForbiddenException", 403) });
+        let nested = format!("Invalid Configuration Error: x body: {{\"exception_type\":\"y\",{}", &nested.to_string()[1..]);
+        let (kind, _, message) = told(&nested);
+        assert_eq!((kind, message.as_str()), (Kind::Refused, "log in \"again\""));
+        let lines = "TransactionContext Error: Failed to commit: x (Forbidden_403). \n message: no, \"you\"\n type: ForbiddenException\n reason: y\n";
+        let (kind, _, message) = told(lines);
+        assert_eq!((kind, message.as_str()), (Kind::Refused, "no, \"you\""));
+        let (kind, _, message) = told(&answered("Forbidden", "NotAuthorizedException", 403));
+        assert_eq!((kind, message.as_str()), (Kind::Unauthenticated, "log in \"again\""));
+        assert_eq!(told(&answered("BadGateway", "BadGatewayException", 502)).0, Kind::Unreachable);
+        assert_eq!(told(&answered("BadGateway", "", 502)).0, Kind::OutcomeUnknown, "a stranger's 502 says nothing");
         assert_eq!(told("HTTP Error: HTTP GET error reading 's3://b/x' (HTTP 403)").0, Kind::Refused);
         let inner = "Binder Error: no x\n\nLINE 1: SELECT x FROM \"temp\".main.listed_tables\n               ^";
         assert_eq!(told(inner).2, "Binder Error: no x");

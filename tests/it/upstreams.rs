@@ -41,12 +41,8 @@ fn table(schema: &str) -> TableRef {
 
 async fn token_of(polaris: &StandIn, principal: &str) -> String {
     let (id, secret) = polaris.realm(HOME).credentials(principal).expect("a principal");
-    let form = [
-        ("grant_type", "client_credentials"),
-        ("client_id", &id),
-        ("client_secret", &secret),
-        ("scope", "PRINCIPAL_ROLE:ALL"),
-    ];
+    let form =
+        [("grant_type", "client_credentials"), ("client_id", &id), ("client_secret", &secret), ("scope", "PRINCIPAL_ROLE:ALL")];
     let request = reqwest::Client::new().post(format!("{}/v1/oauth/tokens", polaris.uri())).form(&form);
     let answer: Value = request.send().await.expect("an answer").json().await.expect("a token");
     answer["access_token"].as_str().expect("a token").to_owned()
@@ -486,7 +482,8 @@ async fn a_catalog_that_hangs_is_waited_for_once() {
 async fn refusals_count_at_once_whatever_the_grace() {
     let lake = Lake::with(Setup::lakehouse(), steadfast(), "").await;
     let engineer = lake.login("engineer");
-    for (status, kind) in [(403, Kind::PermissionDenied), (404, Kind::NotFound), (401, Kind::Unauthenticated)] {
+    // This 404 is not one that says what is not there.
+    for (status, kind) in [(403, Kind::PermissionDenied), (404, Kind::InvalidArgument), (401, Kind::Unauthenticated)] {
         lake.relay.load(&engineer, &table("gold")).await.expect("a table");
         lake.until_stale().await;
         lake.polaris.faults().add(Rule::new(Fault::Status(status)).on([Operation::LoadTable]));
@@ -547,6 +544,36 @@ async fn denials_reach_the_client_in_words_also_from_a_worker() {
         }
         assert!(!status.message().contains("127.0.0.1") && !status.message().contains("secret"), "{status}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_show_what_the_grants_do() {
+    let polaris = polaris_with_tables(Setup::lakehouse(), &["lakehouse"]).await;
+    polaris.realm(HOME).grant("lakehouse", "gold_reader", Grant::on_namespace(Privilege::TableList, "bronze"));
+    let gateway = gateway(&polaris, "analyst", &[]).await;
+    let listed = "SELECT coalesce(string_agg(table_schema || '.' || table_name, ' '), '') FROM information_schema.tables";
+    assert_eq!(gateway.value(&format!("{listed} WHERE table_catalog = 'rest'")).await, "gold.t");
+    let columns = "SELECT count(*) FROM information_schema.columns WHERE table_catalog = 'rest'";
+    assert_eq!(gateway.value(columns).await, "1");
+    polaris.realm(HOME).grant("lakehouse", "gold_reader", Grant::on_namespace(Privilege::TableReadProperties, "silver"));
+    assert_eq!(gateway.value(columns).await, "2");
+    let status = gateway.query("SELECT * FROM rest.silver.t").await.expect_err("columns are not rows");
+    assert!(status.message().contains("lacks TABLE_READ_DATA on table \"silver.t\""), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_says_in_time_which_catalog_it_waited_for_in_vain() {
+    let polaris = polaris_with_tables(Setup::lakehouse(), &["lakehouse"]).await;
+    let gateway = gateway(&polaris, "engineer", &["query.statement_timeout=2s"]).await;
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    polaris.faults().add(Rule::new(Fault::Hang));
+    let asked = Instant::now();
+    let status = gateway.query("SELECT * FROM rest.gold.t").await.expect_err("no answer");
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+    assert!(status.message().contains("catalog \"rest\""), "{status}");
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+    gateway.run("CREATE SCHEMA lake.other").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,8 @@ use crate::relay::config::RestConfig;
 use crate::secret::SecretString;
 
 async fn relay_to(uri: &str, more: &str) -> Arc<Relay> {
-    let rest: RestConfig = serde_saphyr::from_str(&format!("uri: {uri}\nrealm: r\nallowed_locations: [s3://lake/]\n{more}")).unwrap();
+    let rest: RestConfig =
+        serde_saphyr::from_str(&format!("uri: {uri}\nrealm: r\nallowed_locations: [s3://lake/]\n{more}")).unwrap();
     let catalogs = BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]);
     Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap()
 }
@@ -90,12 +91,8 @@ async fn what_was_sent_in_secret_never_comes_back_in_a_text() {
         let token = BearerToken { secret: SecretString::from("planted-bearer"), expires: None, exchange };
         wallet.token(&RealmName::from("r"), if exchange { "x" } else { "y" }, "{}", token, None)
     };
-    let callers = [
-        login(&wallet, "me", "planted-secret&more"),
-        login(&wallet, "me", "planted-secret-right"),
-        bearer(false),
-        bearer(true),
-    ];
+    let callers =
+        [login(&wallet, "me", "planted-secret&more"), login(&wallet, "me", "planted-secret-right"), bearer(false), bearer(true)];
     for caller in callers {
         let load = relay.load(&caller, &table("t")).await.unwrap_err();
         let proof = relay.prove(&caller).await.unwrap_err();
@@ -165,10 +162,10 @@ async fn a_catalog_behind_an_authority_of_ones_own_is_reached_by_tls() {
     let error = relay_to(&uri, "").await.namespaces(&credential(), &name()).await.unwrap_err();
     assert!(matches!(error, crate::relay::CatalogError::Unreachable { .. }), "{error}");
 
-    for (file, why) in [("/nowhere/ca.pem", "cannot be used"), (file_with(&directory, "no certificate"), "no certificate in it")] {
+    for (file, why) in [("/nowhere/ca.pem", "cannot be used"), (file_with(&directory, "no certificate"), "no certificate in it")]
+    {
         let rest: RestConfig = serde_saphyr::from_str(&format!("uri: {uri}\nca_file: {file}")).unwrap();
-        let bound =
-            Relay::bind(config(), BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]), BTreeMap::new()).await;
+        let bound = Relay::bind(config(), BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]), BTreeMap::new()).await;
         let Err(error) = bound else { panic!("{file} was taken") };
         assert!(error.to_string().contains(why), "{error}");
     }
@@ -187,8 +184,7 @@ async fn the_gateways_client_is_never_shown_to_a_catalogs_own_endpoint_in_an_exc
             "uri: http://h:8181/api/catalog\ncallers: {{ exchange: {{ {token_uri}client: {{ client_id: me, client_secret: s }} }} }}"
         );
         let rest: RestConfig = serde_saphyr::from_str(&text).unwrap();
-        let bound =
-            Relay::bind(config(), BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]), BTreeMap::new()).await;
+        let bound = Relay::bind(config(), BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]), BTreeMap::new()).await;
         let Err(error) = bound else { panic!("{text} was taken") };
         assert!(error.to_string().contains("instead of the caller's"), "{error}");
     }

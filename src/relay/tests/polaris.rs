@@ -10,10 +10,10 @@ use super::*;
 use crate::error::{Explain as _, Kind};
 use crate::relay::config::{AccessDelegation, CallersConfig, ClientAuth, RestConfig, RestCredentials};
 use crate::relay::error::CatalogError;
-use crate::relay::upstream::rest::Rest;
 use crate::relay::tokens::TokenSources;
 use crate::relay::upstream::http::Whose;
 use crate::relay::upstream::reach::{Clients, Reach};
+use crate::relay::upstream::rest::Rest;
 use crate::relay::upstream::{Answer, CommitFault, PageRequest, Purpose, TableChange};
 use crate::secret::{SecretRef, SecretString};
 
@@ -136,10 +136,7 @@ async fn what_polaris_forbids_says_who_lacks_which_privilege_and_who_can_help() 
     let silver = Namespace::from_schema("silver");
     let Err(CommitFault::Refused(commit)) = catalog.commit(&[change(json!({}))]).await else { panic!() };
     let denied = [
-        (
-            catalog.list_tables(&silver, &PageRequest::default()).await.map(drop).unwrap_err(),
-            "TABLE_LIST on schema \"silver\"",
-        ),
+        (catalog.list_tables(&silver, &PageRequest::default()).await.map(drop).unwrap_err(), "TABLE_LIST on schema \"silver\""),
         (
             catalog.load_table(&silver_table(), None, Purpose::Data).await.map(drop).unwrap_err(),
             "TABLE_READ_PROPERTIES on table \"silver.rec_s\"",
@@ -172,7 +169,8 @@ async fn what_polaris_does_not_have_is_not_found() {
         (error.kind(), error.to_string().as_str()),
         (Kind::NotFound, "schema \"nope\" does not exist in catalog \"lake\"")
     );
-    let error = polaris("nope", &["config-unknown-warehouse"]).await.load_table(&table("t"), None, Purpose::Data).await.unwrap_err();
+    let error =
+        polaris("nope", &["config-unknown-warehouse"]).await.load_table(&table("t"), None, Purpose::Data).await.unwrap_err();
     assert_eq!(error.to_string(), "catalog \"lake\" refused the request: Unable to find warehouse nope");
 }
 

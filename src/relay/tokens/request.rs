@@ -171,7 +171,9 @@ fn fault(status: StatusCode, body: &[u8], host: &str, sent: &[&SecretString]) ->
     let said = words::without(&words::said(status, body), sent);
     match status.as_u16() {
         400 | 401 | 403 => TokenFault::Refused(said),
-        408 | 429 | 500.. => TokenFault::Failing(format!("the token endpoint at {host} answered {}", words::described(status, &said))),
+        408 | 429 | 500.. => {
+            TokenFault::Failing(format!("the token endpoint at {host} answered {}", words::described(status, &said)))
+        }
         _ => TokenFault::Wrong(format!("the token endpoint at {host} answered {}", words::described(status, &said))),
     }
 }

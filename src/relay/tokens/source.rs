@@ -301,7 +301,8 @@ impl Source {
                 let times = state.failed.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
                 let pause = FIRST_PAUSE.saturating_mul(1 << (times - 1).min(16)).min(LONGEST_PAUSE);
                 let at = Instant::now();
-                state.failed = Some(Failed { fault: fault.clone(), times, at, pause: pause.mul_f64(rand::random_range(0.5..1.0)) });
+                state.failed =
+                    Some(Failed { fault: fault.clone(), times, at, pause: pause.mul_f64(rand::random_range(0.5..1.0)) });
                 if times == 1 && state.current.as_ref().is_some_and(|token| token.is_good(at)) {
                     tracing::warn!(reason = ?fault, "a token cannot be renewed; the one before it is shown as long as it lives");
                 }

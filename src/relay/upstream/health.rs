@@ -10,6 +10,9 @@ use crate::names::CatalogName;
 /// How often a catalog that is out of reach is asked by reads that have an answer already.
 const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a call waits for a catalog that has failed the call before, or a quarter of its time if that is longer.
+const IMPATIENCE: Duration = Duration::from_secs(2);
+
 /// The health of one catalog.
 pub(in crate::relay) struct Health {
     catalog: CatalogName,
@@ -20,6 +23,8 @@ pub(in crate::relay) struct Health {
 
 struct Trouble {
     since: Instant,
+    /// It has failed a call, and is not only late with one.
+    hard: bool,
     probing: bool,
     probed: Instant,
 }
@@ -52,10 +57,33 @@ impl Health {
 
     /// It has not answered.
     pub(in crate::relay) fn failed(&self, why: &dyn std::fmt::Display) {
+        self.begin(true, why);
+    }
+
+    /// It takes longer than a read waits that has another way.
+    pub(in crate::relay) fn is_late(&self, after: Duration) {
+        self.begin(false, &format!("no answer within {} s", after.as_secs_f32()));
+    }
+
+    /// How long a call may take of `timeout`: all of it, unless the catalog is known to fail. Then one call at a time is given all of
+    /// it, and holds the right to that; the others are given up soon, so that what they hold is free for other catalogs.
+    pub(in crate::relay) fn patience(self: &Arc<Self>, timeout: Duration) -> (Duration, Option<Probe>) {
+        if !self.ails() || !self.trouble().as_ref().is_some_and(|trouble| trouble.hard) {
+            return (timeout, None);
+        }
+        match self.probe() {
+            Some(probe) => (timeout, Some(probe)),
+            None => (timeout.min(IMPATIENCE.max(timeout / 4)), None),
+        }
+    }
+
+    fn begin(&self, hard: bool, why: &dyn std::fmt::Display) {
         let mut trouble = self.trouble();
-        if trouble.is_none() {
+        if let Some(trouble) = trouble.as_mut() {
+            trouble.hard |= hard;
+        } else {
             let now = Instant::now();
-            *trouble = Some(Trouble { since: now, probing: false, probed: now });
+            *trouble = Some(Trouble { since: now, hard, probing: false, probed: now });
             self.ails.store(true, Ordering::Release);
             tracing::warn!(
                 catalog = %self.catalog,

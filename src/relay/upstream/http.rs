@@ -1,8 +1,8 @@
 //! Owns a connection to one Iceberg REST catalog with one credential: the prefix of its paths, the token of each call, and retries of
 //! reads. Refuses to retry anything that changes the catalog, but for a refused token, and to know what a failed commit means.
 //!
-//! A read ends within the catalog's `request_timeout`, all attempts and waiting for its turn included. A statement that ends sooner
-//! drops the call; whoever shares it goes on.
+//! A read ends within the catalog's `request_timeout`, all attempts and waiting for its turn included, and sooner while the catalog is
+//! known to fail. A statement that ends sooner drops the call; whoever shares it goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +58,27 @@ pub(in crate::relay) enum Whose {
     Callers,
 }
 
+/// What an attempt of a read comes to.
+#[derive(Clone, Copy, Default)]
+struct Verdict {
+    /// The same may go well in a moment.
+    again: bool,
+    /// If it stays so, the catalog is out of reach.
+    down: bool,
+}
+
+impl Verdict {
+    /// A 500 says something of one request only; what comes from 502 on, proxies answer in the place of a catalog that does not.
+    fn on_status(status: u16) -> Self {
+        Self { again: matches!(status, 408 | 429 | 500 | 502 | 503 | 504), down: matches!(status, 502..=504) }
+    }
+
+    fn on_fault(fault: &Fault) -> Self {
+        let again = matches!(fault.error, CatalogError::Unreachable { .. } | CatalogError::Failing { .. });
+        Self { again, down: fault.asked && fault.error.is_outage() }
+    }
+}
+
 /// A connection to one Iceberg REST catalog with one credential. Cheap to make.
 pub(super) struct Connection {
     pub(super) reach: Arc<Reach>,
@@ -73,17 +94,17 @@ impl Connection {
 
     /// A call that changes nothing: tried again when the catalog cannot be reached or is overloaded, all within the deadline.
     pub(super) async fn read(&self, call: Call<'_>) -> Result<Reply, CatalogError> {
-        let again = |outcome: &Result<Reply, Fault>| match outcome {
-            Ok(reply) => matches!(reply.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504),
-            Err(fault) => is_passing(fault),
+        let verdict = |outcome: &Result<Reply, Fault>| match outcome {
+            Ok(reply) => Verdict::on_status(reply.status.as_u16()),
+            Err(fault) => Verdict::on_fault(fault),
         };
-        self.retried(|| self.once(&call), again).await
+        self.retried(|| self.once(&call), verdict).await
     }
 
     async fn retried<T, Once>(
         &self,
         once: impl Fn() -> Once,
-        again: impl Fn(&Result<T, Fault>) -> bool,
+        verdict: impl Fn(&Result<T, Fault>) -> Verdict,
     ) -> Result<T, CatalogError>
     where
         Once: Future<Output = Result<T, Fault>>,
@@ -96,15 +117,22 @@ impl Connection {
             loop {
                 attempts += 1;
                 let outcome = once().await;
-                if !again(&outcome) || attempts >= self.reach.read_attempts {
+                let verdict = verdict(&outcome);
+                if !verdict.again || attempts >= self.reach.read_attempts {
+                    if verdict.down {
+                        self.reach
+                            .health
+                            .failed(outcome.as_ref().err().map_or(&"it answers by errors of a proxy", |fault| &fault.error));
+                    }
                     return outcome.map_err(|fault| fault.error);
                 }
                 tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
                 pause *= 2;
             }
         };
-        tokio::time::timeout(self.reach.timeout, tried).await.unwrap_or_else(|_| {
-            let error = self.reach.timed_out();
+        let (patience, _probe) = self.reach.health.patience(self.reach.timeout);
+        tokio::time::timeout(patience, tried).await.unwrap_or_else(|_| {
+            let error = self.reach.timed_out(patience);
             self.reach.health.failed(&error);
             Err(error)
         })
@@ -129,8 +157,8 @@ impl Connection {
         if self.source.proves_by_itself() && self.place.initialized() {
             return Ok(());
         }
-        let again = |outcome: &Result<Place, Fault>| outcome.as_ref().is_err_and(is_passing);
-        let place = self.retried(|| self.ask_place(), again).await?;
+        let verdict = |outcome: &Result<Place, Fault>| outcome.as_ref().err().map(Verdict::on_fault).unwrap_or_default();
+        let place = self.retried(|| self.ask_place(), verdict).await?;
         // Somebody may have been faster; both were told the same.
         let _ = self.place.set(place);
         Ok(())
@@ -169,7 +197,7 @@ impl Connection {
             TokenFault::Wrong(reason) => self.reach.bad(reason),
             TokenFault::NoSecret(reason) => CatalogError::Unauthorized { catalog, reason },
         };
-        Fault { error, sent: false }
+        Fault { error, sent: false, asked: false }
     }
 
     /// Sends a request with a token, and once more with another one when the catalog does not take the first.
@@ -246,9 +274,12 @@ impl Connection {
                 404 => CatalogError::Invalid { catalog: self.reach.catalog.clone(), reason: reply.message() },
                 _ => self.refused(&reply, About::Catalog),
             };
-            return Err(Fault { error, sent: false });
+            return Err(Fault { error, sent: false, asked: true });
         }
-        let unread = |error| Fault { error: self.reach.bad(format!("its configuration cannot be read: {error}")), sent: false };
+        let unread = |error| {
+            let error = self.reach.bad(format!("its configuration cannot be read: {error}"));
+            Fault { error, sent: false, asked: true }
+        };
         let said: Said = serde_json::from_slice(&reply.body).map_err(unread)?;
         let text = |of: &Option<Value>, key: &str| of.as_ref().and_then(|of| of[key].as_str().map(str::to_owned));
         let configured = self.reach.prefix.clone();
@@ -272,11 +303,6 @@ pub(super) fn table_path(table: &TableRef) -> String {
 
 fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
-}
-
-/// Whether the same may go well in a moment.
-fn is_passing(fault: &Fault) -> bool {
-    matches!(fault.error, CatalogError::Unreachable { .. } | CatalogError::Failing { .. })
 }
 
 fn is_refused_token(status: StatusCode) -> bool {

@@ -30,6 +30,8 @@ pub(super) struct Fault {
     pub(super) error: CatalogError,
     /// Whether the catalog may have got the request.
     pub(super) sent: bool,
+    /// It says something of the catalog, and not of what gives tokens for it.
+    pub(super) asked: bool,
 }
 
 /// An answer, whatever its status.
@@ -153,16 +155,13 @@ impl Reach {
         endpoint(credentials, &own_endpoint(&self.uri)).map_err(wrong)
     }
 
-    /// Sends a request and reads its answer whole.
+    /// Sends a request and reads its answer whole. Whether a catalog is out of reach is for those to say who have tried more than once.
     pub(super) async fn exchange(&self, request: RequestBuilder) -> Result<Reply, Fault> {
-        let outcome = self.exchange_unseen(request).await;
-        match &outcome {
-            Ok(reply) if is_of_a_gateway(reply.status) => self.health.failed(&format!("status {}", reply.status.as_u16())),
-            Ok(_) => self.health.answered(),
-            Err(fault) if fault.error.is_outage() => self.health.failed(&fault.error),
-            Err(_) => {}
+        let reply = self.exchange_unseen(request).await?;
+        if !matches!(reply.status.as_u16(), 502..=504) {
+            self.health.answered();
         }
-        outcome
+        Ok(reply)
     }
 
     async fn exchange_unseen(&self, request: RequestBuilder) -> Result<Reply, Fault> {
@@ -173,7 +172,7 @@ impl Reach {
         while let Some(part) = response.chunk().await.map_err(|error| self.broken(&error))? {
             if body.len() + part.len() > self.max_body_bytes {
                 let error = self.bad(format!("its answer is larger than {} bytes", self.max_body_bytes));
-                return Err(Fault { error, sent: true });
+                return Err(Fault { error, sent: true, asked: true });
             }
             body.extend_from_slice(&part);
         }
@@ -184,19 +183,19 @@ impl Reach {
         CatalogError::BadAnswer { catalog: self.catalog.clone(), reason }
     }
 
-    pub(super) fn timed_out(&self) -> CatalogError {
-        CatalogError::Timeout { catalog: self.catalog.clone(), host: self.host.clone(), after: self.timeout }
+    pub(super) fn timed_out(&self, after: Duration) -> CatalogError {
+        CatalogError::Timeout { catalog: self.catalog.clone(), host: self.host.clone(), after }
     }
 
     fn broken(&self, error: &reqwest::Error) -> Fault {
         let sent = !error.is_connect() && !error.is_builder();
         let error = if error.is_timeout() && sent {
-            self.timed_out()
+            self.timed_out(self.timeout)
         } else {
             let reason = words::innermost(error);
             CatalogError::Unreachable { catalog: self.catalog.clone(), host: self.host.clone(), reason }
         };
-        Fault { error, sent }
+        Fault { error, sent, asked: true }
     }
 }
 
@@ -215,11 +214,6 @@ impl Reply {
     pub(super) fn describe(&self) -> String {
         words::described(self.status, &self.message())
     }
-}
-
-/// What proxies answer in the place of a catalog that does not. A 500 says something of one request only.
-fn is_of_a_gateway(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 502..=504)
 }
 
 fn own_endpoint(uri: &str) -> String {
@@ -258,9 +252,11 @@ fn callers(rest: &RestConfig, own: &str) -> Result<CallersTokens, String> {
     if let Some(client) = &said.exchange.client {
         let catalogs = own.trim_end_matches("/v1/oauth/tokens").to_ascii_lowercase();
         if exchange.uri.to_ascii_lowercase().starts_with(&catalogs) {
-            return Err("callers.exchange.client is for an endpoint elsewhere (callers.exchange.token_uri): the catalog's own would \
+            return Err(
+                "callers.exchange.client is for an endpoint elsewhere (callers.exchange.token_uri): the catalog's own would \
                         give a token of this client, with its rights, instead of the caller's"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         client.client_secret.resolve().map_err(|error| format!("callers.exchange.client: {error}"))?;
     }
