@@ -222,7 +222,14 @@ impl Upstream for Rest {
     async fn create_table(&self, namespace: &Namespace, request: Value) -> Result<Bytes, CatalogError> {
         let name = request["name"].as_str().unwrap_or_default().to_owned();
         let path = format!("namespaces/{}/tables", namespace_segment(namespace));
-        let call = Call { method: Method::POST, path, query: Vec::new(), etag: None, delegated: self.tells_data_from_columns(), body: Some(&request) };
+        let call = Call {
+            method: Method::POST,
+            path,
+            query: Vec::new(),
+            etag: None,
+            delegated: self.tells_data_from_columns(),
+            body: Some(&request),
+        };
         let reply = self.changed(call).await?;
         if reply.status.is_success() {
             return Ok(reply.body);
