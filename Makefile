@@ -1,6 +1,6 @@
 # The ways to run this project. `make` alone lists them.
 #
-# Everything external (DuckDB, its extensions, the stock clients, Iceberg's reference catalog) is fetched by .ci/setup
+# Everything external (DuckDB, its extensions, the stock clients, Iceberg's reference catalog, MinIO) is fetched by .ci/setup
 # into ~/.cache/polynya, checked against pinned SHA-256 sums, and handed to the programs by environment variables.
 
 SHELL       := bash
@@ -13,6 +13,8 @@ ARGS   ?=
 
 # Two steps on purpose: an `eval "$$(…)"` would hide that the set-up failed.
 DUCKDB_ENV = variables="$$($(PYTHON) .ci/setup/duckdb.py --print-env)"; eval "$$variables"
+# MinIO is built from its sources, which takes long: it has a script of its own, and `test` runs it beside the compiler.
+MINIO_ENV  = variables="$$($(PYTHON) .ci/setup/minio.py --print-env)"; eval "$$variables"
 ALL_ENV    = variables="$$($(PYTHON) .ci/setup/all.py --print-env)"; eval "$$variables"
 
 .PHONY: help setup build test lint fmt demo bench interop soak
@@ -34,15 +36,20 @@ help: ## this list
 
 setup: ## fetch and check every external part; prints the variables that point at them
 	@$(PYTHON) .ci/setup/all.py --print-env
+	$(PYTHON) .ci/setup/minio.py --print-env
 
 build: ## the release binary, target/release/polynya
 	@$(DUCKDB_ENV)
 	cargo build --release --locked
 
 test: ## formatting, lints, and every test that runs in CI
-	@$(ALL_ENV)
+	@$(PYTHON) .ci/setup/minio.py & minio=$$!
+	$(ALL_ENV)
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --no-run
+	wait $$minio
+	$(MINIO_ENV)
 	cargo test --locked $(ARGS)
 
 lint: ## formatting and lints only

@@ -24,8 +24,17 @@ pub const DEFAULTS: &str = include_str!("../config/polynya.yaml");
 const ENV_PREFIX: &str = "POLYNYA__";
 
 /// Keys whose value `check-config` does not print.
-const SECRET_KEYS: [&str; 7] =
-    ["client_secret", "token", "key", "previous_keys", "password", "password_hash", "secret_access_key"];
+const SECRET_KEYS: [&str; 9] = [
+    "client_secret",
+    "token",
+    "key",
+    "previous_keys",
+    "password",
+    "password_hash",
+    "secret_access_key",
+    "session_token",
+    "bearer_token",
+];
 
 /// The whole config.
 #[derive(Clone, Debug, Deserialize)]

@@ -1,4 +1,5 @@
-"""Fetches every external part at once: DuckDB, the stock clients, Iceberg's reference REST catalog."""
+"""Fetches every external part at once: DuckDB, the stock clients, Iceberg's reference REST catalog. MinIO, which takes long to
+build, has a script of its own."""
 import concurrent.futures
 import sys
 

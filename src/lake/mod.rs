@@ -4,6 +4,7 @@
 
 pub mod catalog;
 mod files;
+mod manifests;
 mod metadata;
 pub mod size;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub mod types;
 
 use crate::names::Namespace;
 
+pub use manifests::manifests;
 pub use types::{Column, columns};
 
 /// What can go wrong in the embedded catalog and in Iceberg metadata.

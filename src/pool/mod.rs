@@ -470,6 +470,8 @@ impl Inner {
             allowed_locations: self.leases.allowed_locations(catalogs),
             memory_limit_bytes: grant.memory_bytes,
             threads: grant.threads,
+            storage_endpoint: self.leases.storage_endpoint(),
+            storage_token: token.as_str().to_owned(),
         }
     }
 
@@ -486,7 +488,7 @@ impl Inner {
             mode: Mode::Governed.into(),
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             local_directories: local_directories(&locations),
-            connect_ports: connect_ports(&locations, &self.leases.endpoint()),
+            connect_ports: connect_ports([self.leases.endpoint(), self.leases.storage_endpoint()]),
         };
         process::start(&environment.worker_exe, &self.run_root, self.next_number(), init, self.config.start_timeout).await
     }
@@ -528,9 +530,7 @@ fn local_directories(locations: &[String]) -> Vec<String> {
     paths.map(|path| format!("/{}", path.trim_start_matches('/'))).collect()
 }
 
-/// Where every table lies on this machine, a worker has nothing to reach but the relay.
-fn connect_ports(locations: &[String], endpoint: &str) -> Vec<u32> {
-    let all_local = locations.iter().all(|location| location.starts_with("file:"));
-    let port = endpoint.rsplit(':').next().and_then(|port| port.parse().ok());
-    port.filter(|_| all_local).into_iter().collect()
+/// A worker has nothing to reach but the relay and its door to object stores.
+fn connect_ports(endpoints: [String; 2]) -> Vec<u32> {
+    endpoints.iter().filter_map(|endpoint| endpoint.rsplit(':').next()?.parse().ok()).collect()
 }

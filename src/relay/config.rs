@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::storage;
+use super::storage::config::StoreConfig;
 use crate::names::{CatalogName, RealmName};
 use crate::secret::SecretRef;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub slow_after: Duration,
     /// The largest answer taken from a catalog, and the largest request from a worker.
     pub max_body_bytes: usize,
+    /// How object stores are spoken to.
+    pub storage: storage::config::Config,
 }
 
 impl Default for Config {
@@ -62,6 +66,7 @@ impl Default for Config {
             stale_grace: Duration::from_secs(60),
             slow_after: Duration::from_secs(1),
             max_body_bytes: 256 << 20,
+            storage: storage::config::Config::default(),
         }
     }
 }
@@ -109,6 +114,12 @@ pub struct RestConfig {
     /// Storage prefixes that its tables may lie in, such as `s3://lake/gold/`. None given: any object store, never `file:`.
     #[serde(default)]
     pub allowed_locations: Vec<String>,
+    /// The stores of its files. Nothing is needed here for a catalog that vends keys and names the address.
+    #[serde(default)]
+    pub storage: Vec<StoreConfig>,
+    /// The stores that the catalog may name. Not given: any.
+    #[serde(default)]
+    pub allowed_endpoints: Option<Vec<String>>,
     /// How long one call may take, when it differs from the relay's setting.
     #[serde(default, with = "humantime_serde::option")]
     pub request_timeout: Option<Duration>,

@@ -62,7 +62,7 @@ impl Confinement {
 
 /// `scheme://authority/path` without `.`, `..` and doubled slashes, with one spelling for schemes that mean the same. `None` for what is no
 /// location, climbs above its root, or has a query: DuckDB takes an endpoint from the query of an `s3://` address.
-fn normal(location: &str) -> Option<String> {
+pub(super) fn normal(location: &str) -> Option<String> {
     if location.contains(['?', '\\']) || location.chars().any(char::is_control) {
         return None;
     }

@@ -47,6 +47,9 @@ pub trait Leases: Send + Sync + 'static {
     /// Base address for `ATTACH … (ENDPOINT …)`, `http://127.0.0.1:<port>`.
     fn endpoint(&self) -> String;
 
+    /// Where workers read and write files of object stores, `127.0.0.1:<port>`; they show their token there too.
+    fn storage_endpoint(&self) -> String;
+
     /// Storage prefixes that workers of these catalogs may touch.
     fn allowed_locations(&self, catalogs: &[CatalogName]) -> Vec<String>;
 }

@@ -10,6 +10,7 @@ mod confine;
 pub mod error;
 pub mod lease;
 mod server;
+pub mod storage;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -26,12 +27,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::cache::{TableCache, Wanted};
 use self::config::{CatalogConfig, Config, RoleConfig};
 pub use self::error::{CatalogError, RelayError};
 use self::lease::{LeaseTerms, Leases, WorkerGrant};
+use self::storage::Store;
 use self::upstream::reach::Clients;
 use self::upstream::{PageRequest, Purpose, Upstream};
 use self::views::{Configured, View, Views};
@@ -54,11 +57,16 @@ const MAX_PAGES: usize = 10_000;
 pub struct Relay {
     config: Config,
     address: SocketAddr,
-    /// Taken by `serve`.
-    listener: Mutex<Option<TcpListener>>,
+    door_address: SocketAddr,
+    /// Taken by `serve`; the second one is the door's.
+    listeners: Mutex<Option<(TcpListener, TcpListener)>>,
     views: Views,
     workers: Workers,
     cache: Arc<TableCache>,
+    store: Arc<Store>,
+    ahead: storage::Ahead,
+    /// Parts of files that are held at once.
+    uploads: Semaphore,
 }
 
 impl Relay {
@@ -86,10 +94,16 @@ impl Relay {
     ) -> Result<Arc<Self>, RelayError> {
         let views = Views::new(catalogs, roles)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let store = Store::new(config.storage.clone()).map_err(std::io::Error::other)?;
         let cache = Arc::new(TableCache::new(&config));
         Ok(Arc::new(Self {
             address: listener.local_addr()?,
-            listener: Mutex::new(Some(listener)),
+            door_address: door.local_addr()?,
+            listeners: Mutex::new(Some((listener, door))),
+            store: Arc::new(store),
+            ahead: storage::Ahead::default(),
+            uploads: Semaphore::new(config.storage.parallel_uploads.max(1)),
             views,
             workers: Workers::default(),
             cache,
@@ -102,11 +116,14 @@ impl Relay {
     /// # Errors
     /// When it is called a second time.
     pub async fn serve(self: Arc<Self>, stop: CancellationToken) -> Result<(), RelayError> {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let listener = listener.ok_or_else(|| std::io::Error::other("the relay is served already"))?;
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (listener, door) = listeners.ok_or_else(|| std::io::Error::other("the relay is served already"))?;
         let relay = Arc::clone(&self);
+        let served = async {
+            tokio::try_join!(server::serve(Arc::clone(&self), listener, stop.clone()), storage::door::serve(self, door, stop))
+        };
         tokio::select! {
-            served = server::serve(self, listener, stop) => Ok(served?),
+            served = served => Ok(served.map(drop)?),
             () = relay.views.keep_swept() => Ok(()),
         }
     }
@@ -248,7 +265,10 @@ impl Relay {
         strict: bool,
     ) -> Result<Arc<table::Table>, CatalogError> {
         let purpose = if view.upstream.tells_data_from_columns() { purpose } else { Purpose::Data };
-        self.cache.get(Wanted { viewer: &view.viewer, table, purpose, strict }, &view.upstream, &view.confinement).await
+        let wanted = Wanted { viewer: &view.viewer, table, purpose, strict };
+        let loaded = self.cache.get(wanted, &view.upstream, &view.confinement).await?;
+        loaded.tell(table, &view.storage);
+        Ok(loaded)
     }
 
     /// The catalog as this credential sees it.
@@ -299,6 +319,10 @@ impl Leases for Relay {
 
     fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    fn storage_endpoint(&self) -> String {
+        self.door_address.to_string()
     }
 
     fn catalogs_of(&self, credential: &Credential) -> Vec<CatalogName> {

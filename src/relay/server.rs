@@ -193,7 +193,8 @@ async fn create_table(
     }
     let created = served.upstream.create_table(&table.namespace, request).await;
     relay.cache.forget(&table);
-    let created = Table::read(table, created?, None, served.confinement.clone()).await?;
+    let created = Table::read(table.clone(), created?, None, served.confinement.clone()).await?;
+    created.tell(&table, &served.storage);
     created.make_directories().await;
     Ok(json_bytes(created.whole))
 }

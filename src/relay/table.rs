@@ -2,7 +2,7 @@
 //! trimmed. Refuses to know how old it is.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::confine::Confinement;
 use super::error::CatalogError;
+use super::storage::{Handed, Storage};
 use crate::lake::{self, Column, size, trim};
 use crate::names::{CatalogName, TableRef};
 
@@ -38,9 +39,13 @@ pub(super) struct Table {
     pub(super) last_updated_ms: i64,
     /// Its directory, when it lies on this machine's file system.
     directory: Option<PathBuf>,
+    /// Where its files lie.
+    places: Vec<String>,
+    /// What was handed out with it, until it is noted by who keeps it.
+    handed: Mutex<Option<Handed>>,
 }
 
-/// The load answer as a catalog sends it. Everything else in it, above all `config` and `storage-credentials`, is dropped: a
+/// The load answer as a catalog sends it. Everything else in it, above all `config` and `storage-credentials`, stays here: a
 /// left-over setting would make DuckDB create a secret that hides the worker's own.
 #[derive(Deserialize)]
 struct LoadAnswer<'a> {
@@ -74,6 +79,7 @@ impl Table {
         let catalog = &table.catalog;
         let bad = |reason: String| CatalogError::BadAnswer { catalog: catalog.clone(), reason };
         let unread = |error: serde_json::Error| bad(format!("the metadata of table \"{table}\" cannot be read: {error}"));
+        let handed = Handed::in_answer(answer);
         let answer: LoadAnswer<'_> = serde_json::from_slice(answer).map_err(unread)?;
         let mut metadata: Value = serde_json::from_str(answer.metadata.get()).map_err(unread)?;
         if !metadata.is_object() {
@@ -87,7 +93,9 @@ impl Table {
         trim::trim(&mut metadata);
         let trimmed = body(answer.location.as_deref(), &metadata.to_string());
         let directory = metadata["location"].as_str().and_then(local_path);
-        Ok(Self { etag, whole, trimmed, columns, data_bytes, last_updated_ms, directory })
+        let places = handed.as_ref().map(|handed| handed.places.clone()).unwrap_or_default();
+        let handed = Mutex::new(handed);
+        Ok(Self { etag, whole, trimmed, columns, data_bytes, last_updated_ms, directory, places, handed })
     }
 
     /// Makes the directories that a writer expects: DuckDB makes none on a local file system, and a catalog need not. The place was
@@ -100,6 +108,13 @@ impl Table {
                 tracing::warn!(directory = %directory.display(), %error, "a table's directory cannot be made");
             }
         }
+    }
+
+    /// Tells who keeps access to files where this table's lie, and what was handed out with it: that is not kept here, where it would
+    /// outlive its expiry.
+    pub(super) fn tell(&self, table: &TableRef, storage: &Storage) {
+        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        storage.note(table, &self.places, handed.take());
     }
 
     /// The columns, with an error that names the table.

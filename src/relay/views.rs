@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::config::{CatalogConfig, Config, RestConfig, RestCredentials, RoleConfig};
 use super::confine::Confinement;
 use super::error::{CatalogError, RelayError};
+use super::storage::{Storage, Stores};
 use super::tokens::{Source, TokenSources};
 use super::upstream::Upstream;
 use super::upstream::embedded::Embedded;
@@ -43,6 +44,8 @@ pub(super) struct View {
     pub(super) viewer: CredentialId,
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) confinement: Arc<Confinement>,
+    /// What reaches its files.
+    pub(super) storage: Arc<Storage>,
 }
 
 /// All catalogs and roles.
@@ -72,7 +75,7 @@ pub(super) enum Configured {
     /// The same for all who may see it.
     Shared(Arc<View>),
     /// Asked with the credentials of each.
-    Rest { config: Box<RestConfig>, reach: Arc<Reach>, confinement: Arc<Confinement> },
+    Rest { config: Box<RestConfig>, reach: Arc<Reach>, confinement: Arc<Confinement>, stores: Arc<Stores> },
 }
 
 impl Configured {
@@ -95,15 +98,17 @@ impl Configured {
             }
             CatalogConfig::Rest(rest) => {
                 let confinement = confined(rest.allowed_locations.clone())?;
+                let stores = Arc::new(Stores::new(&name, &rest, config)?);
                 let reach = Reach::new(name, config, &rest, clients)?;
-                Ok(Self::Rest { config: rest, reach, confinement })
+                Ok(Self::Rest { config: rest, reach, confinement, stores })
             }
         }
     }
 
     /// The same for all who may see it.
     pub(super) fn shared(upstream: Arc<dyn Upstream>, confinement: Arc<Confinement>) -> Self {
-        Self::Shared(Arc::new(View { viewer: Credential::service().id().clone(), upstream, confinement }))
+        let storage = Arc::new(Storage::new(Arc::clone(&upstream), Arc::default()));
+        Self::Shared(Arc::new(View { viewer: Credential::service().id().clone(), upstream, confinement, storage }))
     }
 
     fn confinement(&self) -> &Confinement {
@@ -212,9 +217,9 @@ impl Views {
     pub(super) fn view(&self, credential: &Credential, catalog: &CatalogName) -> Result<Arc<View>, CatalogError> {
         let nothing = || CatalogError::NoSuchCatalog(catalog.clone());
         let shown = self.shown(credential, catalog).ok_or_else(nothing)?;
-        let (config, reach, confinement) = match self.catalogs.get(catalog).ok_or_else(nothing)? {
+        let (config, reach, confinement, stores) = match self.catalogs.get(catalog).ok_or_else(nothing)? {
             Configured::Shared(view) => return Ok(Arc::clone(view)),
-            Configured::Rest { config, reach, confinement } => (config, reach, confinement),
+            Configured::Rest { config, reach, confinement, stores } => (config, reach, confinement, stores),
         };
         let viewer = match shown {
             Shown::Catalogs => Credential::service().id().clone(),
@@ -234,8 +239,9 @@ impl Views {
             Shown::Roles(credentials) => (Whose::Gateways, self.configured(credentials, reach).map_err(unusable)?),
             Shown::Callers => (Whose::Callers, self.sources.callers(credential, reach.callers(), &reach.means())),
         };
-        let upstream = Arc::new(Rest::new(Arc::clone(reach), whose, Arc::clone(&source)));
-        let view = Arc::new(View { viewer, upstream, confinement: Arc::clone(confinement) });
+        let upstream: Arc<dyn Upstream> = Arc::new(Rest::new(Arc::clone(reach), whose, Arc::clone(&source)));
+        let storage = Arc::new(Storage::new(Arc::clone(&upstream), Arc::clone(stores)));
+        let view = Arc::new(View { viewer, upstream, confinement: Arc::clone(confinement), storage });
         let mut opened = self.opened();
         if opened.len() >= MAX_VIEWS {
             make_room(&mut opened, now);

@@ -320,8 +320,7 @@ async fn callers_of_one_name_who_prove_it_elsewhere_share_neither_limits_nor_ses
     let token = own_token(json!({ "sub": "ada", "exp": in_seconds(60) }));
     let limits = Config { max_sessions_per_principal: 1, ..Config::default() };
     let gateway = Gateway::start(&auth_config(Mode::Polaris, json!([])), limits, &["ada:geheim", &token]);
-    let (client, by_token) =
-        (gateway.login("Basic YWRhOmdlaGVpbQ==").await, gateway.login(&format!("Bearer {token}")).await);
+    let (client, by_token) = (gateway.login("Basic YWRhOmdlaGVpbQ==").await, gateway.login(&format!("Bearer {token}")).await);
     assert!(client.name == by_token.name && client.id != by_token.id);
     let (_first, sealed) = gateway.all.open(&client, gold()).unwrap();
     let _second = gateway.all.open(&by_token, gold()).unwrap();

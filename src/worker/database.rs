@@ -69,12 +69,34 @@ pub fn attach(instance: &Instance, attach: &Attach) -> EngineResult<Attached> {
     for catalog in &attach.catalogs {
         attach_one(&connection, catalog)?;
     }
+    if !attach.storage_endpoint.is_empty() {
+        open_door(&connection, attach)?;
+    }
     let directories: Vec<String> = attach.allowed_locations.iter().flat_map(|location| allowed_forms(location)).collect();
     connection.run(&format!("SET GLOBAL allowed_directories = [{}]", list(&directories)))?;
     connection.run(&format!("SET GLOBAL allowed_paths = [{}]", literal(CTAS_PLACEHOLDER)))?;
     connection.run("SET GLOBAL enable_external_access = false")?;
     connection.run("SET GLOBAL lock_configuration = true")?;
     limits(&connection)
+}
+
+/// Sends everything for object stores to the gateway's door. These are the only secrets that the instance ever has; what they show is
+/// the worker's own token, and the names of the keys tell the door which kind of location is meant.
+fn open_door(connection: &Connection, attach: &Attach) -> EngineResult<()> {
+    for (kind, name) in [("s3", "s3"), ("gcs", "gs")] {
+        connection.run(&format!(
+            "CREATE SECRET {} (TYPE {kind}, KEY_ID '{name}', SECRET 'none', SESSION_TOKEN {}, ENDPOINT {}, URL_STYLE 'path', \
+             USE_SSL false, REGION 'us-east-1')",
+            identifier(&format!("door_{name}")),
+            literal(&attach.storage_token),
+            literal(&attach.storage_endpoint),
+        ))?;
+    }
+    // The door holds a part in memory while it sends it.
+    connection.run("SET GLOBAL s3_uploader_max_filesize = '100GB'")?;
+    // The door has limits of its own, and tries again within them.
+    connection.run("SET GLOBAL http_timeout = 300")?;
+    connection.run("SET GLOBAL http_retries = 1")
 }
 
 /// What DuckDB says of its own limits.

@@ -320,14 +320,25 @@ pub struct ReferenceRest {
 }
 
 impl ReferenceRest {
+    /// With its warehouse in its directory.
     pub fn start() -> Self {
-        let classpath = part("POLYNYA_ICEBERG_REST_CLASSPATH");
         let dir = TempDir::new().expect("a directory");
+        let warehouse = format!("file://{}", dir.path().join("warehouse").display());
+        Self::spawn(dir, &warehouse)
+    }
+
+    /// With its warehouse elsewhere, such as `s3://bucket/warehouse`.
+    pub fn start_on(warehouse: &str) -> Self {
+        Self::spawn(TempDir::new().expect("a directory"), warehouse)
+    }
+
+    fn spawn(dir: TempDir, warehouse: &str) -> Self {
+        let classpath = part("POLYNYA_ICEBERG_REST_CLASSPATH");
         let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
         let mut child = Command::new("java")
             .args(["-Xmx512m", "-cp", &classpath, "RestCatalogMain"])
             .arg(dir.path().join("catalog.db"))
-            .arg(format!("file://{}", dir.path().join("warehouse").display()))
+            .arg(warehouse)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -26,12 +26,15 @@ mod planted;
 mod polaris;
 mod principals;
 mod replay;
+#[path = "../support/s3_front/mod.rs"]
+mod s3_front;
 mod sessions;
 mod sql;
 #[path = "../support/polaris/mod.rs"]
 mod stand_in;
 mod stock_clients;
 mod stock_logins;
+mod storage;
 mod tls;
 mod tokens;
 mod tpch;

@@ -15,7 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 import runner  # noqa: E402
 from outcome import Outcome  # noqa: E402
 
-PARTS = ["kills", "listings", "leaks", "spill", "fuzz", "mixed", "tokens"]
+PARTS = ["kills", "listings", "leaks", "spill", "fuzz", "storage", "mixed", "tokens"]
 # Of each of the two sorts, and of the memory that they share; less of it than this starts no workers.
 SPILL_GIGABYTES, SPILL_BUDGET_MIB, LEAST_BUDGET_MIB = 10, 6144, 700
 

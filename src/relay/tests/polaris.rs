@@ -72,6 +72,8 @@ async fn polaris(warehouse: &str, cases: &[&str]) -> Rest {
         access_delegation: AccessDelegation::None,
         ca_file: None,
         allowed_locations: Vec::new(),
+        storage: Vec::new(),
+        allowed_endpoints: None,
         request_timeout: None,
         connect_timeout: None,
     };

@@ -24,6 +24,8 @@ fn rest(uri: &str, credentials: RestCredentials, locations: &[&str]) -> CatalogC
         access_delegation: AccessDelegation::default(),
         ca_file: None,
         allowed_locations: locations.iter().map(|location| (*location).to_owned()).collect(),
+        storage: Vec::new(),
+        allowed_endpoints: None,
         request_timeout: None,
         connect_timeout: None,
     }))

@@ -71,7 +71,8 @@ impl Clients {
     }
 }
 
-fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, String> {
+/// The certificates of a PEM file.
+pub(in crate::relay) fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, String> {
     let unusable = |why: &dyn std::fmt::Display| format!("ca_file {} cannot be used: {why}", file.display());
     let pem = std::fs::read(file).map_err(|error| unusable(&error))?;
     let found = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(&words::innermost(&error)))?;

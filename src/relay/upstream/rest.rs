@@ -47,7 +47,10 @@ impl Rest {
         query: Vec<(&'static str, String)>,
         body: Option<&Value>,
     ) -> Result<Reply, CatalogError> {
-        let call = Call { method, path, query, etag: None, delegated: false, body };
+        self.changed(Call { method, path, query, etag: None, delegated: false, body }).await
+    }
+
+    async fn changed(&self, call: Call<'_>) -> Result<Reply, CatalogError> {
         match self.connection.once(&call).await {
             Ok(reply) if reply.status.is_server_error() && reply.status.as_u16() != 501 => {
                 Err(self.unknown(self.connection.refused(&reply, About::Catalog)))
@@ -219,7 +222,15 @@ impl Upstream for Rest {
     async fn create_table(&self, namespace: &Namespace, request: Value) -> Result<Bytes, CatalogError> {
         let name = request["name"].as_str().unwrap_or_default().to_owned();
         let path = format!("namespaces/{}/tables", namespace_segment(namespace));
-        let reply = self.change(Method::POST, path, Vec::new(), Some(&request)).await?;
+        let call = Call {
+            method: Method::POST,
+            path,
+            query: Vec::new(),
+            etag: None,
+            delegated: self.tells_data_from_columns(),
+            body: Some(&request),
+        };
+        let reply = self.changed(call).await?;
         if reply.status.is_success() {
             return Ok(reply.body);
         }

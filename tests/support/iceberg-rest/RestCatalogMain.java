@@ -1,6 +1,8 @@
 import java.nio.file.Path;
 import java.util.Map;
 import org.apache.hadoop.conf.Configuration;
+import org.apache.iceberg.hadoop.HadoopFileIO;
+import org.apache.iceberg.inmemory.InMemoryFileIO;
 import org.apache.iceberg.jdbc.JdbcCatalog;
 import org.apache.iceberg.rest.RESTCatalogAdapter;
 import org.apache.iceberg.rest.RESTCatalogServlet;
@@ -12,8 +14,11 @@ import org.eclipse.jetty.servlet.ServletHolder;
 /**
  * Iceberg's reference REST catalog on a free port of 127.0.0.1, for tests.
  *
- * <p>Arguments: the SQLite file of the catalog, and the warehouse as a {@code file:} URI. Prints {@code LISTENING <port>}
- * and runs until its standard input is closed, so that it can't outlive the test that started it.
+ * <p>Arguments: the SQLite file of the catalog, and the warehouse as a {@code file:} or {@code s3:} URI. Prints {@code
+ * LISTENING <port>} and runs until its standard input is closed, so that it can't outlive the test that started it.
+ *
+ * <p>Of a warehouse in S3 the catalog keeps its own metadata files in memory: clients get their content by REST, and read
+ * and write only manifests and data, which the catalog never looks at. So it needs no keys and no client for S3.
  *
  * <p>There is no prefix, and no rights: {@code POST /v1/oauth/tokens} accepts any client and any secret. For the grant
  * {@code client_credentials} it answers {@code access_token = "client-credentials-token:sub=<client id>"},
@@ -22,8 +27,8 @@ import org.eclipse.jetty.servlet.ServletHolder;
  */
 public final class RestCatalogMain {
   public static void main(String[] args) throws Exception {
-    if (args.length != 2 || !args[1].startsWith("file:")) {
-      System.err.println("usage: RestCatalogMain SQLITE_FILE file:WAREHOUSE");
+    if (args.length != 2 || !args[1].matches("(file|s3):.*")) {
+      System.err.println("usage: RestCatalogMain SQLITE_FILE file:WAREHOUSE|s3:WAREHOUSE");
       System.exit(2);
     }
     JdbcCatalog catalog = new JdbcCatalog();
@@ -32,6 +37,7 @@ public final class RestCatalogMain {
     catalog.initialize("reference", Map.of(
         "uri", "jdbc:sqlite:" + Path.of(args[0]).toAbsolutePath(),
         "warehouse", args[1],
+        "io-impl", args[1].startsWith("s3:") ? InMemoryFileIO.class.getName() : HadoopFileIO.class.getName(),
         "clients", "1",
         "jdbc.schema-version", "V1"));
 

@@ -1,0 +1,125 @@
+//! The door to object stores: who is let in, to what, and what a store gets to see. The store is made up here; the tests of the whole
+//! gateway have a real one.
+
+use std::sync::Mutex;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+
+use super::*;
+use crate::relay::config::RestConfig;
+
+/// What came to the store.
+#[derive(Default)]
+struct Came(Mutex<Vec<(Method, String, HeaderMap, Bytes)>>);
+
+impl Came {
+    async fn take(State(came): State<Arc<Self>>, request: Request) -> Response {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let path = parts.uri.to_string();
+        came.0.lock().unwrap().push((parts.method, path.clone(), parts.headers, body));
+        if path.contains("wrong-part") {
+            return (StatusCode::PARTIAL_CONTENT, [("content-range", "bytes 1-3/10")], "abc").into_response();
+        }
+        if path.contains("secretive") {
+            let body =
+                "<Error><Code>SignatureDoesNotMatch</Code><Message>no</Message><StringToSign>AWS4 s3cret</StringToSign></Error>";
+            return (StatusCode::FORBIDDEN, body).into_response();
+        }
+        "0123456789".into_response()
+    }
+}
+
+/// A relay whose catalog has this store, with fixed keys for it.
+async fn with_store() -> (Bench, Arc<Came>) {
+    let came = Arc::new(Came::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let routes = Router::new().fallback(Came::take).with_state(came.clone());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let rest: RestConfig = serde_saphyr::from_str(&format!(
+        "uri: http://127.0.0.1:9\nallowed_locations: ['s3://lake/gold/']\nstorage:\n  - endpoint: {endpoint}\n    path_style: true\n    \
+         access_key_id: gateway\n    secret_access_key: s3cret\n"
+    ))
+    .unwrap();
+    let catalogs = BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]);
+    let relay = Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap();
+    (Bench::serve(relay, Arc::new(tempfile::tempdir().unwrap())), came)
+}
+
+impl Bench {
+    async fn at_the_door(&self, token: &str, method: Method, path: &str, range: Option<&str>) -> (u16, String) {
+        let mut request = self.http.request(method, format!("http://{}{path}", self.relay.storage_endpoint()));
+        request = request.header("x-amz-security-token", token).body("rows");
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn the_door_lets_workers_read_their_files_and_write_while_their_statement_may() {
+    let (bench, came) = with_store().await;
+    let worker = bench.worker.as_str().to_owned();
+    let file = "/lake/gold/t/data/a%20b.parquet";
+    assert_eq!(bench.at_the_door(&worker, Method::GET, file, None).await, (200, "0123456789".to_owned()));
+    for (token, method, path) in [
+        ("somebody", Method::GET, file),
+        (&worker, Method::GET, "/lake/golden/t/data/x.parquet"),
+        (&worker, Method::GET, "/lake/gold/%2e%2e/silver/x.parquet"),
+        (&worker, Method::GET, "/lake/gold/..%2Fsilver/x.parquet"),
+        (&worker, Method::GET, "/lake/gold/?list-type=2"),
+        (&worker, Method::GET, "/lake/gold/t/x?acl"),
+        (&worker, Method::GET, "/lake"),
+        (&worker, Method::PUT, file),
+        (&worker, Method::POST, "/lake/gold/t/x?uploads"),
+        (&worker, Method::DELETE, file),
+    ] {
+        let (status, body) = bench.at_the_door(token, method.clone(), path, None).await;
+        assert!(matches!(status, 400 | 403), "{method} {path}: {status} {body}");
+    }
+    assert_eq!(came.0.lock().unwrap().len(), 1);
+    bench.relay.grant(&bench.worker, WRITES);
+    assert_eq!(bench.at_the_door(&worker, Method::PUT, file, None).await.0, 200);
+    for (method, path) in [
+        (Method::DELETE, file),
+        (Method::PUT, "/lake/silver/x.parquet"),
+        (Method::POST, "/lake/?delete"),
+        (Method::DELETE, "/lake/gold/t/x?uploadId=1"),
+    ] {
+        assert!(matches!(bench.at_the_door(&worker, method, path, None).await.0, 400 | 403), "{path}");
+    }
+    bench.relay.expel(&bench.worker);
+    assert_eq!(bench.at_the_door(&worker, Method::GET, file, None).await.0, 403);
+
+    let came = came.0.lock().unwrap();
+    let [(_, read, headers, _), (put, written, _, body)] = came.as_slice() else { panic!("{came:?}") };
+    assert_eq!((read.as_str(), put, written.as_str(), body.as_ref()), (file, &Method::PUT, file, b"rows".as_slice()));
+    let text: String = headers.iter().map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap())).collect();
+    assert!(text.contains("Credential=gateway/"), "{text}");
+    assert!(!text.contains(&worker) && !text.contains("s3cret"), "{text}");
+}
+
+#[tokio::test]
+async fn another_part_than_asked_for_never_gets_through_and_a_refusal_tells_no_secrets() {
+    let (bench, came) = with_store().await;
+    let worker = bench.worker.as_str().to_owned();
+    let (status, body) = bench.at_the_door(&worker, Method::GET, "/lake/gold/wrong-part", Some("bytes=0-2")).await;
+    assert_eq!(status, 502, "{body}");
+    assert!(body.contains("bytes 1-3 of the file instead of 0-2"), "{body}");
+    assert_eq!(came.0.lock().unwrap().len(), 4);
+    assert_eq!(
+        bench.at_the_door(&worker, Method::GET, "/lake/gold/wrong-part", Some("bytes=1-3")).await,
+        (206, "abc".to_owned())
+    );
+    let (status, body) = bench.at_the_door(&worker, Method::GET, "/lake/gold/whole", Some("bytes=0-2")).await;
+    assert!(status == 502 && body.contains("the whole file instead of a part"), "{status} {body}");
+    let (status, body) = bench.at_the_door(&worker, Method::GET, "/lake/gold/secretive", None).await;
+    assert!(status == 403 && body.contains("SignatureDoesNotMatch") && !body.contains("AWS4"), "{status} {body}");
+}

@@ -1,0 +1,315 @@
+//! Tables in an object store: a real MinIO behind a front for faults, and the reference catalog with its warehouse there. Keys are
+//! configured, or vended with each table by the store's own STS.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use tonic::Code;
+
+use crate::harness::{Gateway, ReferenceRest, begun, held};
+use crate::s3_front::minio::{KEY, Minio, SECRET};
+use crate::s3_front::vending::Vending;
+use crate::s3_front::{Faults, Front};
+
+/// A warehouse in a store.
+struct Lake {
+    minio: Arc<Minio>,
+    front: Front,
+    rest: ReferenceRest,
+}
+
+impl Lake {
+    async fn start() -> Self {
+        let minio = Arc::new(Minio::start("lake").await);
+        let front = Front::of(&minio.endpoint).await;
+        let rest = tokio::task::block_in_place(|| ReferenceRest::start_on("s3://lake/warehouse"));
+        Self { minio, front, rest }
+    }
+
+    fn catalog(uri: &str) -> Vec<String> {
+        vec![
+            "catalogs.rest.type=rest".to_owned(),
+            format!("catalogs.rest.uri={uri}"),
+            "catalogs.rest.allowed_locations=['s3://lake/warehouse']".to_owned(),
+            "default_catalog=rest".to_owned(),
+            "telemetry.level=polynya=debug,warn".to_owned(),
+        ]
+    }
+
+    /// A gateway with keys of its own.
+    fn with_fixed_keys(&self, more: &[&str]) -> Gateway {
+        let mut set = Self::catalog(&format!("http://127.0.0.1:{}", self.rest.port));
+        set.push(format!(
+            "catalogs.rest.storage=[{{type: s3, endpoint: '{}', region: us-east-1, path_style: true, access_key_id: {KEY}, \
+             secret_access_key: {{env: STORE_SECRET}}}}]",
+            self.front.endpoint
+        ));
+        let set: Vec<&str> = set.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        Gateway::with_env(&set, &[("STORE_SECRET", SECRET)])
+    }
+
+    /// A gateway that has keys from the catalog only.
+    async fn with_vended_keys(&self, more: &[&str]) -> (Gateway, Vending) {
+        let catalog = format!("http://127.0.0.1:{}", self.rest.port);
+        let vending = Vending::of(&catalog, Arc::clone(&self.minio), &self.front.endpoint).await;
+        let set = Self::catalog(&vending.uri);
+        let set: Vec<&str> = set.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        (Gateway::with(&set), vending)
+    }
+}
+
+/// What a table of so many numbers tells of itself.
+const TOLD: &str = "SELECT count(*) || ' ' || sum(i)::BIGINT || ' ' || count(DISTINCT i % 1000) || ' ' || max(length(s))";
+
+async fn make(gateway: &Gateway, table: &str, rows: u64) {
+    gateway.run("CREATE SCHEMA IF NOT EXISTS rest.gold").await;
+    gateway.run(&format!("CREATE TABLE rest.gold.{table} AS SELECT i, 'row ' || i AS s FROM range({rows}) r(i)")).await;
+}
+
+async fn told(gateway: &Gateway, table: &str) -> String {
+    gateway.value(&format!("{TOLD} FROM rest.gold.{table}")).await
+}
+
+fn right(rows: u64) -> String {
+    format!("{rows} {} {} {}", rows * (rows - 1) / 2, rows.min(1000), format!("row {}", rows - 1).len())
+}
+
+/// Everything that a table lives through.
+async fn lives(gateway: &Gateway) {
+    make(gateway, "t", 5000).await;
+    assert_eq!(told(gateway, "t").await, right(5000));
+    gateway.run("INSERT INTO rest.gold.t SELECT i, 'row ' || i FROM range(5000, 10000) r(i)").await;
+    assert_eq!(told(gateway, "t").await, right(10_000));
+    gateway.run("UPDATE rest.gold.t SET s = 'changed' WHERE i < 10").await;
+    gateway.run("DELETE FROM rest.gold.t WHERE i >= 9000").await;
+    let counts = "SELECT count(*) || ' ' || count(*) FILTER (s = 'changed') FROM rest.gold.t";
+    assert_eq!(gateway.value(counts).await, "9000 10");
+    gateway.run("CREATE TABLE rest.gold.u (day DATE, v BIGINT)").await;
+    gateway.run("INSERT INTO rest.gold.u SELECT DATE '2026-01-01' + (i % 3)::INTEGER, i FROM range(300) r(i)").await;
+    let joined = "SELECT count(*) FROM rest.gold.t JOIN rest.gold.u ON v = i WHERE day = DATE '2026-01-02'";
+    assert_eq!(gateway.value(joined).await, "100");
+    gateway.run("DROP TABLE rest.gold.u").await;
+}
+
+/// Nothing that a client or an operator reads shows a key.
+fn assert_hidden(text: &str, vending: Option<&Vending>) {
+    let vended = vending.map(Vending::vended).unwrap_or_default();
+    let secrets = vended.iter().flat_map(|keys| [keys.secret.clone(), keys.token.clone()]).chain([SECRET.to_owned()]);
+    for secret in secrets {
+        assert!(!text.contains(&secret), "a secret shows: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_a_store_lives_by_configured_keys() {
+    let lake = Lake::start().await;
+    let gateway = lake.with_fixed_keys(&[]);
+    lives(&gateway).await;
+    assert_hidden(&gateway.log(), None);
+    assert!(lake.front.faults().tokens.is_empty(), "a worker's token has reached the store");
+    let refused = gateway.query("SELECT * FROM duckdb_secrets()").await.expect_err("secrets");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+
+    // Keys that the store does not know.
+    let set = format!(
+        "catalogs.rest.storage=[{{endpoint: '{}', path_style: true, access_key_id: {KEY}, secret_access_key: wrong-one}}]",
+        lake.front.endpoint
+    );
+    let wrong = lake.with_fixed_keys(&[&set]);
+    let refused = wrong.query("SELECT sum(i) FROM rest.gold.t").await.expect_err("rows");
+    assert!(refused.message().contains("store"), "{refused}");
+    assert!(!wrong.log().contains("wrong-one") && !refused.message().contains("wrong-one"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_a_store_lives_by_vended_keys() {
+    let lake = Lake::start().await;
+    let (gateway, vending) = lake.with_vended_keys(&[]).await;
+    lives(&gateway).await;
+    assert!(!vending.vended().is_empty());
+    assert_hidden(&gateway.log(), Some(&vending));
+
+    // A catalog that vends nothing.
+    let plain = Gateway::with(
+        &Lake::catalog(&format!("http://127.0.0.1:{}", lake.rest.port)).iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    let refused = plain.query("SELECT sum(i) FROM rest.gold.t").await.expect_err("rows");
+    assert!(refused.message().contains("hands out no keys"), "{refused}");
+
+    // A store that the catalog may not name.
+    let (elsewhere, _vending) = lake.with_vended_keys(&["catalogs.rest.allowed_endpoints=['https://s3.example.com']"]).await;
+    let refused = elsewhere.query("SELECT sum(i) FROM rest.gold.t").await.expect_err("rows");
+    assert!(refused.message().contains("allowed_endpoints"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_refused_in_the_middle_of_a_scan_are_replaced() {
+    const ROWS: u64 = 6_000_000;
+    let lake = Lake::start().await;
+    let (gateway, vending) = lake.with_vended_keys(&[]).await;
+    make(&gateway, "t", ROWS).await;
+    for status in [403, 400] {
+        // One whose workers have read nothing yet.
+        let (gateway, vending) = lake.with_vended_keys(&[]).await;
+        let mut client = gateway.client().await;
+        let mut rows = begun(&mut client, "SELECT i, s FROM rest.gold.t").await.expect("rows");
+        {
+            let mut faults = lake.front.faults();
+            faults.refused_with = Some(status);
+            faults.refusals = 0;
+            faults.refused.extend(vending.vended().into_iter().map(|keys| keys.token));
+        }
+        let before = vending.vended().len();
+        let mut seen = 0;
+        while let Some(batch) = rows.next().await {
+            seen += batch.expect("a batch").num_rows() as u64;
+        }
+        assert!(seen < ROWS && seen > ROWS - 200_000, "{seen} rows behind the first batch");
+        assert!(lake.front.faults().refusals > 0, "the scan was over too soon");
+        assert_eq!(vending.vended().len(), before + 1, "renewed once, however many were refused");
+        assert_eq!(told(&gateway, "t").await, right(ROWS));
+        assert_hidden(&gateway.log(), Some(&vending));
+    }
+    // A commit is not lost either: what was refused is written with new keys.
+    lake.front.faults().refused.extend(vending.vended().into_iter().map(|keys| keys.token));
+    gateway.run("INSERT INTO rest.gold.t SELECT i, 'row ' || i FROM range(6000000, 6100000) r(i)").await;
+    assert_eq!(told(&gateway, "t").await, right(6_100_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_renewed_before_they_expire() {
+    let lake = Lake::start().await;
+    let (gateway, vending) = lake.with_vended_keys(&["relay.max_staleness=1h"]).await;
+    vending.set_life(Duration::from_secs(6));
+    make(&gateway, "t", 100_000).await;
+    for round in 0..4 {
+        assert_eq!(told(&gateway, "t").await, right(100_000));
+        // A file that no worker has seen.
+        gateway.run(&format!("INSERT INTO rest.gold.t SELECT {round}, 'x' FROM range(0) r(i)")).await;
+        let table = format!("t{round}");
+        make(&gateway, &table, 1000).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        // What was vended more than six seconds ago is worth nothing from here on.
+        assert_eq!(told(&gateway, &table).await, right(1000));
+    }
+    assert_eq!(lake.front.faults().refusals, 0);
+    let many = vending.vended().len();
+    assert!(many > 4, "{many} keys for ten seconds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_on_a_bad_day_gives_right_rows_or_a_clear_error() {
+    let lake = Lake::start().await;
+    let maker = lake.with_fixed_keys(&[]);
+    make(&maker, "t", 300_000).await;
+    drop(maker);
+    let on = |fault: Set, times: u32| fault(&mut lake.front.faults(), times);
+    for (name, fault) in FAULTS {
+        let gateway = lake.with_fixed_keys(&["pool.spares=0"]);
+        on(fault, 2);
+        assert_eq!(told(&gateway, "t").await, right(300_000), "{name}");
+        assert_eq!(left(&lake), 0, "{name} did not come about");
+        drop(gateway);
+        let gateway = lake.with_fixed_keys(&["pool.spares=0"]);
+        on(fault, 1_000_000);
+        let error = gateway.query(&format!("{TOLD} FROM rest.gold.t")).await;
+        // What breaks off again and again is put together.
+        if let Ok(rows) = &error {
+            assert_eq!((name, rows[0].num_rows()), ("cut", 1));
+        } else {
+            let error = error.expect_err("an error");
+            assert_eq!(error.code(), Code::Unavailable, "{name}: {error}");
+            assert!(!error.message().contains(SECRET) && !error.message().contains("127.0.0.1/"), "{error}");
+        }
+        on(fault, 0);
+        assert_eq!(told(&gateway, "t").await, right(300_000), "after {name}");
+    }
+    let gateway = lake.with_fixed_keys(&["pool.spares=0"]);
+    lake.front.faults().slow = Duration::from_millis(150);
+    assert_eq!(told(&gateway, "t").await, right(300_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_manifests_cannot_be_had_ends_in_a_clear_error() {
+    let lake = Lake::start().await;
+    make(&lake.with_fixed_keys(&[]), "t", 1000).await;
+    for (name, file, fault) in
+        FAULTS.iter().flat_map(|(name, fault)| ["-m0.avro", "/snap-", "/data/"].map(|file| (name, file, fault)))
+    {
+        let gateway = lake.with_fixed_keys(&["pool.spares=0"]);
+        lake.front.faults().only = Some(file);
+        fault(&mut lake.front.faults(), 1_000_000);
+        match told_or_not(&gateway, "t").await {
+            // Only parts of files are cut, shifted and whole, and short files are read at once.
+            Ok(rows) => assert!(rows == 1 && *name != "busy", "{name} of {file}"),
+            Err(error) => {
+                assert_eq!(error.code(), Code::Unavailable, "{name} of {file}: {error}");
+                assert!(error.message().starts_with("the store "), "{name} of {file}: {error}");
+            }
+        }
+        assert!(!gateway.log().contains("worker lost"), "{name} of {file} has cost a worker:\n{}", gateway.log());
+        fault(&mut lake.front.faults(), 0);
+        lake.front.faults().only = None;
+        assert_eq!(told(&gateway, "t").await, right(1000), "after {name} of {file}");
+    }
+}
+
+async fn told_or_not(gateway: &Gateway, table: &str) -> Result<usize, tonic::Status> {
+    let rows = gateway.query(&format!("{TOLD} FROM rest.gold.{table}")).await?;
+    Ok(rows.iter().map(arrow::array::RecordBatch::num_rows).sum())
+}
+
+/// Makes a fault happen so many times.
+type Set = fn(&mut Faults, u32);
+
+const FAULTS: [(&str, Set); 4] = [
+    ("busy", |faults, times| faults.busy = times),
+    ("cut", |faults, times| faults.cut = times),
+    ("shifted", |faults, times| faults.shifted = times),
+    ("whole", |faults, times| faults.whole = times),
+];
+
+fn left(lake: &Lake) -> u32 {
+    let faults = lake.front.faults();
+    faults.busy + faults.cut + faults.shifted + faults.whole
+}
+
+/// `make soak` asks for more.
+fn many() -> usize {
+    std::env::var("POLYNYA_STORE_QUERIES").ok().and_then(|number| number.parse().ok()).unwrap_or(300)
+}
+
+fn median(mut micros: Vec<u128>) -> u128 {
+    micros.sort_unstable();
+    micros[micros.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_accumulates_over_many_queries() {
+    let lake = Lake::start().await;
+    let (gateway, vending) = lake.with_vended_keys(&["relay.max_staleness=1h", "pool.spares=0", "pool.readers_per_key=1"]).await;
+    make(&gateway, "t", 1000).await;
+    let mut client = gateway.client().await;
+    let resident = || gateway.workers().iter().map(|pid| held(*pid).resident_mb).max().unwrap_or(0);
+    let (queries, mut took) = (many(), Vec::new());
+    let mut first = None;
+    for query in 0..queries {
+        let began = Instant::now();
+        let rows = crate::harness::query(&mut client, "SELECT count(*) FROM rest.gold.t WHERE i >= 0").await.expect("rows");
+        took.push(began.elapsed().as_micros());
+        assert_eq!(rows[0].num_rows(), 1);
+        if query == queries / 10 {
+            first = Some((resident(), lake.front.faults().came.values().sum::<usize>(), vending.vended().len()));
+        }
+    }
+    let (memory_mb, requests, keys) = first.expect("the first queries");
+    assert!(resident() < memory_mb + 30, "{} MB, {memory_mb} MB at first", resident());
+    assert!(vending.vended().len() <= keys + queries / 1000, "keys are had once while they are good");
+    let more = lake.front.faults().came.values().sum::<usize>() - requests;
+    assert!(more <= queries, "{more} requests for data that workers have");
+    let (tenth, last) = (queries / 10, took.split_off(queries - queries / 10));
+    took.truncate(tenth);
+    let vended = vending.vended().len();
+    println!("keys {vended}, memory {memory_mb} MB then {} MB, median {} us then {} us", resident(), median(took), median(last));
+}
