@@ -207,7 +207,7 @@ async fn reads_are_what_the_grants_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_told_that_the_catalog_does_not_know_them_and_nothing_else() {
-    let house = House::open(Setup::lakehouse(), &[]).await;
+    let house = House::open(Setup::lakehouse(), &["pool.spares=0"]).await;
     let before = house.gateway.workers().len();
     for (id, secret) in [("nobody", "nothing"), ("analyst-client-id", "guessed-pw-1"), ("analyst", "analyst-secret"), ("", "")] {
         let error = house.try_log_in(id, secret).await.map(drop).expect_err("a stranger");
