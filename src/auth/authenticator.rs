@@ -308,12 +308,7 @@ impl Inner {
     }
 
     /// `known_as`: the name that it had in another process, of which one that cannot be read has one of its own.
-    fn taken_by_realm(
-        &self,
-        realm: &RealmName,
-        token: &SecretString,
-        known_as: Option<&str>,
-    ) -> Result<Principal, AuthError> {
+    fn taken_by_realm(&self, realm: &RealmName, token: &SecretString, known_as: Option<&str>) -> Result<Principal, AuthError> {
         let claims = claims::unverified(token.expose_secret());
         let expires = claims.as_ref().map(|claims| claims::time(claims, "exp")).transpose().map_err(AuthError::Token)?.flatten();
         let digest = self.salt.text(&[token.expose_secret().as_bytes()]);

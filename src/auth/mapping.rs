@@ -408,7 +408,10 @@ mod tests {
         let of = |issuer: &str| IssuerConfig { issuer: issuer.to_owned(), ..IssuerConfig::default() };
         let two = Config { issuers: vec![of("https://a"), of("https://b")], ..config(Mode::Mapped, line(None)) };
         let error = Mappings::new(&two).unwrap_err().to_string();
-        assert!(error.contains("number 1 (role `r`) must say with `issuer`") && error.ends_with("https://a, https://b"), "{error}");
+        assert!(
+            error.contains("number 1 (role `r`) must say with `issuer`") && error.ends_with("https://a, https://b"),
+            "{error}"
+        );
         for mode in [Mode::Polaris, Mode::Passthrough] {
             let error = Mappings::new(&config(mode, line(None))).unwrap_err().to_string();
             assert!(error.ends_with("https://a, realm"), "{error}");
