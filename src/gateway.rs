@@ -41,6 +41,9 @@ pub enum GatewayError {
     /// The rules on who may call don't fit the address.
     #[error(transparent)]
     Auth(#[from] crate::auth::config::ConfigError),
+    /// Which sessions have ended cannot be known.
+    #[error(transparent)]
+    Sessions(#[from] crate::session::ClosedError),
     /// A catalog or the relay cannot be opened.
     #[error(transparent)]
     Relay(#[from] crate::relay::RelayError),
@@ -126,6 +129,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
 
     let defaults = Defaults { catalog: config.default_catalog, schema: config.default_schema };
     let sessions = Sessions::new(config.session, auth.clone(), config.auth.session_ttl, defaults);
+    sessions.recall()?;
     let (swept, swept_until) = (sessions.clone(), stop_workers.clone());
     tasks.spawn(async move { swept_until.run_until_cancelled(swept.keep_swept()).await });
     let tls = config.flight.tls.clone().map(Certificates::open).transpose().map_err(flight::ConfigError::from)?;

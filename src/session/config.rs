@@ -1,5 +1,6 @@
 //! Owns the `session` section of the config. Refuses nothing: every value is a plain limit.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,6 +18,8 @@ pub struct Config {
     pub idle_ttl: Duration,
     /// How many ended sessions are known one by one, so that none comes back by its token.
     pub max_ended: usize,
+    /// Where they are written down, so that none comes back after a restart either.
+    pub closed_file: Option<PathBuf>,
     /// How many prepared statements one session may hold.
     pub max_prepared_per_session: usize,
     /// How many prepared statements one principal may hold in all its sessions.
@@ -37,6 +40,7 @@ impl Default for Config {
             max_sessions_per_principal: 5_000,
             idle_ttl: Duration::from_secs(4 * 3600),
             max_ended: 100_000,
+            closed_file: None,
             max_prepared_per_session: 256,
             max_prepared_per_principal: 20_000,
             max_prepared_bytes_per_principal: 256 << 20,

@@ -4,6 +4,7 @@
 //! module, held for a few map operations, and never over an await.
 
 mod account;
+mod closed;
 pub mod config;
 mod ended;
 mod prepared;
@@ -23,6 +24,7 @@ use crate::auth::{AuthError, Authenticator, Principal};
 use crate::error::{Explain, Kind};
 use crate::names::{CatalogName, PrincipalId, PrincipalName, SessionId};
 use account::Account;
+pub use closed::ClosedError;
 use config::Config;
 use ended::{Ended, OpenedMs};
 use prepared::PreparedStatements;
@@ -37,6 +39,9 @@ const SWEEP_AT_LEAST: Duration = Duration::from_millis(100);
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(60);
 /// What part of a full register gives way at once, so that not every log-in has to look for the next.
 const GIVING_WAY: usize = 100;
+
+/// Tokens are sealed a moment after their sessions were opened, and expire at a full second.
+const SEALED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where names without catalog or schema are looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,7 +274,7 @@ impl Register {
             sessions: HashMap::new(),
             by_connection: HashMap::new(),
             accounts: HashMap::new(),
-            ended: Ended::new(config.max_ended),
+            ended: Ended::new(config.max_ended, config.idle_ttl),
             swept: None,
         }
     }
@@ -316,8 +321,9 @@ impl Register {
     fn make_room(&mut self, gives_way_after: Duration, now: Instant, of: Option<&PrincipalId>) {
         let mut idle = self.idle_for(gives_way_after, now, of);
         idle.sort_by_key(|(used, _)| *used);
-        for (_, id) in idle.into_iter().take(1 + self.count(of) / GIVING_WAY) {
-            self.remove(&id);
+        for (used, id) in idle.into_iter().take(1 + self.count(of) / GIVING_WAY) {
+            let Some(session) = self.remove(&id).filter(|session| session.connection.is_none()) else { continue };
+            self.ended.give_way(session.opened, id, used);
         }
     }
 
@@ -342,6 +348,15 @@ impl Sessions {
     pub fn new(config: Config, auth: Authenticator, token_ttl: Duration, defaults: Defaults) -> Self {
         let register = Mutex::new(Register::new(&config));
         Self(Arc::new(Inner { config: Arc::new(config), auth, token_ttl, defaults, register }))
+    }
+
+    /// Reads which sessions had ended before the gateway was started, and keeps that file up to date, when one is configured.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn recall(&self) -> Result<(), ClosedError> {
+        let Some(path) = &self.0.config.closed_file else { return Ok(()) };
+        self.lock().ended.recall(path, self.expired_before())
     }
 
     /// Opens a session after a log-in, and seals the token by which [`Sessions::resume`] finds it.
@@ -375,7 +390,7 @@ impl Sessions {
         let now = Instant::now();
         let mut register = self.lock();
         let Some(session) = register.sessions.get(&token.session).cloned() else {
-            let ended = register.ended.contains(token.opened, &token.session);
+            let ended = register.ended.contains(token.opened, &token.session, now);
             return if ended { Err(SessionError::Ended) } else { Ok(None) };
         };
         if session.principal.id != token.principal {
@@ -407,12 +422,13 @@ impl Sessions {
         if let Some(session) = register.sessions.get(&token.session) {
             return Ok(Arc::clone(session));
         }
-        if register.ended.contains(token.opened, &token.session) {
+        if register.ended.contains(token.opened, &token.session, Instant::now()) {
             return Err(SessionError::Ended);
         }
         let (id, opened) = (token.session, token.opened);
         let session =
             self.insert(&mut register, New { id, opened, principal: &principal, initial: token.initial, connection: None })?;
+        register.ended.come_back(opened, &session.id);
         drop(register);
         tracing::info!(principal = %principal.name, session = %session.id, "session made again from its token");
         Ok(session)
@@ -464,13 +480,19 @@ impl Sessions {
         }
     }
 
+    /// Tokens of sessions that were opened before this have expired.
+    fn expired_before(&self) -> OpenedMs {
+        let kept = self.0.token_ttl.saturating_add(SEALED_WITHIN);
+        now_ms().saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX))
+    }
+
     fn sweep(&self, now: Instant) {
         let config = &self.0.config;
         let mut register = self.lock();
         let before = register.sessions.len();
         register.sweep(config.idle_ttl, now);
-        let token_ttl_ms = u64::try_from(self.0.token_ttl.as_millis()).unwrap_or(u64::MAX);
-        register.ended.forget_before(now_ms().saturating_sub(token_ttl_ms));
+        register.ended.sweep(now);
+        register.ended.forget_before(self.expired_before());
         let ended = before - register.sessions.len();
         let left: Vec<Arc<Session>> = register.sessions.values().cloned().collect();
         drop(register);

@@ -331,3 +331,40 @@ async fn callers_of_one_name_who_prove_it_elsewhere_share_neither_limits_nor_ses
     let after = Gateway::start(&auth_config(Mode::Polaris, json!([])), Config::default(), &[]);
     assert_eq!(after.all.resume(&sealed).unwrap().principal().id, client.id, "the same in every process");
 }
+
+#[tokio::test]
+async fn who_has_logged_out_stays_so_after_a_restart_and_so_does_who_was_idle() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        Config { closed_file: Some(dir.path().join("closed")), idle_ttl: Duration::from_secs(3600), ..Config::default() };
+    let start = || {
+        let gateway = Gateway::start(&auth_config(Mode::Users, json!([])), config.clone(), &[]);
+        gateway.all.recall().map(|()| gateway)
+    };
+    let before = start().unwrap();
+    let (closed, by_log_out) = before.ada().await;
+    before.all.close(&closed);
+    let (_, by_idling) = before.ada().await;
+    before.all.sweep(Instant::now() + Duration::from_secs(4000));
+    let (_open, going_on) = before.ada().await;
+    let after = start().unwrap();
+    for token in [&by_log_out, &by_idling] {
+        assert_eq!(after.all.resume(token).err(), Some(SessionError::Ended));
+    }
+    assert!(after.all.resume(&going_on).is_ok());
+    std::fs::write(dir.path().join("closed"), "nonsense\n").unwrap();
+    assert!(start().is_err());
+}
+
+#[tokio::test]
+async fn a_session_that_gave_way_does_not_come_back_once_it_has_been_idle_for_too_long() {
+    let config = Config { idle_ttl: Duration::from_millis(300), ..Config::default() };
+    let gateway = Gateway::start(&auth_config(Mode::Users, json!([])), config, &[]);
+    let (_, token) = gateway.ada().await;
+    let give_way = || gateway.all.lock().make_room(Duration::ZERO, Instant::now(), None);
+    give_way();
+    assert!(gateway.all.is_empty() && gateway.all.resume(&token).is_ok());
+    give_way();
+    std::thread::sleep(Duration::from_millis(350));
+    assert_eq!(gateway.all.resume(&token).err(), Some(SessionError::Ended));
+}
