@@ -302,7 +302,6 @@ impl FlightServer {
         let inner = FlightServiceServer::new(self.clone()).max_decoding_message_size(limit);
         UnexpiredCallers(WholeRequests(PassThrough { inner, calls: self, max_ticket_bytes: limit }))
     }
-
 }
 
 impl Calls for FlightServer {
