@@ -23,6 +23,7 @@ use std::time::SystemTime;
 
 pub use authenticator::{Authenticator, Caller, check};
 pub use error::{AuthError, TokenFault};
+pub use login::Recognised;
 pub use mapping::MappingError;
 
 use crate::names::PrincipalName;
