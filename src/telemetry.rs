@@ -1,6 +1,7 @@
 //! Owns how log events leave the process. Refuses to decide what is logged: each part logs where it handles a thing.
 
 use std::io::IsTerminal;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -49,4 +50,47 @@ pub fn start(config: &Config) -> Result<(), FilterError> {
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+/// Lines of one kind, and for how long that is all there are.
+const LINES: u32 = 20;
+const LINES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How many lines of one kind the log takes in a while, for those that strangers can cause.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    since: Option<Instant>,
+    lines: u32,
+    untold: u64,
+}
+
+impl Allowance {
+    /// Whether there may be another line now, and if so, how many had none since the last one was told of.
+    pub fn line(&mut self, now: Instant) -> Option<u64> {
+        let mut untold = 0;
+        if self.since.is_none_or(|since| now.duration_since(since) > LINES_WITHIN) {
+            untold = self.untold;
+            *self = Self { since: Some(now), ..Self::default() };
+        }
+        if self.lines < LINES {
+            self.lines += 1;
+            return Some(untold);
+        }
+        self.untold += 1;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_one_kind_are_few_and_the_others_are_counted() {
+        let (mut allowance, start) = (Allowance::default(), Instant::now());
+        let told = (0..100).filter(|_| allowance.line(start) == Some(0)).count();
+        assert_eq!(told, LINES as usize);
+        let later = start + LINES_WITHIN + Duration::from_secs(1);
+        assert_eq!((allowance.line(later), allowance.line(later)), (Some(100 - u64::from(LINES)), Some(0)));
+    }
 }

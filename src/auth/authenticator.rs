@@ -15,13 +15,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
+
 use super::certificate::PeerCertificate;
 use super::config::{Config, ConfigError, Mode};
 use super::credential::{BearerToken, Credential, Wallet};
 use super::error::{AuthError, TokenFault};
 use super::keepsake::{self, Remains};
 use super::login::basic::{MAX_PASSWORD_BYTES, Users};
-use super::login::{Logins, Proven, Shown};
+use super::login::refusals::Refusals;
+use super::login::{Logins, Proven, Recognised, Shown};
 use super::mapping::{Facts, Mappings};
 use super::oidc::{Issuers, claims};
 use super::realm::{RealmFault, Realms};
@@ -44,6 +47,9 @@ const UNSIGNED: (&str, &str) = ("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9", "eyJzdWI
 
 const OTHER_REALM: AuthError = AuthError::Forgotten("its principals' realm is another one now (auth.realm)");
 const NO_USER: AuthError = AuthError::Forgotten("its user is not configured any more (auth.users)");
+/// Log-ins that realms are asked about at once, and how long others wait for that: a realm that hangs must not gather calls without end.
+const QUESTIONS: usize = 64;
+const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a call shows of who makes it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +60,8 @@ pub struct Caller<'a> {
     pub address: Option<IpAddr>,
     /// The certificate of its connection.
     pub certificate: Option<&'a Arc<PeerCertificate>>,
+    /// What its connection has logged in with.
+    pub recognised: Option<&'a Recognised>,
 }
 
 /// Proves callers, and seals what they carry. Cheap to clone.
@@ -66,6 +74,9 @@ struct Inner {
     realms: Arc<dyn Realms>,
     wallet: Wallet,
     logins: Logins,
+    refusals: Refusals,
+    /// Questions to realms that may be under way.
+    questions: Semaphore,
     /// Tokens that cannot be read are told apart by digests.
     salt: Salt,
     /// That the realm refuses tokens which are none; kept while it need not be asked again.
@@ -117,6 +128,8 @@ impl Authenticator {
             realms,
             wallet: Wallet::default(),
             logins: Logins::new(config),
+            refusals: Refusals::default(),
+            questions: Semaphore::new(QUESTIONS),
             salt: Salt::random(),
             discerns: moka::future::Cache::builder().max_capacity(1).time_to_live(DISCERNS_FOR).build(),
         })))
@@ -134,23 +147,22 @@ impl Authenticator {
     /// # Errors
     /// When the caller is not let in.
     pub async fn login(&self, caller: Caller<'_>) -> Result<Principal, AuthError> {
-        let inner = &*self.0;
+        let inner = &self.0;
         if inner.parts.mode == Mode::None {
             return Ok(Principal::service(ANONYMOUS));
         }
         let credentials = caller.authorization.map(Credentials::parse).transpose()?;
-        let address = caller.address;
         let principal = match &credentials {
-            Some(Credentials::Basic { user, password }) => inner.basic(user, password, address).await,
-            Some(Credentials::Bearer(token)) => inner.bearer(token, address).await,
+            Some(Credentials::Basic { user, password }) => inner.basic(user, password, &caller).await,
+            Some(Credentials::Bearer(token)) => inner.bearer(token, &caller).await,
             None => inner.certificate(caller.certificate),
         };
         principal.inspect_err(|error| {
             let user = match &credentials {
-                Some(Credentials::Basic { user, .. }) => Some(user),
+                Some(Credentials::Basic { user, .. }) => Some(user.as_str()),
                 _ => None,
             };
-            tracing::warn!(user, address = address.map(tracing::field::display), %error, "log-in refused");
+            inner.refusals.log(user, caller.address, error);
         })
     }
 
@@ -186,30 +198,32 @@ impl Authenticator {
 }
 
 impl Inner {
-    async fn basic(&self, user: &str, password: &SecretString, address: Option<IpAddr>) -> Result<Principal, AuthError> {
+    async fn basic(self: &Arc<Self>, user: &str, password: &SecretString, caller: &Caller<'_>) -> Result<Principal, AuthError> {
         if self.parts.mode == Mode::Passthrough {
             return Err(AuthError::OtherWay("this gateway takes bearer tokens only, as `authorization: Bearer …`"));
         }
         if password.expose_secret().len() > MAX_PASSWORD_BYTES || !claims::can_be_a_name(user) {
             return Err(AuthError::Rejected);
         }
-        let ask = async {
-            let principal = match &self.realm {
+        let (inner, name, secret) = (Arc::clone(self), user.to_owned(), password.clone());
+        let ask = async move {
+            let principal = match &inner.realm {
                 Some(realm) => {
-                    let principal = self.client(realm, user, password);
-                    self.proven(realm, &principal.credential).await?;
+                    let principal = inner.client(realm, &name, &secret);
+                    inner.proven(realm, &principal.credential).await?;
                     principal
                 }
                 None => {
                     let no_users =
                         AuthError::OtherWay("this gateway knows no users by password; send a bearer token or a certificate");
-                    self.parts.users.as_ref().ok_or(no_users)?.verify(user, password).await?;
-                    self.user(user)?
+                    inner.parts.users.as_ref().ok_or(no_users)?.verify(&name, &secret).await?;
+                    inner.user(&name)?
                 }
             };
-            Ok(Proven { principal, good_for: self.parts.remember_logins })
+            Ok(Proven { principal, good_for: inner.parts.remember_logins })
         };
-        self.logins.prove(&Shown { user: Some(user), secret: password, address }, ask).await
+        let (address, recognised) = (caller.address, caller.recognised);
+        self.logins.prove(&Shown { user: Some(user), secret: password, address, recognised }, ask).await
     }
 
     /// A user of the list, whose password is known to be right.
@@ -238,16 +252,20 @@ impl Inner {
         Principal::new(id.into(), credential, None, Proof::Client)
     }
 
-    async fn bearer(&self, token: &SecretString, address: Option<IpAddr>) -> Result<Principal, AuthError> {
-        let ask = async {
-            let of_issuer = self.parts.issuers.as_ref().filter(|issuers| issuers.claim_to_have_made(token.expose_secret()));
-            match (of_issuer.or(self.parts.issuers.as_ref().filter(|_| self.realm.is_none())), &self.realm) {
-                (Some(issuers), _) => self.of_issuer(issuers, token).await,
-                (None, Some(realm)) => self.of_realm(realm, token).await,
+    async fn bearer(self: &Arc<Self>, token: &SecretString, caller: &Caller<'_>) -> Result<Principal, AuthError> {
+        let claimed = |issuers: &Issuers| self.realm.is_none() || issuers.claim_to_have_made(token.expose_secret());
+        let by_issuer = self.parts.issuers.as_ref().is_some_and(claimed);
+        let (inner, secret) = (Arc::clone(self), token.clone());
+        let ask = async move {
+            match (inner.parts.issuers.as_ref().filter(|_| by_issuer), &inner.realm) {
+                (Some(issuers), _) => inner.of_issuer(issuers, &secret).await,
+                (None, Some(realm)) => inner.of_realm(realm, &secret).await,
                 (None, None) => Err(AuthError::ForeignToken),
             }
         };
-        self.logins.prove(&Shown { user: None, secret: token, address }, ask).await
+        // A signature is checked here, and nobody guesses one: such a token need not wait for others at its address who guess.
+        let address = caller.address.filter(|_| !by_issuer);
+        self.logins.prove(&Shown { user: None, secret: token, address, recognised: caller.recognised }, ask).await
     }
 
     /// A token that is verified by its issuer's keys.
@@ -389,6 +407,9 @@ impl Inner {
 
     async fn proven(&self, realm: &RealmName, credential: &Credential) -> Result<(), AuthError> {
         let realm = realm.clone();
+        let Ok(Ok(_turn)) = tokio::time::timeout(TURN_WITHIN, self.questions.acquire()).await else {
+            return Err(AuthError::RealmUnavailable { realm, reason: "too many log-ins are being asked about".to_owned() });
+        };
         self.realms.prove(credential).await.map_err(|fault| match fault {
             RealmFault::Refused(reason) => AuthError::Refused { realm, reason },
             RealmFault::Unavailable(reason) => AuthError::RealmUnavailable { realm, reason },

@@ -182,6 +182,9 @@ pub struct Config {
     /// How long a log-in that was right is taken again without asking anybody.
     #[serde(with = "humantime_serde")]
     pub remember_logins: Duration,
+    /// How long a connection goes on with a log-in that was right while the catalog cannot be asked about it.
+    #[serde(with = "humantime_serde")]
+    pub login_grace: Duration,
     /// How failed log-ins are slowed down.
     pub throttle: ThrottleConfig,
     /// How long a session token is good for, however busy its session is.
@@ -208,6 +211,7 @@ impl Default for Config {
             issuers: Vec::new(),
             mappings: Vec::new(),
             remember_logins: Duration::from_secs(30),
+            login_grace: Duration::from_secs(60),
             throttle: ThrottleConfig::default(),
             session_ttl: Duration::from_secs(24 * 3600),
             key: None,

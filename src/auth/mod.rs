@@ -25,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use authenticator::{Authenticator, Caller, check};
 pub use error::{AuthError, TokenFault};
+pub use login::Recognised;
 pub use mapping::MappingError;
 
 use crate::names::{PrincipalId, PrincipalName};

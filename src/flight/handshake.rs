@@ -79,6 +79,7 @@ impl Edge {
             authorization: header,
             address: connection.as_ref().and_then(|connection| connection.remote).map(|remote| remote.ip()),
             certificate: connection.as_ref().and_then(|connection| connection.certificate.as_ref()),
+            recognised: connection.as_ref().map(|connection| &*connection.recognised),
         };
         let principal = self.auth.login(shown).await?;
         let defaults = self.sessions.defaults().clone();

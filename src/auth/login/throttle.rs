@@ -32,6 +32,8 @@ struct Failures {
     count: u32,
     /// Attempts whose end is not known yet; each may become a failure.
     under_way: u32,
+    /// Of one user's failures, how many the count of its address holds too.
+    at_address: u32,
     until: Option<Instant>,
 }
 
@@ -47,8 +49,8 @@ pub(super) enum Verdict {
 }
 
 /// One attempt. Dropped without a word it counts neither way.
-pub(super) struct Attempt<'a> {
-    throttle: &'a Throttle,
+pub(super) struct Attempt {
+    config: ThrottleConfig,
     pair: Option<Arc<Mutex<Failures>>>,
     address: Option<Arc<Mutex<Failures>>>,
 }
@@ -73,21 +75,19 @@ impl Throttle {
         waits.map_or(Verdict::Clear, Verdict::AddressWaits)
     }
 
-    /// Begins an attempt; `Err` when so many guesses at this user are under way that their failures alone would make the next one wait.
-    pub(super) fn begin(&self, user: &[u8], address: Option<IpAddr>) -> Result<Attempt<'_>, Duration> {
-        let Some(address) = address.map(network) else { return Ok(Attempt { throttle: self, pair: None, address: None }) };
-        let pair = (self.config.failures > 0).then(|| self.pairs.get_with(self.pair(user, address), Arc::default));
-        if let Some(pair) = &pair {
-            let mut failures = lock(pair);
-            // Who has failed too often already gets one attempt after each wait.
-            let free = self.config.failures.saturating_sub(failures.count).max(1);
-            if failures.under_way >= free {
-                return Err(UNDER_WAY);
-            }
-            failures.under_way += 1;
+    /// Begins an attempt; `Err` when so many are under way, of this user or at this address, that their failures alone would make the
+    /// next one wait.
+    pub(super) fn begin(&self, user: &[u8], address: Option<IpAddr>) -> Result<Attempt, Duration> {
+        let ThrottleConfig { failures, address_failures, .. } = self.config;
+        let mut attempt = Attempt { config: self.config, pair: None, address: None };
+        let Some(address) = address.map(network) else { return Ok(attempt) };
+        if failures > 0 {
+            attempt.pair = Some(begun(self.pairs.get_with(self.pair(user, address), Arc::default), failures)?);
         }
-        let address = (self.config.address_failures > 0).then(|| self.addresses.get_with(address, Arc::default));
-        Ok(Attempt { throttle: self, pair, address })
+        if address_failures > 0 {
+            attempt.address = Some(begun(self.addresses.get_with(address, Arc::default), address_failures)?);
+        }
+        Ok(attempt)
     }
 
     /// Counts an attempt that nobody was asked about because its address has to wait.
@@ -100,6 +100,19 @@ impl Throttle {
     fn pair(&self, user: &[u8], address: IpAddr) -> Digest {
         self.salt.digest(&[user, address.to_string().as_bytes()])
     }
+}
+
+/// Counts one more attempt under way, if its failure is still free.
+fn begun(of: Arc<Mutex<Failures>>, free: u32) -> Result<Arc<Mutex<Failures>>, Duration> {
+    {
+        let mut failures = lock(&of);
+        // Who has failed too often already gets one attempt after each wait.
+        if failures.under_way >= free.saturating_sub(failures.count).max(1) {
+            return Err(UNDER_WAY);
+        }
+        failures.under_way += 1;
+    }
+    Ok(of)
 }
 
 impl Failures {
@@ -117,14 +130,16 @@ impl Failures {
     }
 }
 
-impl Attempt<'_> {
+impl Attempt {
     /// It was wrong.
     pub(super) fn failed(self, now: Instant) {
-        let config = &self.throttle.config;
-        for (failures, free) in [(&self.pair, config.failures), (&self.address, config.address_failures)] {
-            if let Some(failures) = failures {
-                lock(failures).fail(free, config, now);
-            }
+        if let Some(pair) = &self.pair {
+            let mut failures = lock(pair);
+            failures.fail(self.config.failures, &self.config, now);
+            failures.at_address = failures.at_address.saturating_add(u32::from(self.address.is_some()));
+        }
+        if let Some(address) = &self.address {
+            lock(address).fail(self.config.address_failures, &self.config, now);
         }
     }
 
@@ -133,7 +148,8 @@ impl Attempt<'_> {
     pub(super) fn succeeded(self) {
         let Some(pair) = &self.pair else { return };
         let mut failures = lock(pair);
-        let forgiven = std::mem::take(&mut failures.count);
+        failures.count = 0;
+        let forgiven = std::mem::take(&mut failures.at_address);
         failures.until = None;
         drop(failures);
         if let Some(address) = self.address.as_ref().filter(|_| forgiven > 0) {
@@ -143,10 +159,10 @@ impl Attempt<'_> {
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(pair) = &self.pair {
-            let mut failures = lock(pair);
+        for of in [&self.pair, &self.address].into_iter().flatten() {
+            let mut failures = lock(of);
             failures.under_way = failures.under_way.saturating_sub(1);
         }
     }
@@ -239,6 +255,32 @@ mod tests {
         assert_eq!(throttle.verdict(b"ada", here, now), Verdict::Clear);
         fail(&throttle, "bob", here, now);
         assert!(matches!(throttle.verdict(b"ada", here, now), Verdict::AddressWaits(_)), "bob's stay");
+    }
+
+    #[test]
+    fn failures_that_the_address_has_not_counted_are_not_forgiven_there() {
+        let (throttle, now, here) = (throttle(5, 4), Instant::now(), at("10.0.0.1"));
+        (0..4).for_each(|n| fail(&throttle, &n.to_string(), here, now));
+        (0..4).for_each(|_| throttle.refused_unasked(b"ada", here, now));
+        throttle.begin(b"ada", here).ok().unwrap().succeeded();
+        fail(&throttle, "eve", here, now);
+        assert_eq!(throttle.verdict(b"bob", here, now), Verdict::AddressWaits(2 * SECOND), "the four of others stay");
+    }
+
+    #[test]
+    fn guesses_at_many_users_at_once_are_no_way_round_the_limit_of_the_address() {
+        let (throttle, here, now) = (throttle(5, 4), at("10.0.0.1"), Instant::now());
+        fail(&throttle, "ada", here, now);
+        let attempts: Vec<_> = (0..3).map(|n: u8| throttle.begin(&[n], here).ok().unwrap()).collect();
+        assert!(throttle.begin(b"bob", here).is_err());
+        assert!(throttle.begin(b"bob", at("10.0.0.2")).is_ok());
+        drop(attempts);
+        let one = throttle.begin(b"bob", here).ok().unwrap();
+        one.failed(now);
+        (0..2).for_each(|_| fail(&throttle, "eve", here, now));
+        let one = throttle.begin(b"bob", here).ok().unwrap();
+        assert!(throttle.begin(b"eve", here).is_err(), "one at a time from here on");
+        drop(one);
     }
 
     #[test]

@@ -6,11 +6,14 @@
 //! older than `refresh`                who comes first fetches them, others go on with the old ones meanwhile
 //! older than `refresh` + `grace`      nobody is let in by them any more
 //! ```
-//! What is fetched takes the place of what was known: a key that the issuer has withdrawn is gone with the next fetch.
+//! What is fetched takes the place of what was known: a key that the issuer has withdrawn is gone with the next fetch. One fetch at a time
+//! is under way, and it runs by itself: an asker that goes away takes nobody's keys along.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use reqwest::redirect::{Attempt, Policy};
@@ -34,20 +37,26 @@ const MAX_REDIRECTS: usize = 3;
 
 /// The keys of one issuer.
 pub(super) struct Keys {
-    config: IssuerConfig,
-    client: reqwest::Client,
     /// An unknown key has the keys fetched again no more often than this.
     pub(super) fetch_every: Duration,
-    /// Guards what is known.
-    state: Mutex<State>,
-    /// Held by who fetches.
-    fetching: tokio::sync::Mutex<()>,
+    source: Arc<Source>,
 }
+
+/// Where they come from, and what is known of them.
+struct Source {
+    config: IssuerConfig,
+    client: reqwest::Client,
+    /// Never held over a fetch.
+    state: Mutex<State>,
+}
+
+type Fetch = Shared<BoxFuture<'static, ()>>;
 
 #[derive(Default)]
 struct State {
     known: Option<Known>,
     tried: Option<Instant>,
+    under_way: Option<Fetch>,
     /// What became of the last fetch, when it failed.
     fault: Option<String>,
 }
@@ -110,24 +119,24 @@ impl Keys {
             }
         }
         let client = builder.build().map_err(|error| wrong(format!("no connection can be set up: {error}")))?;
-        let (config, fetch_every) = (config.clone(), FETCH_EVERY);
-        Ok(Self { config, client, fetch_every, state: Mutex::default(), fetching: tokio::sync::Mutex::default() })
+        let source = Source { config: config.clone(), client, state: Mutex::default() };
+        Ok(Self { fetch_every: FETCH_EVERY, source: Arc::new(source) })
     }
 
     /// The key that a token names, for its algorithm.
     pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Found, AuthError> {
         let known = self.current().await?;
-        match known.find(id, algorithm, &self.config.issuer) {
+        match known.find(id, algorithm, &self.source.config.issuer) {
             Err(TokenFault::UnknownKey { .. }) => {}
             found => return found.map_err(AuthError::Token),
         }
         // Perhaps a new one.
         self.fetch(Some(known.fetched), self.fetch_every).await;
         let (known, fault) = {
-            let state = self.lock();
+            let state = self.source.lock();
             (state.known.clone().unwrap_or(known), state.fault.clone())
         };
-        let found = known.find(id, algorithm, &self.config.issuer);
+        let found = known.find(id, algorithm, &self.source.config.issuer);
         match (found, fault) {
             // Nobody can tell whether it is a new one.
             (Err(TokenFault::UnknownKey { .. }), Some(reason)) => Err(self.unavailable(reason)),
@@ -136,45 +145,67 @@ impl Keys {
     }
 
     fn unavailable(&self, reason: String) -> AuthError {
-        AuthError::IssuerUnavailable { issuer: self.config.issuer.clone(), reason }
+        AuthError::IssuerUnavailable { issuer: self.source.config.issuer.clone(), reason }
     }
 
     /// Keys that are good enough to be used.
     async fn current(&self) -> Result<Known, AuthError> {
-        let known = self.lock().known.clone();
+        let config = &self.source.config;
+        let known = self.source.lock().known.clone();
         match &known {
-            Some(known) if known.fetched.elapsed() < self.config.refresh => return Ok(known.clone()),
-            Some(known) if known.fetched.elapsed() < self.config.refresh + self.config.grace => {
-                // One tries; nobody waits for it.
-                if self.fetching.try_lock().is_ok() {
+            Some(known) if known.fetched.elapsed() < config.refresh => return Ok(known.clone()),
+            Some(known) if known.fetched.elapsed() < config.refresh + config.grace => {
+                // One tries; the others don't wait for it.
+                let is_first = self.source.lock().under_way.is_none();
+                if is_first {
                     self.fetch(Some(known.fetched), self.fetch_every).await;
                 }
             }
             _ => self.fetch(known.as_ref().map(|known| known.fetched), FIRST_FETCH_EVERY).await,
         }
-        let state = self.lock();
-        let usable = |known: &&Known| known.fetched.elapsed() < self.config.refresh + self.config.grace;
+        let state = self.source.lock();
+        let usable = |known: &&Known| known.fetched.elapsed() < config.refresh + config.grace;
         let reason = || state.fault.clone().unwrap_or_else(|| "they are being fetched".to_owned());
         state.known.as_ref().filter(usable).cloned().ok_or_else(|| self.unavailable(reason()))
     }
 
-    /// Fetches the keys, unless somebody has since `seen`, or has tried within `every`.
+    /// Waits for the fetch under way, or has the keys fetched, unless somebody has since `seen`, or has tried within `every`.
     async fn fetch(&self, seen: Option<Instant>, every: Duration) {
-        let _turn = self.fetching.lock().await;
-        {
-            let mut state = self.lock();
+        let fetch = {
+            let mut state = self.source.lock();
             let done = state.known.as_ref().map(|known| known.fetched) > seen;
-            if done || state.tried.is_some_and(|tried| tried.elapsed() < every) {
-                return;
+            let too_early = state.tried.is_some_and(|tried| tried.elapsed() < every);
+            match &state.under_way {
+                _ if done => return,
+                Some(fetch) => fetch.clone(),
+                None if too_early => return,
+                None => self.source.launch(&mut state),
             }
-            state.tried = Some(Instant::now());
-        }
+        };
+        fetch.await;
+    }
+}
+
+impl Source {
+    /// To be called with the state locked, and nothing under way.
+    fn launch(self: &Arc<Self>, state: &mut State) -> Fetch {
+        let source = Arc::clone(self);
+        let fetch = async move { source.fetch().await }.boxed().shared();
+        state.tried = Some(Instant::now());
+        state.under_way = Some(fetch.clone());
+        // Bounded by its own deadline. It ends even if nobody waits for it.
+        tokio::spawn(fetch.clone());
+        fetch
+    }
+
+    async fn fetch(&self) {
         let issuer = &self.config.issuer;
         let fetched = match tokio::time::timeout(self.config.timeout, self.ask()).await {
             Ok(fetched) => fetched,
             Err(_) => Err(format!("no answer within {:?}", self.config.timeout)),
         };
         let mut state = self.lock();
+        state.under_way = None;
         match fetched {
             Ok(keys) => {
                 if state.fault.take().is_some() {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use futures::FutureExt as _;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -279,6 +280,23 @@ async fn unknown_keys_have_the_keys_fetched_only_now_and_then_and_once_for_many(
         assert!(matches!(verify(&issuers, &stranger).await, Err(AuthError::Token(TokenFault::UnknownKey { .. }))));
     }
     assert_eq!(provider.asked(), 0, "within 10 s");
+}
+
+#[tokio::test]
+async fn who_goes_away_at_once_takes_no_fetch_along() {
+    let (old, new) = (Signer::new("old", Algorithm::ES256), Signer::new("new", Algorithm::ES256));
+    let provider = Provider::start(&[&old]).await;
+    let issuers = provider.issuers(provider.config());
+    let (stranger, token) = (Signer::new("none", Algorithm::ES256).sign(&provider.claims()), new.sign(&provider.claims()));
+    assert!(verify(&issuers, &stranger).now_or_never().is_none(), "nothing was known");
+    verify(&issuers, &old.sign(&provider.claims())).await.unwrap();
+    provider.has(&[&old, &new]);
+    let mut issuers = issuers;
+    issuers.0[0].keys.fetch_every = Duration::from_millis(10);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(verify(&issuers, &stranger).now_or_never().is_none());
+    issuers.0[0].keys.fetch_every = Duration::from_secs(3600);
+    verify(&issuers, &token).await.unwrap();
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ fn bearer(token: &str) -> String {
 
 async fn login(auth: &Authenticator, header: &str) -> Result<Principal, AuthError> {
     let address = Some("10.0.0.1".parse().unwrap());
-    auth.login(Caller { authorization: Some(header), address, certificate: None }).await
+    auth.login(Caller { authorization: Some(header), address, ..Caller::default() }).await
 }
 
 /// Who somebody is after a restart with the same key.
@@ -128,7 +128,55 @@ async fn who_guesses_a_client_s_secret_stops_being_asked_about() {
     assert!(matches!(refused.kind(), Kind::ResourceExhausted(Some(_))), "{refused}");
     let elsewhere = Some("10.0.0.2".parse().unwrap());
     let header = basic("id", "s");
-    assert!(auth.login(Caller { authorization: Some(&header), address: elsewhere, certificate: None }).await.is_ok());
+    assert!(auth.login(Caller { authorization: Some(&header), address: elsewhere, ..Caller::default() }).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_for_a_grace_while_the_catalog_is_down() {
+    let catalog = Catalog::knowing(&["id:s"]);
+    let config =
+        Config { remember_logins: Duration::ZERO, login_grace: Duration::from_millis(500), ..config(Mode::Polaris, json!([])) };
+    let auth = authenticator(&config, &catalog);
+    let (here, other, header) = (Recognised::default(), Recognised::default(), basic("id", "s"));
+    let on = |recognised| auth.login(Caller { authorization: Some(&header), recognised: Some(recognised), ..Caller::default() });
+    let principal = on(&here).await.unwrap();
+    catalog.down.store(true, Ordering::Relaxed);
+    assert_eq!(on(&here).await.unwrap(), principal);
+    assert_eq!(on(&other).await.unwrap_err().kind(), Kind::Unavailable, "another connection has shown nothing");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(on(&here).await.unwrap_err().kind(), Kind::Unavailable);
+    catalog.down.store(false, Ordering::Relaxed);
+    on(&here).await.unwrap();
+    catalog.knows.lock().unwrap().clear();
+    assert_eq!(on(&here).await.unwrap_err().kind(), Kind::Unauthenticated);
+    catalog.down.store(true, Ordering::Relaxed);
+    assert_eq!(on(&here).await.unwrap_err().kind(), Kind::Unavailable, "what was refused is not gone on with");
+}
+
+#[tokio::test]
+async fn refused_log_ins_cannot_fill_the_log() {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let log = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(move || log.clone()).finish();
+    let _during = tracing::subscriber::set_default(subscriber);
+    let auth = authenticator(&config(Mode::Users, json!([])), &Catalog::knowing(&[]));
+    for n in 0..60 {
+        login(&auth, &basic(&format!("{n}{}", "x".repeat(40_000)), "wrong")).await.unwrap_err();
+    }
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.matches("log-in refused").count(), 20);
+    assert!(text.len() < 20_000, "{} bytes", text.len());
 }
 
 #[tokio::test]
@@ -218,7 +266,7 @@ async fn a_certificate_alone_logs_in_where_nothing_else_is_sent() {
     let auth = authenticator(&config(Mode::Mapped, mappings), &Catalog::knowing(&[]));
     let hour = SystemTime::now() + Duration::from_secs(3600);
     let (etl, other) = (certificate("CN=etl,O=Example", hour), certificate("CN=x", hour));
-    let with = |authorization, certificate| Caller { authorization, address: None, certificate: Some(certificate) };
+    let with = |authorization, certificate| Caller { authorization, certificate: Some(certificate), ..Caller::default() };
     let principal = auth.login(with(None, &etl)).await.unwrap();
     assert_eq!((principal.name.as_str(), principal.expires), ("CN=etl,O=Example", Some(hour)));
     assert_eq!(principal.credential.role().unwrap().as_str(), "etl");

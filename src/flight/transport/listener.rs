@@ -20,6 +20,7 @@ use tonic::transport::server::Connected;
 
 use super::opening::{Io, Limits, Open, Opening};
 use super::tls;
+use crate::auth::Recognised;
 use crate::auth::certificate::PeerCertificate;
 use crate::session::Sessions;
 
@@ -46,6 +47,8 @@ pub struct ConnectionInfo {
     /// The certificate that the peer has shown and that was verified; a call comes through only while it is valid. `None` without TLS,
     /// and where the peer showed none.
     pub certificate: Option<Arc<PeerCertificate>>,
+    /// What was logged in with on it.
+    pub recognised: Arc<Recognised>,
 }
 
 impl ConnectionInfo {
@@ -86,7 +89,7 @@ impl Connection {
         let remote = open.io.socket().peer_addr().ok();
         let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
         let beginning = Beginning { until: Box::pin(tokio::time::sleep(within)), missing: PREFACE_LEN };
-        let info = ConnectionInfo { id, remote, certificate: open.certificate };
+        let info = ConnectionInfo { id, remote, certificate: open.certificate, recognised: Arc::default() };
         Self { io: open.io, info, beginning: Some(beginning), sessions, _place: open.place }
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,13 +17,10 @@ use tokio_rustls::server::TlsStream;
 use super::misdirected::{self, Beginning};
 use super::tls;
 use crate::auth::certificate::PeerCertificate;
+use crate::telemetry::Allowance;
 
 /// When all places are taken, the connection that has waited longest gives up its own, but not before it has had this long.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Lines in the log on refused connections, and for how long that is all there are.
-const LINES: u32 = 20;
-const LINES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Limits on connections, most of them on those that are not open yet.
 #[derive(Clone, Copy, Debug)]
@@ -181,11 +178,7 @@ async fn shake_hands(io: TcpStream, config: Arc<rustls::ServerConfig>, place: Ow
 
 /// Tells the log of refused connections, but does not let strangers fill it.
 #[derive(Default)]
-struct Complaints {
-    since: Option<Instant>,
-    lines: u32,
-    untold: u64,
-}
+struct Complaints(Allowance);
 
 impl Complaints {
     fn log(&mut self, remote: SocketAddr, refusal: &Refusal) {
@@ -194,18 +187,10 @@ impl Complaints {
             tracing::debug!(%remote, "a connection was opened and closed");
             return;
         }
-        let now = Instant::now();
-        if self.since.is_none_or(|since| now.duration_since(since) > LINES_WITHIN) {
-            if self.untold > 0 {
-                tracing::warn!(connections = self.untold, "more connections were refused, of which there is no line");
-            }
-            *self = Self { since: Some(now), ..Self::default() };
+        let Some(untold) = self.0.line(StdInstant::now()) else { return };
+        if untold > 0 {
+            tracing::warn!(connections = untold, "more connections were refused, of which there is no line");
         }
-        if self.lines < LINES {
-            self.lines += 1;
-            tracing::warn!(%remote, "a connection was refused: {refusal}");
-        } else {
-            self.untold += 1;
-        }
+        tracing::warn!(%remote, "a connection was refused: {refusal}");
     }
 }
