@@ -7,6 +7,7 @@ mod identity;
 mod polaris;
 mod rest;
 mod serving;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::Path;
