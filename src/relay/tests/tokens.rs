@@ -2,6 +2,7 @@
 //! no table is there, so what is looked at is whom it was asked by and when.
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode as Status};
@@ -82,4 +83,23 @@ async fn a_token_endpoint_that_hangs_holds_no_turn_and_is_not_the_catalogs_fault
     assert!(error.is_outage(), "{error}");
     let view = relay.view(&quick, &name()).unwrap();
     assert!(!view.upstream.health().unwrap().ails());
+}
+
+#[tokio::test]
+async fn a_change_ends_before_a_worker_would_send_it_again() {
+    let (uri, _) = empty_catalog().await;
+    let config = Config { commit_timeout: Duration::from_millis(500), ..config() };
+    let relay = Relay::bind(config, BTreeMap::from([(name(), catalog_at(&uri, ""))]), BTreeMap::new()).await.unwrap();
+    let wallet = Wallet::default();
+    let began = Instant::now();
+    let drop_as = async |client| {
+        let caller = login(&wallet, client);
+        let view = relay.view(&caller, &name()).unwrap();
+        view.upstream.drop_namespace(&Namespace::from_schema("gold")).await.unwrap_err()
+    };
+    let sent = drop_as("quick").await;
+    assert!(matches!(sent, CatalogError::OutcomeUnknown { .. }), "{sent}");
+    let unsent = drop_as("slow").await;
+    assert!(matches!(unsent, CatalogError::Timeout { .. }), "{unsent}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

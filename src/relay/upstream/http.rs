@@ -180,6 +180,19 @@ impl Connection {
         self.asked(call, &Asking::change()).await
     }
 
+    /// The same, ended when the catalog's time for a change is over.
+    pub(super) async fn once_in_time(&self, call: &Call<'_>) -> Result<Reply, Fault> {
+        let asking = Asking::change();
+        let limit = self.reach.change_timeout;
+        let tried = async {
+            let place = self.place(&Asking::change()).await?;
+            self.authorised(|| self.request(place, call), &asking).await
+        };
+        tokio::time::timeout(limit, tried).await.unwrap_or_else(|_| {
+            Err(Fault { error: self.reach.timed_out(limit), sent: asking.is_open(), asked: asking.is_open() })
+        })
+    }
+
     async fn asked(&self, call: &Call<'_>, asking: &Asking) -> Result<Reply, Fault> {
         let place = self.place(asking).await?;
         self.authorised(|| self.request(place, call), asking).await

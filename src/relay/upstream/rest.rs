@@ -48,7 +48,7 @@ impl Rest {
         body: Option<&Value>,
     ) -> Result<Reply, CatalogError> {
         let call = Call { method, path, query, etag: None, delegated: false, body };
-        match self.connection.once(&call).await {
+        match self.connection.once_in_time(&call).await {
             Ok(reply) if reply.status.is_server_error() && reply.status.as_u16() != 501 => {
                 Err(self.unknown(self.connection.refused(&reply, About::Catalog)))
             }
