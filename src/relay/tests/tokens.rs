@@ -11,7 +11,7 @@ use axum::routing::any;
 use axum::{Json, Router, body::Body};
 
 use super::*;
-use crate::auth::credential::Wallet;
+use crate::auth::credential::{BearerToken, Wallet};
 use crate::names::RealmName;
 use crate::relay::config::RestConfig;
 use crate::relay::error::CatalogError;
@@ -102,4 +102,31 @@ async fn a_change_ends_before_a_worker_would_send_it_again() {
     let unsent = drop_as("slow").await;
     assert!(matches!(unsent, CatalogError::Timeout { .. }), "{unsent}");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_token_for_one_audience_is_not_shown_to_another() {
+    let ((uri, _), (idp, forms)) = (empty_catalog().await, empty_catalog().await);
+    let said = |more: &str| catalog_at(&uri, &format!("callers: {{ exchange: {{ token_uri: '{idp}/tokens', {more} }} }}"));
+    let client = |id: &str| format!("audience: a, client: {{ client_id: {id}, client_secret: s }}");
+    let catalogs = [
+        ("a", said("audience: a")),
+        ("b", said("audience: b")),
+        ("c", said(&client("one"))),
+        ("d", said(&client("two"))),
+        ("e", said("audience: a")),
+    ];
+    let names: Vec<CatalogName> = catalogs.iter().map(|(name, _)| (*name).into()).collect();
+    let catalogs = catalogs.into_iter().map(|(name, catalog)| (name.into(), catalog)).collect();
+    let relay = Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap();
+    let token = BearerToken { secret: SecretString::from("of-an-issuer"), expires: None, exchange: true };
+    let caller = Wallet::default().token(&RealmName::from("r"), "ada", "{}", token, None);
+    for catalog in names {
+        let wanted = TableRef { catalog, ..table("t") };
+        assert_eq!(relay.load(&caller, &wanted).await.unwrap_err(), CatalogError::NoSuchTable(wanted));
+    }
+    let forms = forms.lock().unwrap();
+    let with = |part: &str| forms.iter().filter(|form| form.contains(part)).count();
+    assert_eq!((with("audience=a"), with("audience=b"), with("client_id=one"), with("client_id=two")), (3, 1, 1, 1));
+    assert_eq!(forms.len(), 4, "those that would get the same token share it");
 }
