@@ -72,7 +72,7 @@ impl Engine {
 
     async fn check_target(&self, caller: &Caller, table: &TableRef, mode: IngestMode) -> Result<(), QueryError> {
         let schema = table.namespace.to_string();
-        if !self.schema_exists(caller, &table.catalog, &schema).await? {
+        if !self.schema_seen(caller, &caller.credential, &table.catalog, &schema).await? {
             return Err(QueryError::NoSchema { catalog: table.catalog.clone(), schema });
         }
         if mode == IngestMode::Append {

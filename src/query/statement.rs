@@ -27,6 +27,7 @@ use super::descriptions::Basis;
 use super::log::{DESCRIBE, StatementLog};
 use super::prepare::Prepared;
 use super::{Caller, Description, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, is_write};
+use crate::auth::credential::Credential;
 use crate::names::{CatalogName, Namespace};
 use crate::pool::connection::{RawFrame, Reply};
 use crate::pool::{Lease, PoolError, WorkerClass, WorkerKey};
@@ -422,13 +423,24 @@ impl Engine {
         Ok(Opening::Session(change))
     }
 
-    /// Whether the schema is there for this caller.
+    /// Whether the schema is there for what this caller reads.
     ///
     /// # Errors
     /// When the catalog is not configured or does not answer.
     pub async fn schema_exists(&self, caller: &Caller, catalog: &CatalogName, schema: &str) -> Result<bool, QueryError> {
+        self.schema_seen(caller, &caller.reads(), catalog, schema).await
+    }
+
+    /// The same for one of the caller's credentials.
+    pub(super) async fn schema_seen(
+        &self,
+        caller: &Caller,
+        credential: &Credential,
+        catalog: &CatalogName,
+        schema: &str,
+    ) -> Result<bool, QueryError> {
         self.known_catalog(caller, catalog)?;
-        Ok(self.relay().namespace_exists(&caller.credential, catalog, &Namespace::from_schema(schema)).await?)
+        Ok(self.relay().namespace_exists(credential, catalog, &Namespace::from_schema(schema)).await?)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
@@ -50,6 +51,10 @@ const ENDPOINTS: [&str; 14] = [
 
 /// Between the levels of a namespace in a path.
 const LEVEL_SEPARATOR: char = '\u{1f}';
+
+/// How long a table is read again after its commit: together with the commit less than the 30 s after which a worker would send it a
+/// second time.
+const LOOK_AFTER_COMMIT: Duration = Duration::from_secs(2);
 
 type Options = Query<HashMap<String, String>>;
 type Answer = Result<Response, Refusal>;
@@ -286,13 +291,12 @@ async fn commit_table(
     let change = TableChange { table: table.clone(), requirements: request.requirements, updates: request.updates };
     commit(&relay, &table.catalog, &served, &visitor, vec![change]).await?;
     // The commit is made, whatever comes of reading the table again; DuckDB does not look at the body.
-    match relay.table(&visitor.grant.credential, &table).await {
-        Ok(loaded) => Ok(json_bytes(loaded.whole.clone())),
-        Err(error) => {
-            tracing::warn!(%table, %error, "a table cannot be read after its commit");
-            Ok(Json(json!({})).into_response())
-        }
+    match tokio::time::timeout(LOOK_AFTER_COMMIT, relay.table(&visitor.grant.credential, &table)).await {
+        Ok(Ok(loaded)) => return Ok(json_bytes(loaded.whole.clone())),
+        Ok(Err(error)) => tracing::warn!(%table, %error, "a table cannot be read after its commit"),
+        Err(_) => tracing::warn!(%table, "a table is not read in time after its commit"),
     }
+    Ok(Json(json!({})).into_response())
 }
 
 async fn commit_transaction(

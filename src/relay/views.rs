@@ -289,7 +289,8 @@ fn realm_of(catalog: &Configured) -> Option<RealmName> {
 
 fn viewer_of_role(credential: &Credential) -> CredentialId {
     let role = credential.role().map(RoleName::as_str).unwrap_or_default();
-    CredentialId::from(if credential.is_for_reads() { format!("role:{role}:reads") } else { format!("role:{role}") })
+    // What tells them apart stands before the name, which may hold anything.
+    CredentialId::from(if credential.is_for_reads() { format!("role-reads:{role}") } else { format!("role:{role}") })
 }
 
 /// Forgets what is done with, or else what was not used for longest.
@@ -312,4 +313,19 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::viewer_of_role;
+    use crate::auth::credential::Wallet;
+
+    #[test]
+    fn the_reads_of_a_role_are_seen_apart_from_every_other_role() {
+        let wallet = Wallet::default();
+        let reads = viewer_of_role(&wallet.role(&"a".into()).for_reads());
+        for other in ["a", "a:reads", "reads:a", "reads"] {
+            assert_ne!(reads, viewer_of_role(&wallet.role(&other.into())), "{other}");
+        }
+    }
 }

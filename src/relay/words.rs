@@ -16,11 +16,16 @@ const SHORTEST_SECRET: usize = 4;
 
 /// The message of an answer, whichever of the two usual shapes it comes in.
 pub(super) fn said(status: StatusCode, body: &[u8]) -> String {
+    said_without(status, body, &[])
+}
+
+/// The same without secrets. A part of one, left by the cut, would not be found any more.
+pub(super) fn said_without(status: StatusCode, body: &[u8], secrets: &[&SecretString]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let iceberg = body["error"]["message"].as_str();
     let oauth = body["error_description"].as_str().or_else(|| body["error"].as_str());
     match iceberg.or(oauth).filter(|text| !text.is_empty()) {
-        Some(text) => text.chars().take(MAX_MESSAGE).collect(),
+        Some(text) => without(text, secrets).chars().take(MAX_MESSAGE).collect(),
         None => unsaid(status),
     }
 }
@@ -204,5 +209,14 @@ mod tests {
         let secret = SecretString::from("s3cret&more");
         let text = without("you sent s3cret&more, or s3cret%26more", &[&secret]);
         assert_eq!(text, "you sent [hidden], or [hidden]");
+    }
+
+    #[test]
+    fn a_secret_longer_than_a_message_is_hidden_before_the_cut() {
+        let secret = SecretString::from(format!("planted.{}", "x".repeat(2 * MAX_MESSAGE)).as_str());
+        let body =
+            serde_json::json!({ "error": "invalid_token", "error_description": format!("no good: {}", secret.expose_secret()) });
+        let told = said_without(StatusCode::BAD_REQUEST, body.to_string().as_bytes(), &[&secret]);
+        assert_eq!(told, "no good: [hidden]");
     }
 }

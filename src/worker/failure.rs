@@ -137,7 +137,7 @@ impl Answer {
         if let (None, Some((status, message))) = (&of_body, in_sentence(text)) {
             return Self { status: Some(status), error: Some((String::new(), message)) };
         }
-        Self { status: status(text), error: of_body.or_else(|| in_lines(text)) }
+        Self { status: status(&without_relay(text)), error: of_body.or_else(|| in_lines(text)) }
     }
 
     fn kind(&self) -> Option<Kind> {
@@ -206,7 +206,12 @@ fn status(text: &str) -> Option<u16> {
 
 /// A commit that failed without an answer that says how: nobody knows whether it was made.
 fn commit_kind(text: &str) -> Kind {
-    if text.to_ascii_lowercase().contains("conflict") { Kind::Conflict } else { Kind::OutcomeUnknown }
+    // Addresses and names hold words of users.
+    let text = without_relay(text).to_ascii_lowercase();
+    let mut words = text.split_whitespace().filter(|part| !part.contains("://") && !part.contains(['"', '\'']));
+    let is_conflict =
+        |part: &str| matches!(part.trim_matches(|c: char| c.is_ascii_punctuation()), "conflict" | "conflicts" | "conflicting");
+    if words.any(is_conflict) { Kind::Conflict } else { Kind::OutcomeUnknown }
 }
 
 /// A request that the catalog or the object store did not serve.
@@ -274,6 +279,21 @@ mod tests {
         assert_eq!(told("HTTP Error: HTTP GET error reading 's3://b/x' (HTTP 403)").0, Kind::Refused);
         let inner = "Binder Error: no x\n\nLINE 1: SELECT x FROM \"temp\".main.listed_tables\n               ^";
         assert_eq!(told(inner).2, "Binder Error: no x");
+        for (lost, kind) in [
+            (
+                "Failed to commit: Request to 'http://127.0.0.1:1/v1/lake/namespaces/gold/tables/conflict_log' failed",
+                Kind::OutcomeUnknown,
+            ),
+            (
+                "Failed to commit: Request to 'http://127.0.0.1:1/v1/lake/namespaces/a conflict/tables/x_409)' failed",
+                Kind::OutcomeUnknown,
+            ),
+            ("Failed to commit table \"conflict\": cannot write s3://b/conflict/x.parquet", Kind::OutcomeUnknown),
+            ("Failed to commit: write-write conflict on key: 1", Kind::Conflict),
+            ("Failed to commit: Transaction conflict: cannot update a table", Kind::Conflict),
+        ] {
+            assert_eq!(told(&format!("TransactionContext Error: {lost}")).0, kind, "{lost}");
+        }
         let near = "Catalog Error: Table with name x does not exist!\nDid you mean \"pg_catalog.pg_enum\"?";
         let (kind, _, message) = told(near);
         assert_eq!((kind, message.as_str()), (Kind::NotFound, "Catalog Error: Table with name x does not exist!"));

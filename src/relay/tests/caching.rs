@@ -254,3 +254,14 @@ async fn metadata_that_points_elsewhere_is_not_handed_out() {
         assert!(message.starts_with(what), "{message}");
     }
 }
+
+#[tokio::test]
+async fn a_commit_is_answered_although_its_table_cannot_be_read_again() {
+    let (bench, location, catalog) = counted(config()).await;
+    catalog.close();
+    let change = append("t", &location, None, 1, now_ms());
+    let answered = tokio::time::timeout(Duration::from_secs(10), bench.post("lake/namespaces/gold/tables/t", change)).await;
+    assert_eq!(answered.unwrap(), (StatusCode::OK, json!({})));
+    catalog.open();
+    assert_eq!(snapshot_ids(&bench.metadata("t").await), [1]);
+}

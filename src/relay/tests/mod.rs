@@ -8,6 +8,7 @@ mod polaris;
 mod rest;
 mod serving;
 mod storage;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -52,8 +52,29 @@ pub(super) struct TokenSources {
 enum Key {
     Nothing,
     Fixed(SecretKey),
-    Client { uri: String, scope: String, auth: ClientAuth, client_id: String, secret: SecretKey },
-    Callers { credential: CredentialId, uri: Option<String>, scope: Option<String> },
+    Client {
+        uri: String,
+        scope: String,
+        auth: ClientAuth,
+        client_id: String,
+        secret: SecretKey,
+    },
+    /// `None` for a token that is shown as it is.
+    Callers {
+        credential: CredentialId,
+        at: Option<CallersKey>,
+    },
+}
+
+/// All that a request with a caller's log-in says besides.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct CallersKey {
+    uri: String,
+    scope: String,
+    auth: ClientAuth,
+    audience: Option<String>,
+    /// The gateway's own client.
+    client: Option<(String, SecretKey, ClientAuth)>,
 }
 
 /// A secret as the config has it.
@@ -108,19 +129,18 @@ impl TokenSources {
 
     /// The source of what a caller has brought. It keeps nothing of the caller's beyond the credential's own life.
     pub(super) fn callers(&self, credential: &Credential, at: &CallersTokens, means: &TokenMeans) -> Arc<Source> {
-        let (endpoint, grant): (Option<&Endpoint>, Grant) = match credential.own() {
-            Own::Client { .. } => (Some(&at.login), Grant::CallersClient { endpoint: at.login.clone() }),
-            Own::Token { current, .. } if current.get().exchange => {
-                (Some(&at.exchange), Grant::Exchange { endpoint: at.exchange.clone(), audience: at.audience.clone() })
+        let (said, grant) = match credential.own() {
+            Own::Client { .. } => {
+                (Some(self.callers_key(&at.login, &Audience::default())), Grant::CallersClient { endpoint: at.login.clone() })
             }
+            Own::Token { current, .. } if current.get().exchange => (
+                Some(self.callers_key(&at.exchange, &at.audience)),
+                Grant::Exchange { endpoint: at.exchange.clone(), audience: at.audience.clone() },
+            ),
             Own::Token { .. } => (None, Grant::Callers),
             Own::Service | Own::Nothing => (None, Grant::Nothing),
         };
-        let key = Key::Callers {
-            credential: credential.id().clone(),
-            uri: endpoint.map(|endpoint| endpoint.uri.clone()),
-            scope: endpoint.map(|endpoint| endpoint.scope.clone()),
-        };
+        let key = Key::Callers { credential: credential.id().clone(), at: said };
         let source = self.one(key, || Source::new(grant, means.clone(), Some(credential.downgrade())));
         source.hold(credential);
         source
@@ -137,6 +157,17 @@ impl TokenSources {
         let source = Arc::new(make());
         known.insert(key, Arc::downgrade(&source));
         source
+    }
+
+    fn callers_key(&self, endpoint: &Endpoint, audience: &Audience) -> CallersKey {
+        let client = audience.client.as_ref();
+        CallersKey {
+            uri: endpoint.uri.clone(),
+            scope: endpoint.scope.clone(),
+            auth: endpoint.auth,
+            audience: audience.audience.clone(),
+            client: client.map(|own| (own.client_id.clone(), self.secret_key(&own.client_secret), own.client_auth)),
+        }
     }
 
     fn secret_key(&self, secret: &SecretRef) -> SecretKey {

@@ -168,7 +168,7 @@ fn read(body: &[u8], host: &str) -> Result<Had, TokenFault> {
 }
 
 fn fault(status: StatusCode, body: &[u8], host: &str, sent: &[&SecretString]) -> TokenFault {
-    let said = words::without(&words::said(status, body), sent);
+    let said = words::said_without(status, body, sent);
     match status.as_u16() {
         400 | 401 | 403 => TokenFault::Refused(said),
         408 | 429 | 500.. => {

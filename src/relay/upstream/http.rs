@@ -5,6 +5,7 @@
 //! known to fail. A statement that ends sooner drops the call; whoever shares it goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -79,6 +80,28 @@ impl Verdict {
     }
 }
 
+/// What is asked of the catalog itself, on the way of one call.
+struct Asking {
+    /// An exchange with the catalog waits for its turn.
+    in_turn: bool,
+    /// The catalog has been asked and has not answered, or not by itself. What is waited for before that is not its fault.
+    open: AtomicBool,
+}
+
+impl Asking {
+    fn read() -> Self {
+        Self { in_turn: true, open: AtomicBool::new(false) }
+    }
+
+    fn change() -> Self {
+        Self { in_turn: false, open: AtomicBool::new(false) }
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
 /// A connection to one Iceberg REST catalog with one credential. Cheap to make.
 pub(super) struct Connection {
     pub(super) reach: Arc<Reach>,
@@ -98,9 +121,11 @@ impl Connection {
             Ok(reply) => Verdict::on_status(reply.status.as_u16()),
             Err(fault) => Verdict::on_fault(fault),
         };
-        self.retried(|| self.once(&call), verdict).await
+        let asking = Asking::read();
+        self.retried_as(&asking, || self.asked(&call, &asking), verdict).await
     }
 
+    /// For a step that asks the catalog at once.
     async fn retried<T, Once>(
         &self,
         once: impl Fn() -> Once,
@@ -109,9 +134,19 @@ impl Connection {
     where
         Once: Future<Output = Result<T, Fault>>,
     {
+        self.retried_as(&Asking { in_turn: true, open: AtomicBool::new(true) }, once, verdict).await
+    }
+
+    async fn retried_as<T, Once>(
+        &self,
+        asking: &Asking,
+        once: impl Fn() -> Once,
+        verdict: impl Fn(&Result<T, Fault>) -> Verdict,
+    ) -> Result<T, CatalogError>
+    where
+        Once: Future<Output = Result<T, Fault>>,
+    {
         let tried = async {
-            // Never closed.
-            let _turn = self.reach.reads.acquire().await;
             let mut pause = FIRST_PAUSE;
             let mut attempts = 0;
             loop {
@@ -133,20 +168,39 @@ impl Connection {
         let (patience, _probe) = self.reach.health.patience(self.reach.timeout);
         tokio::time::timeout(patience, tried).await.unwrap_or_else(|_| {
             let error = self.reach.timed_out(patience);
-            self.reach.health.failed(&error);
+            if asking.is_open() {
+                self.reach.health.failed(&error);
+            }
             Err(error)
         })
     }
 
     /// One call. A refused token is renewed once: the catalog has not looked at the request then.
     pub(super) async fn once(&self, call: &Call<'_>) -> Result<Reply, Fault> {
-        let place = self.place().await?;
-        self.authorised(|| self.request(place, call)).await
+        self.asked(call, &Asking::change()).await
+    }
+
+    /// The same, ended when the catalog's time for a change is over.
+    pub(super) async fn once_in_time(&self, call: &Call<'_>) -> Result<Reply, Fault> {
+        let asking = Asking::change();
+        let limit = self.reach.change_timeout;
+        let tried = async {
+            let place = self.place(&Asking::change()).await?;
+            self.authorised(|| self.request(place, call), &asking).await
+        };
+        tokio::time::timeout(limit, tried).await.unwrap_or_else(|_| {
+            Err(Fault { error: self.reach.timed_out(limit), sent: asking.is_open(), asked: asking.is_open() })
+        })
+    }
+
+    async fn asked(&self, call: &Call<'_>, asking: &Asking) -> Result<Reply, Fault> {
+        let place = self.place(asking).await?;
+        self.authorised(|| self.request(place, call), asking).await
     }
 
     /// Whether the catalog has an operation. One that lists none has all.
     pub(super) async fn offers(&self, endpoint: &str) -> Result<bool, Fault> {
-        let endpoints = &self.place().await?.endpoints;
+        let endpoints = &self.place(&Asking::change()).await?.endpoints;
         Ok(endpoints.is_empty() || endpoints.iter().any(|offered| offered == endpoint))
     }
 
@@ -201,25 +255,25 @@ impl Connection {
     }
 
     /// Sends a request with a token, and once more with another one when the catalog does not take the first.
-    async fn authorised(&self, request: impl Fn() -> RequestBuilder) -> Result<Reply, Fault> {
+    async fn authorised(&self, request: impl Fn() -> RequestBuilder, asking: &Asking) -> Result<Reply, Fault> {
         let token = self.token().await?;
-        let reply = self.shown(request(), token.as_ref()).await?;
+        let reply = self.shown(request(), token.as_ref(), asking).await?;
         let Some(token) = token.filter(|token| is_refused_token(reply.status) && self.source.refused(token)) else {
             return Ok(reply);
         };
         tracing::debug!(catalog = %self.reach.catalog, "a token was refused; asking for another one");
         drop(token);
         let token = self.token().await?;
-        self.shown(request(), token.as_ref()).await
+        self.shown(request(), token.as_ref(), asking).await
     }
 
     async fn token(&self) -> Result<Option<Token>, Fault> {
         self.source.token().await.map_err(|fault| self.no_token(fault))
     }
 
-    async fn shown(&self, request: RequestBuilder, token: Option<&Token>) -> Result<Reply, Fault> {
-        let Some(token) = token else { return self.reach.exchange(request).await };
-        let mut reply = self.reach.exchange(request.bearer_auth(token.expose())).await?;
+    async fn shown(&self, request: RequestBuilder, token: Option<&Token>, asking: &Asking) -> Result<Reply, Fault> {
+        let Some(token) = token else { return self.exchange(request, asking).await };
+        let mut reply = self.exchange(request.bearer_auth(token.expose()), asking).await?;
         if !is_refused_token(reply.status) {
             token.was_taken();
         }
@@ -227,6 +281,16 @@ impl Connection {
             let body = words::without(&String::from_utf8_lossy(&reply.body), &[token.secret()]);
             reply.body = body.into();
         }
+        Ok(reply)
+    }
+
+    /// A turn is held for an exchange alone: what gives tokens may hang while the catalog is well.
+    async fn exchange(&self, request: RequestBuilder, asking: &Asking) -> Result<Reply, Fault> {
+        // Never closed.
+        let _turn = if asking.in_turn { self.reach.reads.acquire().await.ok() } else { None };
+        asking.open.store(true, Ordering::Relaxed);
+        let reply = self.reach.exchange(request).await?;
+        asking.open.store(Verdict::on_status(reply.status.as_u16()).down, Ordering::Relaxed);
         Ok(reply)
     }
 
@@ -249,11 +313,15 @@ impl Connection {
     }
 
     /// Asks the catalog once what it says of itself; a failure is not remembered.
-    async fn place(&self) -> Result<&Place, Fault> {
-        self.place.get_or_try_init(|| self.ask_place()).await.map_err(|fault| Fault { sent: false, ..fault })
+    async fn place(&self, asking: &Asking) -> Result<&Place, Fault> {
+        self.place.get_or_try_init(|| self.ask_place_as(asking)).await.map_err(|fault| Fault { sent: false, ..fault })
     }
 
     async fn ask_place(&self) -> Result<Place, Fault> {
+        self.ask_place_as(&Asking::read()).await
+    }
+
+    async fn ask_place_as(&self, asking: &Asking) -> Result<Place, Fault> {
         #[derive(Deserialize, Default)]
         struct Said {
             #[serde(default)]
@@ -264,11 +332,11 @@ impl Connection {
             endpoints: Option<Vec<String>>,
         }
         let Reach { uri, client, timeout, .. } = &*self.reach;
-        let asked = self.authorised(|| {
+        let request = || {
             let request = client.get(format!("{uri}/v1/config")).timeout(*timeout);
             request.query(&self.reach.warehouse.iter().map(|warehouse| ("warehouse", warehouse)).collect::<Vec<_>>())
-        });
-        let reply = asked.await?;
+        };
+        let reply = self.authorised(request, asking).await?;
         if !reply.status.is_success() {
             let error = match reply.status.as_u16() {
                 404 => CatalogError::Invalid { catalog: self.reach.catalog.clone(), reason: reply.message() },

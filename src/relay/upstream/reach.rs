@@ -91,6 +91,8 @@ pub(in crate::relay) struct Reach {
     pub(super) client: Client,
     /// How long one call may take, and a read with all its attempts.
     pub(super) timeout: Duration,
+    /// How long a change may take with all that belongs to it: less than a worker waits before it sends it again.
+    pub(super) change_timeout: Duration,
     max_body_bytes: usize,
     pub(super) read_attempts: u32,
     /// Reads under way, so that a slow catalog does not gather all there are.
@@ -122,6 +124,7 @@ impl Reach {
             prefix: rest.prefix.clone(),
             client,
             timeout: rest.request_timeout.unwrap_or(config.request_timeout),
+            change_timeout: config.commit_timeout,
             max_body_bytes: config.max_body_bytes,
             read_attempts: config.read_attempts.max(1),
             reads: Semaphore::new(config.max_reads_per_catalog.max(1)),

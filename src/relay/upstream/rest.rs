@@ -51,7 +51,7 @@ impl Rest {
     }
 
     async fn changed(&self, call: Call<'_>) -> Result<Reply, CatalogError> {
-        match self.connection.once(&call).await {
+        match self.connection.once_in_time(&call).await {
             Ok(reply) if reply.status.is_server_error() && reply.status.as_u16() != 501 => {
                 Err(self.unknown(self.connection.refused(&reply, About::Catalog)))
             }
