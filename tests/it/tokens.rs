@@ -191,7 +191,7 @@ async fn a_token_that_lapses_lets_its_statement_end_and_no_other_begin() {
     let first = bearer(&gateway, &token_of(&polaris, "engineer").await).await;
     // The workers are up before the time begins to run.
     value(&mut first.clone(), "SELECT v FROM rest.silver.t").await.expect("a row");
-    polaris.realm(HOME).tokens.set_lifetime(6);
+    polaris.realm(HOME).tokens.set_lifetime(12);
     let (token, had) = (token_of(&polaris, "engineer").await, Instant::now());
     let session = handshake(&gateway, &format!("Bearer {token}")).await.expect("a log-in");
     // As drivers do that send the token with each call, and as those that take the session's.
@@ -203,8 +203,8 @@ async fn a_token_that_lapses_lets_its_statement_end_and_no_other_begin() {
     let unread = client.execute("SELECT v FROM rest.silver.t".to_owned(), None).await.expect("a ticket");
     let unread = unread.endpoint[0].ticket.clone().expect("a ticket");
     let mut stream = begun(&mut client, "SELECT t.v, r.range FROM rest.gold.t, range(2500) r").await.expect("begun");
-    assert!(had.elapsed() < Duration::from_secs(6), "the machine was too slow to begin: {:?}", had.elapsed());
-    tokio::time::sleep(Duration::from_millis(7200).saturating_sub(had.elapsed())).await;
+    assert!(had.elapsed() < Duration::from_secs(12), "the machine was too slow to begin: {:?}", had.elapsed());
+    tokio::time::sleep(Duration::from_millis(13_200).saturating_sub(had.elapsed())).await;
     let mut rest = 0;
     while let Some(batch) = stream.next().await {
         rest += batch.expect("it goes on to its end").num_rows();
