@@ -300,6 +300,34 @@ async fn who_goes_away_at_once_takes_no_fetch_along() {
 }
 
 #[tokio::test]
+async fn a_token_of_an_issuer_waits_for_nobody_at_its_address_who_guesses() {
+    use crate::auth::config::{Mode, ThrottleConfig};
+    use crate::auth::{Authenticator, Caller};
+    let signer = Signer::new("a", Algorithm::ES256);
+    let provider = Provider::start(&[&signer]).await;
+    let hour = Duration::from_secs(3600);
+    let throttle = ThrottleConfig { address_failures: 2, first_delay: hour, max_delay: hour, ..ThrottleConfig::default() };
+    let mapped = crate::auth::tests::config(Mode::Mapped, json!([{ "any": true, "role": "r" }]));
+    let config = Config { issuers: vec![provider.config()], throttle, ..mapped };
+    let auth = Authenticator::new(&config, crate::auth::tests::catalog::Catalog::knowing(&[])).unwrap();
+    let login = async |header: String| {
+        let address = Some("10.0.0.1".parse().unwrap());
+        auth.login(Caller { authorization: Some(&header), address, ..Caller::default() }).await
+    };
+    for user_and_password in ["YTph", "Yjph"] {
+        assert_eq!(login(format!("Basic {user_and_password}")).await, Err(AuthError::Rejected));
+    }
+    assert!(matches!(login("Basic Yzph".to_owned()).await, Err(AuthError::Throttled(_))));
+    let token = signer.sign(&provider.claims());
+    login(format!("Bearer {token}")).await.unwrap();
+    for n in 0..5 {
+        let forged = Signer::new("a", Algorithm::ES256).sign(&provider.claims());
+        let refused = login(format!("Bearer {forged}")).await;
+        assert_eq!(refused, Err(AuthError::Token(TokenFault::Signature)), "{n}");
+    }
+}
+
+#[tokio::test]
 async fn an_issuer_that_is_down_is_gone_on_without_for_a_grace_and_then_is_unavailable() {
     let signer = Signer::new("one", Algorithm::ES256);
     let provider = Provider::start(&[&signer]).await;
