@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::harness::{Gateway, query, status};
 use crate::pki::{Authority, Files, trusting};
-use crate::sessions::{handshake, log_in, run};
+use crate::sessions::{handshake, log_in, run, with_token};
 use crate::stand_in::{HOME, IssuerSetup, Operation, Setup, StandIn};
 
 /// A stand-in with tables that only some may read, and the settings of a gateway in front of it.
@@ -266,6 +266,24 @@ async fn claims_are_mapped_to_roles_and_the_catalog_sees_the_role_s_principal() 
     assert!(refused.message().contains("nothing in auth.mappings fits the token of \"eve\""), "{refused}");
     let both = run(&gateway, &writer, "SELECT count(*) FROM lake.information_schema.tables").await.expect_err("not of the role");
     assert!(matches!(both.code(), Code::NotFound | Code::PermissionDenied | Code::InvalidArgument), "{both}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_changed_with_what_a_role_reads_with() {
+    let lake = Lake::open(&["auth.mode=mapped"]).await;
+    let provider = Provider::start().await;
+    let of = |principal: &str| {
+        let (id, secret) = lake.credentials(principal);
+        format!("{{type: oauth2, client_id: {id}, client_secret: {secret}}}")
+    };
+    let gateway = lake.gateway(&[
+        format!("roles.loader.catalogs.rest={{credentials: {}, reader_credentials: {}}}", of("engineer"), of("analyst")),
+        provider.settings(false),
+        "auth.mappings=[{claim: sub, value: ada, role: loader}]".to_owned(),
+    ]);
+    let ada = provider.sign("polynya", json!({ "sub": "ada" }));
+    query(&mut with_token(&gateway, &ada).await, "USE rest.gold").await.expect("a schema");
+    assert_eq!((lake.tokens("analyst"), lake.tokens("engineer")), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

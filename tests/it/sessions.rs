@@ -52,7 +52,7 @@ async fn ada(gateway: &Gateway) -> String {
 }
 
 /// A client that sends this token with every call.
-async fn with_token(gateway: &Gateway, token: &str) -> FlightSqlServiceClient<Channel> {
+pub async fn with_token(gateway: &Gateway, token: &str) -> FlightSqlServiceClient<Channel> {
     let mut client = gateway.client().await;
     client.set_token(token.to_owned());
     client
