@@ -114,8 +114,9 @@ async fn a_session_token_of_another_principal_opens_nothing() {
     let sealer = Sealer::from_config(Some(&SecretRef::Text(KEY.into())), &[]).expect("a key");
     let plain = sealer.open_text(Purpose::Session, &token).expect("a token");
     let mut body = Body::decode(plain.as_slice()).expect("a body");
-    assert_eq!(body.principal, "ada");
-    body.principal = "bob".to_owned();
+    // A digest of who vouches for the name, and of the name.
+    assert!(body.principal.len() >= 32, "{}", body.principal);
+    body.principal = body.principal.chars().rev().collect();
     let forged = sealer.seal_text(Purpose::Session, &body.encode_to_vec(), Duration::from_secs(60));
     assert_eq!(refusal(&gateway, &forged).await, "session has ended; log in again");
 }
