@@ -17,10 +17,10 @@ const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\nco
 /// The first bytes of every HTTP/2 connection.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A client that sends more than this before its first call is not waited for.
+/// A client that sends more than this is not listened to any longer.
 const MAX_BYTES: usize = 128 << 10;
 
-/// How long a client may take to read what it was told; closing before could take it away again.
+/// How long a client may take to read what it was told, and to call once more; closing before could take it away again.
 const LINGER: Duration = Duration::from_secs(1);
 
 const HEADERS: u8 = 1;
@@ -50,12 +50,12 @@ impl Beginning {
     }
 }
 
-/// Tells a client in plaintext that the port wants TLS: gRPC clients by the status of their first call, others as well as can be.
+/// Tells a client in plaintext that the port wants TLS: gRPC clients by the status of their calls, others as well as can be.
 pub(super) async fn tell_to_use_tls(mut io: TcpStream) -> io::Result<()> {
     let mut first = [0; PREFACE.len()];
     let read = io.peek(&mut first).await?;
     if PREFACE.starts_with(&first[..read]) {
-        refuse_first_call(&mut io).await?;
+        refuse_calls(&mut io).await?;
     } else {
         io.write_all(BAD_REQUEST).await?;
         io.write_all(WANTS_TLS.as_bytes()).await?;
@@ -84,32 +84,40 @@ pub(super) async fn linger(mut io: TcpStream) {
     let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
-/// Speaks as much HTTP/2 as it takes to end the first call with a status.
-async fn refuse_first_call(io: &mut TcpStream) -> io::Result<()> {
+/// Speaks as much HTTP/2 as it takes to end each call with a status, until the client sends none any more. A farewell right behind the
+/// first answer would meet a second call on its way, whose client would then read of a connection that drains and not of TLS.
+async fn refuse_calls(io: &mut TcpStream) -> io::Result<()> {
     let mut preface = [0; PREFACE.len()];
     io.read_exact(&mut preface).await?;
     io.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
-    let stream = first_call(io).await?;
-    let mut answer = vec![0x88];
-    for (name, value) in [("content-type", "application/grpc"), ("grpc-status", "9"), ("grpc-message", WANTS_TLS)] {
-        answer.extend(literal(name, value));
+    let (mut left, mut last) = (MAX_BYTES, 0);
+    while let Ok(stream) = tokio::time::timeout(LINGER, next_call(io, &mut left)).await {
+        last = match stream {
+            Ok(stream) => stream,
+            // It has been told, and goes away.
+            Err(_) if last != 0 => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut answer = vec![0x88];
+        for (name, value) in [("content-type", "application/grpc"), ("grpc-status", "9"), ("grpc-message", WANTS_TLS)] {
+            answer.extend(literal(name, value));
+        }
+        io.write_all(&frame(HEADERS, END_STREAM_AND_HEADERS, last, &answer)).await?;
     }
-    let mut last = stream.to_be_bytes().to_vec();
-    last.extend([0; 4]);
-    last.extend(WANTS_TLS.as_bytes());
-    io.write_all(&frame(HEADERS, END_STREAM_AND_HEADERS, stream, &answer)).await?;
-    io.write_all(&frame(GOAWAY, 0, 0, &last)).await
+    let mut farewell = last.to_be_bytes().to_vec();
+    farewell.extend([0; 4]);
+    farewell.extend(WANTS_TLS.as_bytes());
+    io.write_all(&frame(GOAWAY, 0, 0, &farewell)).await
 }
 
-/// The stream of the first call.
-async fn first_call(io: &mut TcpStream) -> io::Result<u32> {
-    let mut left = MAX_BYTES;
+/// The stream of the next call; takes what it reads off `left`.
+async fn next_call(io: &mut TcpStream, left: &mut usize) -> io::Result<u32> {
     loop {
         let mut head = [0; 9];
         io.read_exact(&mut head).await?;
         let [a, b, c, kind, flags, stream @ ..] = head;
         let len = u32::from_be_bytes([0, a, b, c]) as usize;
-        left = left.checked_sub(len + head.len()).ok_or(io::ErrorKind::InvalidData)?;
+        *left = left.checked_sub(len + head.len()).ok_or(io::ErrorKind::InvalidData)?;
         let mut body = vec![0; len];
         io.read_exact(&mut body).await?;
         match kind {
