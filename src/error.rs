@@ -1,6 +1,7 @@
 //! Owns the closed list of what can go wrong as a client sees it, and the trait by which each layer's error says which of them it
-//! is. Refuses to know gRPC: `status` turns a kind into a code.
+//! is; and how an error is told with what is behind it. Refuses to know gRPC: `status` turns a kind into a code.
 
+use std::error::Error;
 use std::time::Duration;
 
 /// What a failure means for the caller. Closed, so that the mapping to gRPC codes and to metrics is an exhaustive match.
@@ -35,19 +36,29 @@ pub enum Kind {
 }
 
 /// What a client may learn of an error. Each layer's error type implements it; nothing else crosses to the edge.
-pub trait Explain: std::error::Error + Send + Sync + 'static {
+pub trait Explain: Error + Send + Sync + 'static {
     /// The closed kind.
     fn kind(&self) -> Kind;
 
     /// The text for the client: what was wrong and what would be right. Never a secret, never for `Kind::Internal`.
     fn client_message(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        text
+        with_sources(self.to_string(), self.source())
     }
+}
+
+/// An error with all its sources, as one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    with_sources(error.to_string(), error.source())
+}
+
+/// A text, then what an error behind it says, and all that is behind that, as one line.
+#[must_use]
+pub fn with_sources(mut text: String, mut source: Option<&dyn Error>) -> String {
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

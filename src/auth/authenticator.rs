@@ -70,6 +70,8 @@ pub struct Authenticator(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
+    /// Whoever calls without a log-in.
+    anonymous: Principal,
     realm: Option<RealmName>,
     realms: Arc<dyn Realms>,
     wallet: Wallet,
@@ -124,6 +126,7 @@ impl Authenticator {
     pub fn new(config: &Config, realms: Arc<dyn Realms>) -> Result<Self, ConfigError> {
         Ok(Self(Arc::new(Inner {
             parts: Parts::new(config)?,
+            anonymous: Principal::service(ANONYMOUS),
             realm: config.realm_among(&realms.realms())?,
             realms,
             wallet: Wallet::default(),
@@ -149,7 +152,7 @@ impl Authenticator {
     pub async fn login(&self, caller: Caller<'_>) -> Result<Principal, AuthError> {
         let inner = &self.0;
         if inner.parts.mode == Mode::None {
-            return Ok(Principal::service(ANONYMOUS));
+            return Ok(inner.anonymous.clone());
         }
         let credentials = caller.authorization.map(Credentials::parse).transpose()?;
         let principal = match &credentials {
@@ -184,7 +187,7 @@ impl Authenticator {
             return Err(AuthError::Forgotten("callers log in in another way now (auth.mode)"));
         }
         let restored = match kept.shown {
-            Remains::Nothing if inner.parts.mode == Mode::None => Ok(Principal::service(ANONYMOUS)),
+            Remains::Nothing if inner.parts.mode == Mode::None => Ok(inner.anonymous.clone()),
             Remains::Nothing => Err(AuthError::Forgotten("it does not say how it was opened")),
             Remains::User { mark } => inner.user_again(&kept.name, &mark),
             Remains::Client { realm, .. } if inner.realm.as_ref() != Some(&realm) => Err(OTHER_REALM),

@@ -13,16 +13,18 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use sha2::{Digest, Sha256};
-
+use super::salt::Salt;
 use crate::names::{CredentialId, RealmName, RoleName};
 use crate::secret::{ExposeSecret, SecretString};
 
 /// Entries of credentials that are gone are swept when there are more than this.
 const SWEEP_ABOVE: usize = 1024;
+
+/// The only one of its kind.
+static SERVICE: LazyLock<Credential> = LazyLock::new(|| Credential::new("service".into(), Own::Service, None));
 
 /// What a caller shows catalogs of its realm.
 pub enum Own {
@@ -100,7 +102,7 @@ impl Credential {
     /// The catalogs' own credentials, the same for everybody.
     #[must_use]
     pub fn service() -> Self {
-        Self::new("service".into(), Own::Service, None)
+        SERVICE.clone()
     }
 
     fn new(id: CredentialId, own: Own, role: Option<RoleName>) -> Self {
@@ -188,12 +190,12 @@ impl fmt::Debug for Credential {
 pub struct Wallet {
     known: Mutex<HashMap<CredentialId, Weak<Inner>>>,
     /// Ids stand in the log, and must not let anybody try secrets against them.
-    salt: [u8; 32],
+    salt: Salt,
 }
 
 impl Default for Wallet {
     fn default() -> Self {
-        Self { known: Mutex::default(), salt: rand::random() }
+        Self { known: Mutex::default(), salt: Salt::random() }
     }
 }
 
@@ -255,13 +257,8 @@ impl Wallet {
 
     /// `kind:readable:digest`.
     fn id_of(&self, kind: &str, parts: &[&str], readable: &str, role: Option<&RoleName>) -> CredentialId {
-        let mut hash = Sha256::new();
-        hash.update(self.salt);
-        for part in parts.iter().copied().chain(role.map(RoleName::as_str)) {
-            hash.update(part.len().to_le_bytes());
-            hash.update(part);
-        }
-        let digest: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let parts: Vec<&[u8]> = parts.iter().copied().chain(role.map(RoleName::as_str)).map(str::as_bytes).collect();
+        let digest = self.salt.text(&parts);
         CredentialId::from(format!("{kind}:{readable}:{digest}"))
     }
 }

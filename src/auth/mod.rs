@@ -21,8 +21,6 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use sha2::{Digest as _, Sha256};
-
 pub use authenticator::{Authenticator, Caller, check};
 pub use error::{AuthError, TokenFault};
 pub use login::Recognised;
@@ -118,13 +116,8 @@ impl Proof {
         if let Self::Certificate(certificate) = self {
             parts.extend(certificate.names.iter().map(String::as_str));
         }
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        let digest: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        PrincipalId::from(digest)
+        let parts: Vec<&[u8]> = parts.into_iter().map(str::as_bytes).collect();
+        PrincipalId::from(salt::plain(&parts))
     }
 }
 

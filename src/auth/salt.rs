@@ -1,5 +1,5 @@
-//! Owns digests by which secrets and names are remembered without being kept. Refuses to be compared across processes: each has a salt
-//! of its own.
+//! Owns digests by which secrets and names are remembered without being kept. Those of secrets cannot be compared across processes: each
+//! has a salt of its own.
 
 use sha2::{Digest as _, Sha256};
 
@@ -17,19 +17,32 @@ impl Salt {
 
     /// Parts are told apart: `["ab", "c"]` is not `["a", "bc"]`.
     pub(super) fn digest(&self, parts: &[&[u8]]) -> Digest {
-        let mut hash = Sha256::new();
-        hash.update(self.0);
-        for part in parts {
-            hash.update(part.len().to_le_bytes());
-            hash.update(part);
-        }
-        hash.finalize().into()
+        digest(&self.0, parts)
     }
 
     /// The same as text.
     pub(super) fn text(&self, parts: &[&[u8]]) -> String {
-        self.digest(parts).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.digest(parts))
     }
+}
+
+/// A digest without a salt, as text: the same in every process, so of nothing that could be guessed and is secret.
+pub(super) fn plain(parts: &[&[u8]]) -> String {
+    hex(&digest(&[], parts))
+}
+
+fn digest(salt: &[u8], parts: &[&[u8]]) -> Digest {
+    let mut hash = Sha256::new();
+    hash.update(salt);
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn hex(digest: &Digest) -> String {
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

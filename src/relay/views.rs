@@ -22,6 +22,7 @@ use super::upstream::http::Whose;
 use super::upstream::reach::{Clients, Reach};
 use super::upstream::rest::Rest;
 use crate::auth::credential::{Credential, Own};
+use crate::error::chain;
 use crate::lake::catalog::Catalog;
 use crate::names::{CatalogName, CredentialId, RealmName, RoleName};
 
@@ -301,18 +302,6 @@ fn make_room(opened: &mut HashMap<(CatalogName, CredentialId), Opened>, now: Ins
     {
         opened.remove(&oldest);
     }
-}
-
-/// An error with its sources, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

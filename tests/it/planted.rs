@@ -10,10 +10,11 @@ use std::process::{Command, Stdio};
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 use tonic::Code;
 
+use crate::callers::token_of;
 use crate::harness::{Gateway, begun, query};
 use crate::identity::{Client, House, shown, tables};
 use crate::stand_in::{HOME, PrincipalSetup, S3Setup, Setup, StandIn, WarehouseSetup};
@@ -150,15 +151,6 @@ fn setup() -> Setup {
     }
     realm.principals.push(PrincipalSetup { client_secret: SERVICE.to_owned(), ..PrincipalSetup::named("service", "engineers") });
     setup
-}
-
-async fn token_of(polaris: &StandIn, principal: &str) -> String {
-    let (id, secret) = polaris.realm(HOME).credentials(principal).expect("a principal");
-    let form =
-        [("grant_type", "client_credentials"), ("client_id", &id), ("client_secret", &secret), ("scope", "PRINCIPAL_ROLE:ALL")];
-    let request = reqwest::Client::new().post(format!("{}/v1/oauth/tokens", polaris.uri())).form(&form);
-    let answer: Value = request.send().await.expect("an answer").json().await.expect("a token");
-    answer["access_token"].as_str().expect("a token").to_owned()
 }
 
 impl Scene {

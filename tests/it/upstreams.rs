@@ -12,8 +12,9 @@ use polynya::names::{CatalogName, Namespace, RealmName, RoleName, TableRef};
 use polynya::relay::config::{CatalogConfig, Config, RestConfig, RoleConfig};
 use polynya::relay::{CatalogError, Relay};
 use polynya::secret::SecretString;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::callers::token_of;
 use crate::harness::Gateway;
 use crate::stand_in::{Fault, Grant, HOME, Operation, Privilege, Rule, Setup, StandIn, WarehouseSetup};
 
@@ -37,15 +38,6 @@ fn catalog() -> CatalogName {
 
 fn table(schema: &str) -> TableRef {
     TableRef { catalog: catalog(), namespace: Namespace::from_schema(schema), table: "t".to_owned() }
-}
-
-async fn token_of(polaris: &StandIn, principal: &str) -> String {
-    let (id, secret) = polaris.realm(HOME).credentials(principal).expect("a principal");
-    let form =
-        [("grant_type", "client_credentials"), ("client_id", &id), ("client_secret", &secret), ("scope", "PRINCIPAL_ROLE:ALL")];
-    let request = reqwest::Client::new().post(format!("{}/v1/oauth/tokens", polaris.uri())).form(&form);
-    let answer: Value = request.send().await.expect("an answer").json().await.expect("a token");
-    answer["access_token"].as_str().expect("a token").to_owned()
 }
 
 async fn polaris_with_tables(setup: Setup, warehouses: &[&str]) -> StandIn {

@@ -23,6 +23,7 @@ use url::Url;
 
 use crate::auth::config::{ConfigError, IssuerConfig};
 use crate::auth::error::{AuthError, TokenFault, shortened};
+use crate::error::with_sources;
 
 /// How often an unknown key may have the keys fetched again.
 const FETCH_EVERY: Duration = Duration::from_secs(10);
@@ -315,11 +316,6 @@ fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
-    let mut source = std::error::Error::source(error);
-    let mut text = if error.is_connect() { "cannot connect".to_owned() } else { "the call failed".to_owned() };
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
+    let what = if error.is_connect() { "cannot connect" } else { "the call failed" };
+    with_sources(what.to_owned(), std::error::Error::source(error))
 }

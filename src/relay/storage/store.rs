@@ -17,7 +17,7 @@ use super::config::Config;
 use super::sign::{Signed, encoded_path, encoded_query, sha256};
 use super::{Access, Storage};
 use crate::relay::error::CatalogError;
-use crate::relay::upstream::reach::certificates;
+use crate::relay::upstream::reach::client_builder;
 use crate::relay::words::{host_of, innermost};
 
 /// The pause before a request is tried again; doubled each time, and shortened at random.
@@ -243,16 +243,7 @@ impl Store {
 
 /// Connections to stores.
 pub(super) fn client(config: &Config, ca_file: Option<&PathBuf>) -> Result<Client, String> {
-    let mut builder = Client::builder()
-        .connect_timeout(config.connect_timeout)
-        .tcp_keepalive(Duration::from_secs(60))
-        .http1_only()
-        // A redirect would carry the keys elsewhere.
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("polynya/", env!("CARGO_PKG_VERSION")));
-    for certificate in ca_file.map(certificates).transpose()?.unwrap_or_default() {
-        builder = builder.add_root_certificate(certificate);
-    }
+    let builder = client_builder(config.connect_timeout, ca_file)?.http1_only();
     builder.build().map_err(|error| format!("no HTTP client can be made: {}", innermost(&error)))
 }
 

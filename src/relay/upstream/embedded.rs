@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Answer, CommitFault, Page, PageRequest, PropertyChange, Purpose, TableChange, Upstream};
+use crate::error::chain;
 use crate::lake::LakeError;
 use crate::lake::catalog::{Catalog, Change, Loaded, NewTable};
 use crate::names::{CatalogName, Namespace, TableRef};
@@ -139,16 +140,4 @@ fn body(loaded: Loaded) -> Bytes {
     body.extend_from_slice(&loaded.metadata);
     body.extend_from_slice(b",\"config\":{}}");
     Bytes::from(body)
-}
-
-/// An error with all its sources, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

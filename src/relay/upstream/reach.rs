@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Certificate, Client, RequestBuilder, StatusCode, header};
+use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, StatusCode, header};
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -51,28 +51,34 @@ impl Clients {
         if let Some(client) = self.0.get(&key) {
             return Ok(client.clone());
         }
-        let mut builder = Client::builder()
-            .connect_timeout(connect_timeout)
-            .tcp_keepalive(Duration::from_secs(60))
+        let builder = client_builder(connect_timeout, ca_file)?
             .pool_idle_timeout(IDLE_CONNECTION)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             // A connection that has died unseen holds up all requests on it.
             .http2_keep_alive_interval(Duration::from_secs(20))
-            .http2_keep_alive_timeout(Duration::from_secs(10))
-            // A redirect would carry the token elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("polynya/", env!("CARGO_PKG_VERSION")));
-        for certificate in ca_file.map(certificates).transpose()?.unwrap_or_default() {
-            builder = builder.add_root_certificate(certificate);
-        }
+            .http2_keep_alive_timeout(Duration::from_secs(10));
         let client = builder.build().map_err(|error| format!("no HTTP client can be made: {}", words::innermost(&error)))?;
         self.0.insert(key, client.clone());
         Ok(client)
     }
 }
 
+/// What all connections of the relay have in common, to catalogs and to stores.
+pub(in crate::relay) fn client_builder(connect_timeout: Duration, ca_file: Option<&PathBuf>) -> Result<ClientBuilder, String> {
+    let mut builder = Client::builder()
+        .connect_timeout(connect_timeout)
+        .tcp_keepalive(Duration::from_secs(60))
+        // A redirect would carry tokens and keys elsewhere.
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("polynya/", env!("CARGO_PKG_VERSION")));
+    for certificate in ca_file.map(certificates).transpose()?.unwrap_or_default() {
+        builder = builder.add_root_certificate(certificate);
+    }
+    Ok(builder)
+}
+
 /// The certificates of a PEM file.
-pub(in crate::relay) fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, String> {
+fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, String> {
     let unusable = |why: &dyn std::fmt::Display| format!("ca_file {} cannot be used: {why}", file.display());
     let pem = std::fs::read(file).map_err(|error| unusable(&error))?;
     let found = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(&words::innermost(&error)))?;
