@@ -87,6 +87,8 @@ pub struct Config {
     pub max_handshakes: usize,
     /// How many connections there may be, those that are opening among them; one more is closed.
     pub max_connections: usize,
+    /// The same from one address, so that none takes all.
+    pub max_connections_per_address: usize,
     /// How many calls one connection may have under way; a client keeps further ones back.
     pub max_streams_per_connection: u32,
     /// The certificate to serve; `None` serves plaintext.
@@ -107,6 +109,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(30),
             max_handshakes: 256,
             max_connections: 10_000,
+            max_connections_per_address: 5_000,
             max_streams_per_connection: 200,
             tls: None,
         }
@@ -129,7 +132,7 @@ pub enum ConfigError {
     #[error("flight.handshake_timeout and flight.max_handshakes must be above 0")]
     NoHandshakes,
     /// Nobody could stay connected.
-    #[error("flight.max_connections and flight.max_streams_per_connection must be above 0")]
+    #[error("flight.max_connections, flight.max_connections_per_address and flight.max_streams_per_connection must be above 0")]
     NoConnections,
     /// TLS cannot be served as configured.
     #[error(transparent)]
@@ -148,7 +151,7 @@ impl Config {
         if self.handshake_timeout.is_zero() || self.max_handshakes == 0 {
             return Err(ConfigError::NoHandshakes);
         }
-        if self.max_connections == 0 || self.max_streams_per_connection == 0 {
+        if self.max_connections == 0 || self.max_connections_per_address == 0 || self.max_streams_per_connection == 0 {
             return Err(ConfigError::NoConnections);
         }
         Ok(self.tls.as_ref().map(tls::check).transpose()?.unwrap_or_default())
@@ -168,7 +171,12 @@ impl Config {
     /// How connections are taken.
     #[must_use]
     pub fn connections(&self) -> listener::Settings {
-        let limits = Limits { within: self.handshake_timeout, at_once: self.max_handshakes, open: self.max_connections };
+        let limits = Limits {
+            within: self.handshake_timeout,
+            at_once: self.max_handshakes,
+            open: self.max_connections,
+            open_per_address: self.max_connections_per_address,
+        };
         listener::Settings { limits, keepalive: self.keepalive }
     }
 }

@@ -13,12 +13,12 @@ use futures::Stream;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tonic::Extensions;
 use tonic::transport::server::Connected;
 
 use super::opening::{Io, Limits, Open, Opening};
+use super::places::Place;
 use super::tls;
 use crate::auth::Recognised;
 use crate::auth::certificate::PeerCertificate;
@@ -74,7 +74,7 @@ pub struct Connection {
     beginning: Option<Beginning>,
     sessions: Sessions,
     /// Held for as long as the connection lasts.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// A connection whose client has not sent the preface of HTTP/2 yet.

@@ -5,6 +5,7 @@ mod expiry;
 pub mod listener;
 mod misdirected;
 mod opening;
+mod places;
 mod requests;
 pub(super) mod results;
 pub mod tls;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::misdirected::{self, Beginning};
+use super::places::{NoPlace, Place, Places};
 use super::tls;
 use crate::auth::certificate::PeerCertificate;
 use crate::telemetry::Allowance;
@@ -31,6 +31,8 @@ pub struct Limits {
     pub at_once: usize,
     /// How many there may be together with those that are open.
     pub open: usize,
+    /// The same of those from one address.
+    pub open_per_address: usize,
 }
 
 /// The bytes of an open connection.
@@ -43,7 +45,7 @@ pub(super) enum Io {
 pub(super) struct Open {
     pub(super) io: Io,
     pub(super) certificate: Option<Arc<PeerCertificate>>,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// Why a connection did not open.
@@ -55,8 +57,8 @@ enum Refusal {
     Slow(Duration),
     #[error("others were waiting, and all places are taken (flight.max_handshakes)")]
     Cut,
-    #[error("there are {0} already (flight.max_connections)")]
-    Full(usize),
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
     #[error("it speaks plaintext, and this port speaks TLS")]
     Plaintext,
     #[error("it speaks TLS, and this port has none: it needs grpc://, or the gateway needs flight.tls")]
@@ -74,7 +76,7 @@ pub(super) struct Opening {
     tls: Option<tls::Current>,
     limits: Limits,
     /// One for each connection, taken for as long as it lasts.
-    places: Arc<Semaphore>,
+    places: Places,
     running: JoinSet<Result<Open, (SocketAddr, Refusal)>>,
     /// Oldest first. Those that have ended are taken out late.
     waiting: VecDeque<Waiting>,
@@ -90,7 +92,7 @@ struct Waiting {
 
 impl Opening {
     pub(super) fn new(tls: Option<tls::Current>, limits: Limits) -> Self {
-        let places = Arc::new(Semaphore::new(limits.open.min(Semaphore::MAX_PERMITS)));
+        let places = Places::new(limits.open, limits.open_per_address);
         Self { tls, limits, places, running: JoinSet::new(), waiting: VecDeque::new(), complaints: Complaints::default() }
     }
 
@@ -101,9 +103,9 @@ impl Opening {
 
     /// Begins with one more; closes it when there are too many.
     pub(super) fn add(&mut self, io: TcpStream, remote: SocketAddr) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.complaints.log(remote, &Refusal::Full(self.limits.open));
-            return;
+        let place = match self.places.take(remote.ip()) {
+            Ok(place) => place,
+            Err(none) => return self.complaints.log(remote, &none.into()),
         };
         let config = self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
         let within = self.limits.within;
@@ -148,7 +150,7 @@ impl Opening {
     }
 }
 
-async fn open(io: TcpStream, config: Option<Arc<rustls::ServerConfig>>, place: OwnedSemaphorePermit) -> Result<Open, Refusal> {
+async fn open(io: TcpStream, config: Option<Arc<rustls::ServerConfig>>, place: Place) -> Result<Open, Refusal> {
     match (Beginning::of(&io).await?.ok_or(Refusal::Nothing)?, config) {
         (Beginning::Tls, Some(config)) => shake_hands(io, config, place).await,
         (Beginning::Plaintext, None) => Ok(Open { io: Io::Plain(io), certificate: None, place }),
@@ -163,7 +165,7 @@ async fn open(io: TcpStream, config: Option<Arc<rustls::ServerConfig>>, place: O
     }
 }
 
-async fn shake_hands(io: TcpStream, config: Arc<rustls::ServerConfig>, place: OwnedSemaphorePermit) -> Result<Open, Refusal> {
+async fn shake_hands(io: TcpStream, config: Arc<rustls::ServerConfig>, place: Place) -> Result<Open, Refusal> {
     let stream = match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(stream) => stream,
         Err((error, io)) => {

@@ -33,7 +33,7 @@ async fn port(tls: Option<super::tls::Current>) -> Port {
     let sessions = Sessions::new(SessionConfig::default(), auth, Duration::from_secs(60), defaults);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let limits = Limits { within: Duration::from_secs(10), at_once: 4, open: 2 };
+    let limits = Limits { within: Duration::from_secs(10), at_once: 4, open: 2, open_per_address: 2 };
     let settings = Settings { limits, keepalive: Duration::from_secs(77) };
     (addr, Box::pin(connections(listener, sessions, settings, tls)))
 }
