@@ -19,7 +19,7 @@ use crate::pool::{self, Environment, Pool};
 use crate::query::Engine;
 use crate::relay::Relay;
 use crate::relay::lease::Leases;
-use crate::session::{Defaults, Sessions};
+use crate::session::Sessions;
 
 /// How long workers and the relay may take to end once no statement runs.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
@@ -104,6 +104,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
         Some(dir) => extensions::check(dir, &pool::EXTENSIONS)?,
         None => extensions::find(&pool::EXTENSIONS)?,
     };
+    let beginnings = config.beginnings();
     let address = config.flight.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| GatewayError::Listen { address: address.to_string(), source })?;
@@ -127,8 +128,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let auth = Authenticator::new(&config.auth, relay.clone())?;
     let engine = Engine::new(config.query, pool, relay);
 
-    let defaults = Defaults { catalog: config.default_catalog, schema: config.default_schema };
-    let sessions = Sessions::new(config.session, auth.clone(), config.auth.session_ttl, defaults);
+    let sessions = Sessions::new(config.session, auth.clone(), config.auth.session_ttl, beginnings);
     sessions.recall()?;
     let (swept, swept_until) = (sessions.clone(), stop_workers.clone());
     tasks.spawn(async move { swept_until.run_until_cancelled(swept.keep_swept()).await });

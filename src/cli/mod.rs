@@ -43,17 +43,20 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   polynya serve
   polynya serve --config /etc/polynya.yaml
+  polynya serve --config project.yaml --config platform-prod.yaml
   polynya serve --config polynya.yaml --listen 0.0.0.0:32010 --set pool.max_workers=4
   polynya serve --set flight.tls.cert_file=tls.crt --set flight.tls.key_file=tls.key
 
-Without --config the built-in defaults hold. SIGTERM drains: running statements may end, new ones are refused.";
+Without --config the built-in defaults hold; of several files, a later one counts over an earlier one. SIGTERM drains: running statements may end, new ones are refused.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
   polynya check-config --config polynya.yaml
+  polynya check-config --config project.yaml --config platform-prod.yaml
   polynya check-config --set flight.listen=0.0.0.0:32010
 
-Prints the config as it would be used, with defaults, environment and options put in and secrets left out. \
+Prints the config as it would be used: defaults, environment and options are put in, catalogs are whole with what their endpoints and \
+layers say, and secrets are left out. \
 An unknown key is an error that names the nearest known one.";
 
 /// An Arrow Flight SQL gateway to Iceberg lakehouses.
@@ -89,11 +92,11 @@ enum Command {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Config")]
 pub struct ConfigArgs {
-    /// Config file (YAML); what it does not say has its default
+    /// Config file (YAML); what it does not say has its default. May be repeated: later ones count over earlier ones
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub config: Vec<PathBuf>,
 
-    /// Set one key, by its dotted path, above the file; may be repeated
+    /// Set one key, by its dotted path, above the files; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub settings: Vec<Setting>,
 
@@ -108,7 +111,7 @@ impl ConfigArgs {
     pub fn sources(&self) -> Sources {
         let mut set: Vec<(String, String)> = self.settings.iter().map(|s| (s.key.clone(), s.value.clone())).collect();
         set.extend(self.listen.map(|address| ("flight.listen".to_owned(), address.to_string())));
-        Sources { file: self.config.clone(), set }
+        Sources { files: self.config.clone(), set }
     }
 
     /// The config that they come to, as a tree and as values.

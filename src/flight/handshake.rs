@@ -17,7 +17,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 use super::transport::listener::ConnectionInfo;
 use super::{Edge, FlightError};
 use crate::auth::{self, AuthError, Credentials, Principal};
-use crate::names::SessionId;
+use crate::names::{CatalogName, SessionId};
 use crate::query::{Caller, Limits};
 use crate::secret::ExposeSecret;
 use crate::session::{Defaults, Session, SessionError};
@@ -72,7 +72,7 @@ impl Edge {
         Ok(Call { session: self.sessions.of_connection(connection.id.0, &principal, defaults)?, limits })
     }
 
-    /// Who shows this, and where names are looked up for it at first: in the configured default catalog when it may see that one.
+    /// Who shows this, and where names are looked up for it at first.
     async fn login(&self, header: Option<&str>, extensions: &Extensions) -> Result<(Principal, Defaults), FlightError> {
         let connection = ConnectionInfo::of(extensions);
         let shown = auth::Caller {
@@ -82,21 +82,19 @@ impl Edge {
             recognised: connection.as_ref().map(|connection| &*connection.recognised),
         };
         let principal = self.auth.login(shown).await?;
-        let defaults = self.sessions.defaults().clone();
+        // It looks nothing up yet.
         let caller = Caller {
             id: principal.id.clone(),
             principal: principal.name.clone(),
             credential: principal.credential.clone(),
             session: SessionId::from(""),
-            catalog: defaults.catalog.clone(),
-            schema: defaults.schema.clone(),
+            catalog: CatalogName::from(""),
+            schema: String::new(),
         };
         let visible = self.kernel.catalogs(&caller);
-        if visible.contains(&defaults.catalog) {
-            return Ok((principal, defaults));
-        }
-        let first = visible.into_iter().next().ok_or_else(|| AuthError::NothingOpen(principal.name.to_string()))?;
-        Ok((principal, Defaults { catalog: first, ..defaults }))
+        let defaults = self.sessions.beginning(&principal, &visible);
+        let defaults = defaults.ok_or_else(|| AuthError::NothingOpen(principal.name.to_string()))?;
+        Ok((principal, defaults))
     }
 
     /// The session of a bearer token; `None` when the call carries none of ours.

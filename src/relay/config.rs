@@ -216,6 +216,12 @@ impl RestConfig {
 pub struct RoleConfig {
     /// By the name of the catalog.
     pub catalogs: BTreeMap<CatalogName, RoleCatalog>,
+    /// Where sessions of the role look up names without a catalog at first; not given: where everybody's do.
+    #[serde(default)]
+    pub default_catalog: Option<CatalogName>,
+    /// The same for names without a schema.
+    #[serde(default)]
+    pub default_schema: Option<String>,
 }
 
 /// How a role is seen by one catalog.

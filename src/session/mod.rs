@@ -4,6 +4,7 @@
 //! module, held for a few map operations, and never over an await.
 
 mod account;
+mod beginnings;
 mod closed;
 pub mod config;
 mod ended;
@@ -24,6 +25,7 @@ use crate::auth::{AuthError, Authenticator, Principal};
 use crate::error::{Explain, Kind};
 use crate::names::{CatalogName, PrincipalId, PrincipalName, SessionId};
 use account::Account;
+pub use beginnings::{Beginnings, Defaults};
 pub use closed::ClosedError;
 use config::Config;
 use ended::{Ended, OpenedMs};
@@ -42,15 +44,6 @@ const GIVING_WAY: usize = 100;
 
 /// Tokens are sealed a moment after their sessions were opened, and expire at a full second.
 const SEALED_WITHIN: Duration = Duration::from_secs(2);
-
-/// Where names without catalog or schema are looked up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Defaults {
-    /// The catalog.
-    pub catalog: CatalogName,
-    /// The schema in it.
-    pub schema: String,
-}
 
 /// Why a session, or something in it, is not to be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -253,7 +246,7 @@ struct Inner {
     auth: Authenticator,
     /// How long a token is good for.
     token_ttl: Duration,
-    defaults: Defaults,
+    beginnings: Beginnings,
     /// Guards which sessions there are.
     register: Mutex<Register>,
 }
@@ -343,11 +336,11 @@ impl Register {
 }
 
 impl Sessions {
-    /// An empty register. Tokens are sealed for `token_ttl`; `defaults` are the configured ones.
+    /// An empty register. Tokens are sealed for `token_ttl`; `beginnings` are the configured ones.
     #[must_use]
-    pub fn new(config: Config, auth: Authenticator, token_ttl: Duration, defaults: Defaults) -> Self {
+    pub fn new(config: Config, auth: Authenticator, token_ttl: Duration, beginnings: impl Into<Beginnings>) -> Self {
         let register = Mutex::new(Register::new(&config));
-        Self(Arc::new(Inner { config: Arc::new(config), auth, token_ttl, defaults, register }))
+        Self(Arc::new(Inner { config: Arc::new(config), auth, token_ttl, beginnings: beginnings.into(), register }))
     }
 
     /// Reads which sessions had ended before the gateway was started, and keeps that file up to date, when one is configured.
@@ -514,10 +507,10 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// What the config says of where names are looked up.
+    /// Where sessions of this principal begin, of the catalogs that it may see; `None` if these are none.
     #[must_use]
-    pub fn defaults(&self) -> &Defaults {
-        &self.0.defaults
+    pub fn beginning(&self, principal: &Principal, visible: &[CatalogName]) -> Option<Defaults> {
+        self.0.beginnings.of(principal.credential.role(), visible)
     }
 
     fn insert(&self, register: &mut Register, new: New<'_>) -> Result<Arc<Session>, SessionError> {

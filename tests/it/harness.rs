@@ -2,7 +2,7 @@
 //! drive stock clients. Everything ends with its value. A missing part fails the test and says how to get it.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -86,11 +86,25 @@ impl Gateway {
         Self::spawn(dir, polynya(), set, &[])
     }
 
+    /// A gateway of these config files, with variables in its environment. It has the catalogs that they name, and no other.
+    pub fn of_files(files: &[PathBuf], set: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = polynya();
+        command.args(["serve", "--listen", "127.0.0.1:0"]);
+        files.iter().for_each(|file| {
+            command.arg("--config").arg(file);
+        });
+        Self::serve(Arc::new(TempDir::new().expect("a directory")), command, set, variables)
+    }
+
     fn spawn(dir: Arc<TempDir>, mut command: Command, set: &[&str], variables: &[(&str, &str)]) -> Self {
-        command.envs(variables.iter().copied());
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--set"])
             .arg(format!("catalogs.lake.path={}", dir.path().join("lake").display()));
+        Self::serve(dir, command, set, variables)
+    }
+
+    fn serve(dir: Arc<TempDir>, mut command: Command, set: &[&str], variables: &[(&str, &str)]) -> Self {
+        command.envs(variables.iter().copied());
         command.arg("--set").arg(format!("pool.run_dir={}", dir.path().display()));
         for pair in set {
             command.args(["--set", pair]);

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a failed step is a failed test")]
 
 mod callers;
+mod catalogs;
 mod errors;
 mod escapes;
 mod fire;

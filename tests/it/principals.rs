@@ -34,7 +34,7 @@ impl Workers {
         let pairs = [format!("pool.max_workers={places}"), format!("catalogs.lake.path={}", dir.path().join("lake").display())];
         let pairs = pairs.iter().map(String::as_str).chain(set.iter().copied());
         let pairs = pairs.map(|pair| pair.split_once('=').expect("a pair")).map(|(k, v)| (k.to_owned(), v.to_owned()));
-        let tree = config::merged(&Sources { file: None, set: pairs.collect() }, std::iter::empty()).expect("a tree");
+        let tree = config::merged(&Sources { files: Vec::new(), set: pairs.collect() }, std::iter::empty()).expect("a tree");
         let config = config::load(tree).expect("a config");
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let relay = Relay::bind(config.relay, config.catalogs, roles()).await.expect("a relay");
@@ -79,7 +79,8 @@ impl Workers {
 
 /// A role for each name that the tests use; all of them open the one catalog.
 fn roles() -> BTreeMap<RoleName, RoleConfig> {
-    let opens = RoleConfig { catalogs: BTreeMap::from([(CatalogName::from("lake"), RoleCatalog::default())]) };
+    let catalogs = BTreeMap::from([(CatalogName::from("lake"), RoleCatalog::default())]);
+    let opens = RoleConfig { catalogs, ..RoleConfig::default() };
     let fixed = ["warm", "one", "hog", "ana", "bob", "cleo", "dora", "late"].map(str::to_owned);
     let numbered = (0..1000).flat_map(|n| [n.to_string(), format!("principal {n}"), format!("newcomer {n}")]);
     fixed.into_iter().chain(numbered).map(|name| (RoleName::from(name), opens.clone())).collect()

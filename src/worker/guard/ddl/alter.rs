@@ -18,7 +18,7 @@ pub(in crate::worker::guard) fn judge(scope: &Scope<'_>, cursor: &mut Cursor<'_>
     }
     let if_exists = if_exists(cursor);
     let target = table(scope, cursor)?;
-    let change = change(cursor)?;
+    let change = change(scope, &target, cursor)?;
     if cursor.peek_word() == "," {
         return Err(unsupported("more than one change in ALTER TABLE", "write a statement for each"));
     }
@@ -32,7 +32,7 @@ pub(in crate::worker::guard) fn judge(scope: &Scope<'_>, cursor: &mut Cursor<'_>
     Ok(Verdict { target: Some(target), ..verdict(proto::Class::Ddl, sql, reads) })
 }
 
-fn change(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
+fn change(scope: &Scope<'_>, target: &proto::TableName, cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
     if cursor.take_words(&["ADD"]) {
         return add(cursor);
     }
@@ -47,7 +47,7 @@ fn change(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
         return Ok(format!("DROP COLUMN {if_exists}{column}"));
     }
     if cursor.take_words(&["RENAME"]) {
-        return rename(cursor);
+        return rename(scope, target, cursor);
     }
     if cursor.take_words(&["ALTER"]) {
         return alter_column(cursor);
@@ -109,15 +109,16 @@ fn add(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
     }
 }
 
-fn rename(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
+fn rename(scope: &Scope<'_>, target: &proto::TableName, cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
     if cursor.take_words(&["TO"]) {
+        let mut whole = *cursor;
         let name = cursor.name("the table's new name")?;
         names::refuse_odd_name(&name)?;
         if names::looks_like_file(&format!("_.{name}")) {
             return Err(names::file_refused(&name));
         }
         if cursor.peek_word() == "." {
-            return Err(unsupported("moving a table to another schema", "RENAME TO takes a name without a schema"));
+            return Err(moved(scope, target, &whole.path("the table's new name")?));
         }
         return Ok(format!("RENAME TO {}", names::quote(&name)));
     }
@@ -125,6 +126,17 @@ fn rename(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {
     let from = column(cursor)?;
     cursor.expect_words(&["TO"])?;
     Ok(format!("RENAME COLUMN {from} TO {}", column(cursor)?))
+}
+
+/// For a new name of several parts. Another catalog in it would be written as well as the table's own.
+fn moved(scope: &Scope<'_>, target: &proto::TableName, name: &[String]) -> Refusal {
+    match name.first().and_then(|first| scope.catalog(first)) {
+        Some(other) if other != target.catalog => {
+            let what = format!("moving a table from catalog {} to catalog {other}", target.catalog);
+            unsupported(&what, "a statement writes one catalog; make it there by CREATE TABLE AS, and drop it here")
+        }
+        _ => unsupported("moving a table to another schema", "RENAME TO takes a name without a schema"),
+    }
 }
 
 fn alter_column(cursor: &mut Cursor<'_>) -> Result<String, Refusal> {

@@ -1,9 +1,15 @@
-//! Owns how the config comes together: the documented defaults (`config/polynya.yaml` itself), the user's file, environment
+//! Owns how the config comes together: the documented defaults (`config/polynya.yaml` itself), the user's files, environment
 //! variables, and flags, each over the one before. Refuses to know what a section means: each part owns its own `Config`.
 //!
 //! - A key that no part knows is an error that names it and the nearest known one.
 //! - `POLYNYA__POOL__MAX_WORKERS=4` sets `pool.max_workers`; `--set pool.max_workers=4` does too, and wins.
-//! - Maps are merged key by key; lists and single values are replaced.
+//! - Maps are merged key by key; lists and single values are replaced. In a file, a catalog or an endpoint of another kind than the one
+//!   of its name before it takes that one's place.
+//! - Catalogs that name an endpoint of the platform are made whole at the end (`tiers`).
+
+#[cfg(test)]
+mod tests;
+pub mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,11 +20,13 @@ use serde_json::{Map, Value};
 
 use crate::flight::transport::tls::ClientCertificates;
 use crate::names::{CatalogName, RealmName, RoleName};
-use crate::relay::config::CatalogConfig;
+use crate::relay::config::{CatalogConfig, RoleConfig};
+use crate::session::{Beginnings, Defaults};
 use crate::{auth, flight, pool, query, relay, session, telemetry};
+use tiers::Platform;
 
 /// The reference config, which is also the defaults.
-pub const DEFAULTS: &str = include_str!("../config/polynya.yaml");
+pub const DEFAULTS: &str = include_str!("../../config/polynya.yaml");
 
 /// Prefix of environment variables that set config keys.
 const ENV_PREFIX: &str = "POLYNYA__";
@@ -52,6 +60,8 @@ pub struct Config {
     pub pool: pool::Config,
     /// The catalog relay.
     pub relay: relay::config::Config,
+    /// What the platform has, for catalogs to name; these are whole already.
+    pub platform: Platform,
     /// The catalogs, by the name that users write.
     pub catalogs: BTreeMap<CatalogName, relay::config::CatalogConfig>,
     /// What mappings may give callers.
@@ -67,11 +77,26 @@ pub struct Config {
     pub drain_timeout: Duration,
 }
 
+impl Config {
+    /// Where sessions begin, for everybody and for the roles that say something else.
+    #[must_use]
+    pub fn beginnings(&self) -> Beginnings {
+        let everybody = Defaults { catalog: self.default_catalog.clone(), schema: self.default_schema.clone() };
+        let own = self.roles.iter().filter(|(_, role)| role.default_catalog.is_some() || role.default_schema.is_some());
+        let of_roles = own.map(|(name, role)| {
+            let catalog = role.default_catalog.clone().unwrap_or_else(|| everybody.catalog.clone());
+            let schema = role.default_schema.clone().unwrap_or_else(|| everybody.schema.clone());
+            (name.clone(), Defaults { catalog, schema })
+        });
+        Beginnings::new(everybody.clone(), of_roles.collect())
+    }
+}
+
 /// Where the layers over the defaults come from.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// The user's file.
-    pub file: Option<PathBuf>,
+    /// The user's files.
+    pub files: Vec<PathBuf>,
     /// Dotted key and value, in order.
     pub set: Vec<(String, String)>,
 }
@@ -105,19 +130,20 @@ pub enum ConfigError {
     },
 }
 
-/// Puts the layers together, as one tree.
+/// Puts the layers together, as one tree in which every catalog is whole.
 ///
 /// # Errors
-/// When a text cannot be read or is not YAML.
+/// When a text cannot be read or is not YAML, or a catalog and the platform don't fit.
 pub fn merged(sources: &Sources, environment: impl Iterator<Item = (String, String)>) -> Result<Value, ConfigError> {
     let mut tree = parse(DEFAULTS, "the built-in default config")?;
-    if let Some(path) = &sources.file {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-        let layer = relative_to(parse(&text, &path.display().to_string())?, path);
-        // The built-in catalog is an example: a file that names catalogs of its own means just these.
-        if layer.get("catalogs").is_some_and(|own| is_new_set(&tree["catalogs"], own)) {
-            tree["catalogs"] = Value::Object(Map::new());
-        }
+    let files = sources.files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    // The built-in catalog is an example: files that name catalogs of their own mean just these.
+    let mut named = files.iter().filter_map(|file| file.get("catalogs")?.as_object()).flat_map(Map::keys).peekable();
+    if named.peek().is_some() && named.all(|name| tree["catalogs"].get(name).is_none()) {
+        tree["catalogs"] = Value::Object(Map::new());
+    }
+    for layer in files {
+        make_way(&mut tree, &layer);
         overlay(&mut tree, layer);
     }
     let mut variables: Vec<_> = environment.filter_map(|(k, v)| Some((k.strip_prefix(ENV_PREFIX)?.to_lowercase(), v))).collect();
@@ -131,6 +157,7 @@ pub fn merged(sources: &Sources, environment: impl Iterator<Item = (String, Stri
     for (key, value) in &sources.set {
         overlay(&mut tree, nested(key.split('.'), parse(value, &format!("--set {key}"))?));
     }
+    tiers::resolve(&mut tree)?;
     Ok(tree)
 }
 
@@ -165,14 +192,18 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
         return Err(ConfigError::Invalid { path: "pool.thread_budget".to_owned(), reason });
     }
     if !config.catalogs.contains_key(&config.default_catalog) {
-        let known: Vec<&str> = config.catalogs.keys().map(CatalogName::as_str).collect();
         return Err(ConfigError::Invalid {
             path: "default_catalog".to_owned(),
-            reason: format!("`{}` is not one of the catalogs: {}", config.default_catalog, known.join(", ")),
+            reason: no_catalog(&config, &config.default_catalog),
         });
     }
     check_identity(&config)?;
     Ok(config)
+}
+
+fn no_catalog(config: &Config, name: &CatalogName) -> String {
+    let known: Vec<&str> = config.catalogs.keys().map(CatalogName::as_str).collect();
+    format!("`{name}` is not one of the catalogs: {}", known.join(", "))
 }
 
 /// Whether realm, mappings, roles and catalogs name one another rightly.
@@ -196,7 +227,10 @@ fn check_identity(config: &Config) -> Result<(), ConfigError> {
     let realms: BTreeSet<RealmName> = config.catalogs.values().filter_map(realm_of).collect();
     let realms: Vec<RealmName> = realms.into_iter().collect();
     let in_auth = |error: auth::config::ConfigError| invalid("auth".to_owned(), error.to_string());
-    config.auth.realm_among(&realms).map_err(in_auth)?;
+    let callers = config.auth.realm_among(&realms).map_err(in_auth)?;
+    for (name, role) in &config.roles {
+        check_beginning(config, name, role, callers.as_ref())?;
+    }
     config.auth.check_roles(&config.roles.keys().cloned().collect()).map_err(in_auth)?;
     let asked = config.flight.tls.as_ref().is_some_and(|tls| tls.client_certificates != ClientCertificates::None);
     if !asked && config.auth.mappings.iter().any(|mapping| mapping.certificate.is_some()) {
@@ -205,6 +239,22 @@ fn check_identity(config: &Config) -> Result<(), ConfigError> {
         return Err(invalid("flight.tls.client_certificates".to_owned(), reason.to_owned()));
     }
     Ok(())
+}
+
+/// Whether a role begins where it can be: in a catalog that it opens, or one of the realm that its callers log in to.
+fn check_beginning(config: &Config, name: &RoleName, role: &RoleConfig, callers: Option<&RealmName>) -> Result<(), ConfigError> {
+    let invalid = |key: &str, reason: String| Err(ConfigError::Invalid { path: format!("roles.{name}.{key}"), reason });
+    if role.default_schema.as_deref() == Some("") {
+        return invalid("default_schema", "is empty; leave it out for the default_schema of everybody".to_owned());
+    }
+    let Some(begins) = &role.default_catalog else { return Ok(()) };
+    let Some(catalog) = config.catalogs.get(begins) else { return invalid("default_catalog", no_catalog(config, begins)) };
+    let of_callers = callers.is_some() && realm_of(catalog).as_ref() == callers;
+    if of_callers || role.catalogs.contains_key(begins) {
+        return Ok(());
+    }
+    let opened: Vec<&str> = role.catalogs.keys().map(CatalogName::as_str).collect();
+    invalid("default_catalog", format!("the role does not open `{begins}`; its catalogs are: {}", opened.join(", ")))
 }
 
 fn realm_of(catalog: &CatalogConfig) -> Option<RealmName> {
@@ -255,19 +305,41 @@ fn overlay(base: &mut Value, layer: Value) {
     }
 }
 
-/// Whether a layer brings catalogs of its own, of which none changes one that is there.
-fn is_new_set(base: &Value, layer: &Value) -> bool {
-    let (Value::Object(base), Value::Object(layer)) = (base, layer) else { return false };
-    !layer.is_empty() && layer.keys().all(|name| !base.contains_key(name))
+/// Where catalogs stand, and what they are made of.
+const OF_CATALOGS: [&str; 2] = ["/catalogs", "/platform/endpoints"];
+
+/// Takes away each catalog and endpoint for which the layer has one of another kind: nothing that was said of it holds for that.
+fn make_way(tree: &mut Value, layer: &Value) {
+    for place in OF_CATALOGS {
+        let (Some(base), Some(layer)) = (tree.pointer_mut(place).and_then(Value::as_object_mut), layer.pointer(place)) else {
+            continue;
+        };
+        base.retain(|name, entry| match (kind(entry), layer.get(name).and_then(kind)) {
+            (Some(before), Some(now)) => before == now,
+            _ => true,
+        });
+    }
+}
+
+/// What a catalog is, if that is said.
+fn kind(entry: &Value) -> Option<&str> {
+    if entry.get("endpoint").is_some() { Some("of an endpoint") } else { entry.get("type")?.as_str() }
+}
+
+fn read(path: &Path) -> Result<Value, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    Ok(relative_to(parse(&text, &path.display().to_string())?, path))
 }
 
 /// Paths of embedded catalogs in a file are meant from where the file lies.
 fn relative_to(mut tree: Value, file: &Path) -> Value {
     let folder = file.parent().unwrap_or(Path::new("."));
-    let catalogs = tree.get_mut("catalogs").and_then(Value::as_object_mut);
-    for path in catalogs.into_iter().flat_map(Map::values_mut).filter_map(|catalog| catalog.get_mut("path")) {
-        if let Some(relative) = path.as_str().filter(|p| Path::new(p).is_relative()) {
-            *path = Value::String(folder.join(relative).to_string_lossy().into_owned());
+    for place in OF_CATALOGS {
+        let entries = tree.pointer_mut(place).and_then(Value::as_object_mut);
+        for path in entries.into_iter().flat_map(Map::values_mut).filter_map(|entry| entry.get_mut("path")) {
+            if let Some(relative) = path.as_str().filter(|p| Path::new(p).is_relative()) {
+                *path = Value::String(folder.join(relative).to_string_lossy().into_owned());
+            }
         }
     }
     tree
@@ -312,121 +384,17 @@ fn explain(message: &str) -> String {
     }
     let Some(unknown) = quoted.next() else { return message.to_owned() };
     let known: Vec<&str> = quoted.collect();
-    let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
-    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
-    match nearest {
-        Some(nearest) => format!("{what} `{unknown}`; did you mean `{nearest}`? Known here: {}", known.join(", ")),
-        None => format!("{what} `{unknown}`: nothing can be set here"),
-    }
+    if message.starts_with("unknown field") { unknown_key(unknown, &known) } else { unknown_as("value", unknown, &known) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn unknown_key(unknown: &str, known: &[&str]) -> String {
+    unknown_as("key", unknown, known)
+}
 
-    fn with(set: &[&str]) -> Result<Config, ConfigError> {
-        let pairs = set.iter().map(|pair| pair.split_once('=').expect("a pair"));
-        let sources = Sources { file: None, set: pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect() };
-        load(merged(&sources, std::iter::empty())?)
-    }
-
-    #[test]
-    fn the_documented_defaults_are_a_config() {
-        with(&[]).expect("defaults");
-    }
-
-    #[test]
-    fn an_unknown_key_names_the_nearest_known_one() {
-        let error = with(&["pool.max_worker=4"]).expect_err("unknown key").to_string();
-        assert!(error.contains("unknown key `max_worker`") && error.contains("`max_workers`"), "{error}");
-        let error = with(&["flights.listen=x"]).expect_err("unknown section").to_string();
-        assert!(error.contains("did you mean `flight`"), "{error}");
-    }
-
-    #[test]
-    fn a_wrong_type_names_the_path() {
-        let error = with(&["pool.max_workers=many"]).expect_err("a text").to_string();
-        assert!(error.contains("pool.max_workers"), "{error}");
-    }
-
-    #[test]
-    fn the_environment_is_over_the_file_and_a_flag_over_both() {
-        let variables = [("POLYNYA__POOL__MAX_WORKERS".to_owned(), "3".to_owned())];
-        let tree = merged(&Sources::default(), variables.clone().into_iter()).expect("merge");
-        assert_eq!(load(tree).expect("load").pool.max_workers, 3);
-        let sources = Sources { file: None, set: vec![("pool.max_workers".to_owned(), "5".to_owned())] };
-        let tree = merged(&sources, variables.into_iter()).expect("merge");
-        assert_eq!(load(tree).expect("load").pool.max_workers, 5);
-    }
-
-    #[test]
-    fn check_config_shows_no_secret() {
-        let sources = Sources { file: None, set: vec![("auth.key".to_owned(), "planted-secret".to_owned())] };
-        let tree = merged(&sources, std::iter::empty()).expect("merge");
-        let shown = redacted(&tree).expect("yaml");
-        assert!(!shown.contains("planted-secret") && shown.contains("<redacted>"), "{shown}");
-    }
-
-    #[test]
-    fn check_config_shows_no_secret_of_a_role_and_no_previous_key() {
-        let credentials = "{type: oauth2, client_id: gateway, client_secret: planted-one}";
-        let set = [
-            ("roles.r.catalogs.prod.credentials", credentials),
-            ("auth.previous_keys", "[planted-two, {env: SHOWN_NAME}]"),
-            ("auth.key", "0x1234"),
-        ];
-        let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-        let tree = merged(&Sources { file: None, set }, std::iter::empty()).expect("merge");
-        let shown = redacted(&tree).expect("yaml");
-        assert!(!shown.contains("planted") && !shown.contains("4660") && !shown.contains("0x1234"), "{shown}");
-        assert!(shown.contains("SHOWN_NAME") && shown.contains("client_id: gateway"), "{shown}");
-    }
-
-    #[test]
-    fn roles_realms_and_mappings_name_what_is_there() {
-        let prod = ["catalogs.prod.type=rest", "catalogs.prod.uri=https://a/"];
-        let other = ["catalogs.other.type=rest", "catalogs.other.uri=https://b"];
-        let ok = |set: &[&str]| with(&[&prod, set].concat()).map(|_| ()).map_err(|error| error.to_string());
-        let error = |set: &[&str]| ok(set).expect_err("an error");
-        ok(&["auth.mode=polaris"]).expect("the only realm");
-        ok(&[&other[..], &["auth.mode=polaris", "auth.realm=https://b"]].concat()).expect("one of two");
-        assert!(error(&[&other[..], &["auth.mode=polaris"]].concat()).contains("realms are: https://a, https://b"));
-        assert!(error(&["auth.mode=polaris", "auth.realm=c"]).contains("`c` is no catalog's realm; there are: https://a"));
-        assert!(with(&["auth.mode=passthrough"]).expect_err("no realm").to_string().contains("no catalog of type rest"));
-        assert!(error(&["roles.r.catalogs.nope={}"]).contains("roles.r.catalogs.nope: is not one of the catalogs: lake, prod"));
-        assert!(error(&["roles.r.catalogs.lake.credentials={type: none}"]).contains("asks for no credentials"));
-        let mapping = "auth.mappings=[{any: true, role: q}]";
-        assert!(error(&["auth.mode=mapped", "roles.r.catalogs.lake={}", mapping]).contains("role `q`, which is not in `roles`"));
-        let certificate = "auth.mappings=[{certificate: CN=a, role: r}]";
-        let text = error(&["auth.mode=mapped", "roles.r.catalogs.lake={}", certificate]);
-        assert!(text.contains("flight.tls.client_certificates"), "{text}");
-    }
-
-    #[test]
-    fn an_unreadable_text_is_not_shown() {
-        let variables = [("POLYNYA__AUTH__KEY".to_owned(), "'planted-secret: x".to_owned())];
-        let error = merged(&Sources::default(), variables.into_iter()).expect_err("not YAML").to_string();
-        assert!(error.contains("POLYNYA__AUTH__KEY") && !error.contains("planted"), "{error}");
-    }
-
-    #[test]
-    fn limits_that_would_stop_everything_are_refused() {
-        for key in ["pool.max_workers", "pool.max_statements", "session.max_sessions", "query.listing_loads", "pool.threads"] {
-            let error = with(&[&format!("{key}=0")]).expect_err("a zero").to_string();
-            assert!(error.contains(key) && error.contains("at least 1"), "{error}");
-        }
-    }
-
-    #[test]
-    fn every_worker_needs_a_thread_of_the_budget() {
-        let error = with(&["pool.thread_budget=5", "pool.max_workers=6"]).expect_err("too few").to_string();
-        assert!(error.contains("pool.thread_budget") && error.contains("at least pool.max_workers, 6"), "{error}");
-        with(&["pool.thread_budget=6", "pool.max_workers=6"]).expect("enough");
-    }
-
-    #[test]
-    fn a_default_catalog_must_be_there() {
-        let error = with(&["default_catalog=nowhere"]).expect_err("missing catalog").to_string();
-        assert!(error.contains("nowhere") && error.contains("lake"), "{error}");
+fn unknown_as(what: &str, unknown: &str, known: &[&str]) -> String {
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
+    match nearest {
+        Some(nearest) => format!("unknown {what} `{unknown}`; did you mean `{nearest}`? Known here: {}", known.join(", ")),
+        None => format!("unknown {what} `{unknown}`: nothing can be set here"),
     }
 }
