@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a failed step is a failed test")]
 
 mod callers;
+mod check_catalog;
 mod errors;
 mod escapes;
 mod fire;
@@ -25,6 +26,7 @@ mod pki;
 mod planted;
 mod polaris;
 mod principals;
+mod readiness;
 mod replay;
 #[path = "../support/s3_front/mod.rs"]
 mod s3_front;
