@@ -10,14 +10,17 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::config::Mode;
 use crate::auth::{self, Authenticator};
 use crate::config::Config;
 use crate::extensions;
 use crate::flight::transport::tls::{self, Certificates};
 use crate::flight::{self, FlightServer};
+use crate::health::Health;
 use crate::pool::{self, Environment, Pool};
 use crate::query::Engine;
 use crate::relay::Relay;
+use crate::relay::check::ready::Logins;
 use crate::relay::lease::Leases;
 use crate::session::Sessions;
 
@@ -63,6 +66,7 @@ pub struct Running {
     pub flight_uri: String,
     drain_timeout: Duration,
     engine: Engine,
+    health: Health,
     stop: CancellationToken,
     stop_workers: CancellationToken,
     stop_relay: CancellationToken,
@@ -112,6 +116,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
 
     let (edges, tasks) = (TaskTracker::new(), TaskTracker::new());
     let (stop_workers, stop_relay) = (CancellationToken::new(), CancellationToken::new());
+    let stale_grace = config.relay.stale_grace;
     let relay = Relay::bind(config.relay, config.catalogs.clone(), config.roles.clone()).await?;
     tasks.spawn(Arc::clone(&relay).serve(stop_relay.clone()));
     let leases: Arc<dyn Leases> = relay.clone();
@@ -126,7 +131,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     };
     let pool = Pool::start(config.pool, environment, leases, tasks.clone(), stop_workers.clone())?;
     let auth = Authenticator::new(&config.auth, relay.clone())?;
-    let engine = Engine::new(config.query, pool, relay);
+    let engine = Engine::new(config.query, pool, relay.clone());
+    let health = Health::new(config.health, stale_grace, stop.clone());
+    let (asked, asked_until, logins) = (health.clone(), stop.clone(), logins(config.auth.mode));
+    tasks.spawn(async move { asked_until.run_until_cancelled(asked.keep_asking(&relay, logins)).await });
 
     let sessions = Sessions::new(config.session, auth.clone(), config.auth.session_ttl, beginnings);
     sessions.recall()?;
@@ -135,7 +143,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let tls = config.flight.tls.clone().map(Certificates::open).transpose().map_err(flight::ConfigError::from)?;
     let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
     let current = tls.map(|certificates| keep_reloaded(certificates, &tasks, stop_workers.clone()));
-    let server = FlightServer::new(engine.clone(), auth, sessions, config.flight).serve(listener, current, stop.clone());
+    let server =
+        FlightServer::new(engine.clone(), auth, sessions, config.flight).serve(listener, current, health.routes(), stop.clone());
     edges.spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(error = &error as &dyn std::error::Error, "the Flight edge ended");
@@ -149,12 +158,22 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
         flight_uri,
         drain_timeout: config.drain_timeout,
         engine,
+        health,
         stop,
         stop_workers,
         stop_relay,
         edges,
         tasks,
     })
+}
+
+/// Whose log-ins the catalogs see.
+fn logins(mode: Mode) -> Logins {
+    match mode {
+        Mode::None | Mode::Users => Logins::Catalogs,
+        Mode::Polaris | Mode::Passthrough => Logins::Callers,
+        Mode::Mapped => Logins::Roles,
+    }
 }
 
 /// Spawns what keeps the certificate up to date; gives where it is found.
@@ -168,6 +187,7 @@ impl Running {
     /// Refuses new statements, lets running ones end within `drain_timeout`, then ends the connections and the workers.
     pub async fn finish(self) {
         let over = tokio::time::Instant::now() + self.drain_timeout;
+        self.health.drain();
         // Connections stay open meanwhile, so that new calls are told why they are refused.
         let statements = self.engine.drain(self.drain_timeout).await;
         if statements > 0 {

@@ -10,6 +10,7 @@
 //! - [`session`]: client-visible state across calls.
 //! - [`query`]: the life of one statement.
 //! - [`status`], [`flight`]: the Flight SQL edge.
+//! - [`health`]: whether the gateway can work, for load balancers.
 //! - [`config`], [`gateway`], [`cli`]: composition, and the command line.
 
 pub mod auth;
@@ -19,6 +20,7 @@ pub mod error;
 pub mod extensions;
 pub mod flight;
 pub mod gateway;
+pub mod health;
 pub mod lake;
 pub mod names;
 pub mod pool;

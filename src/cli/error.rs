@@ -49,6 +49,9 @@ pub enum CliError {
     /// The log cannot be set up.
     #[error(transparent)]
     Telemetry(#[from] FilterError),
+    /// A gateway that was asked whether it is ready is not.
+    #[error("{0}")]
+    NotReady(String),
     /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,

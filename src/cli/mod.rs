@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+mod check_catalog;
 mod check_config;
+mod check_ready;
 pub mod client;
 pub mod connect;
 pub mod demo;
@@ -36,6 +38,7 @@ Examples:
   polynya serve --config polynya.yaml        a gateway
   polynya query 'SHOW TABLES'                ask it
   polynya load sales.parquet --table lake.bronze.sales --create-schema
+  polynya check-catalog lake                 what is wrong with a catalog, step by step
 
 `polynya COMMAND --help` has examples for each command.";
 
@@ -81,6 +84,10 @@ enum Command {
     /// Check a config, and print what it comes to
     #[command(after_help = CHECK_EXAMPLES)]
     CheckConfig(ConfigArgs),
+    /// Find out what is wrong with a catalog, from its address to a file of a table
+    CheckCatalog(Box<check_catalog::CheckCatalogArgs>),
+    /// Ask a gateway whether it can work, for probes
+    CheckReady(Box<check_ready::CheckReadyArgs>),
     /// Turn a password into the form that the config holds
     HashPassword(password::HashPasswordArgs),
     /// A worker process, started by the gateway
@@ -148,6 +155,8 @@ pub fn main() -> ExitCode {
         Command::Worker => return crate::worker::run(),
         Command::Serve(args) => serve::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
+        Command::CheckCatalog(args) => return check_catalog::run(&args),
+        Command::CheckReady(args) => block_on(unless_interrupted(async move { check_ready::run(&args).await })),
         Command::HashPassword(_) => password::run(),
         Command::Query(args) => block_on(unless_interrupted(async move { query::run(&args).await })),
         Command::Load(args) => block_on(unless_interrupted(async move { load::run(&args).await })),

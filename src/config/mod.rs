@@ -22,7 +22,7 @@ use crate::flight::transport::tls::ClientCertificates;
 use crate::names::{CatalogName, RealmName, RoleName};
 use crate::relay::config::{CatalogConfig, RoleConfig};
 use crate::session::{Beginnings, Defaults};
-use crate::{auth, flight, pool, query, relay, session, telemetry};
+use crate::{auth, flight, health, pool, query, relay, session, telemetry};
 use tiers::Platform;
 
 /// The reference config, which is also the defaults.
@@ -70,6 +70,8 @@ pub struct Config {
     pub default_catalog: CatalogName,
     /// Where names without a schema are looked up.
     pub default_schema: String,
+    /// Whether the gateway can work, for load balancers.
+    pub health: health::Config,
     /// The log.
     pub telemetry: telemetry::Config,
     /// How long running statements may go on after SIGTERM.
@@ -182,6 +184,7 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
         ("pool.exclusive_per_key", config.pool.exclusive_per_key),
         ("pool.max_statements", config.pool.max_statements),
         ("pool.queue", config.pool.queue),
+        ("health.max_watches", config.health.max_watches),
         ("pool.threads", config.pool.threads.map_or(1, |threads| threads as usize)),
     ];
     if let Some((key, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
@@ -197,6 +200,10 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
             reason: no_catalog(&config, &config.default_catalog),
         });
     }
+    config
+        .health
+        .check(&config.catalogs.keys().cloned().collect())
+        .map_err(|(key, reason)| ConfigError::Invalid { path: format!("health.{key}"), reason })?;
     check_identity(&config)?;
     Ok(config)
 }

@@ -41,6 +41,7 @@ use prost::Message;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -288,7 +289,7 @@ impl FlightServer {
     }
 
     /// Serves the connections of `listener` until `stop` is cancelled; ends when the calls under way have ended. With `tls`, it takes
-    /// only connections that shake hands.
+    /// only connections that shake hands. The services `beside` it know their callers themselves.
     ///
     /// # Errors
     /// When the transport fails as a whole; a connection's own failure ends only that connection.
@@ -296,11 +297,13 @@ impl FlightServer {
         self,
         listener: TcpListener,
         tls: Option<tls::Current>,
+        beside: Routes,
         stop: CancellationToken,
     ) -> Result<(), tonic::transport::Error> {
         let connections = listener::connections(listener, self.0.sessions.clone(), self.0.config.connections(), tls);
         let mut server = self.0.config.server();
-        server.add_service(self.into_service()).serve_with_incoming_shutdown(connections, stop.cancelled_owned()).await
+        let router = server.add_routes(beside).add_service(self.into_service());
+        router.serve_with_incoming_shutdown(connections, stop.cancelled_owned()).await
     }
 
     /// The service as tonic serves it.

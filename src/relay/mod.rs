@@ -4,6 +4,7 @@
 //! worker's lease allows it, and commits. It refuses to know SQL, sessions and clients.
 
 mod cache;
+pub mod check;
 mod commit;
 pub mod config;
 mod confine;

@@ -120,6 +120,14 @@ impl Configured {
     }
 }
 
+/// How a credential of the config comes to a REST catalog.
+pub(super) struct Way<'a> {
+    pub(super) config: &'a RestConfig,
+    pub(super) credentials: &'a RestCredentials,
+    pub(super) reach: &'a Arc<Reach>,
+    pub(super) source: Arc<Source>,
+}
+
 /// What a credential shows a catalog.
 enum Shown<'a> {
     /// The credentials of the catalog's own section.
@@ -250,6 +258,24 @@ impl Views {
         // Somebody may have been faster.
         let opened = opened.entry(key).or_insert(Opened { view, source, used: now });
         Ok(Arc::clone(&opened.view))
+    }
+
+    /// The way of a credential of the config; `None` where there is none, or none that is a way over the network.
+    pub(super) fn way(&self, credential: &Credential, catalog: &CatalogName) -> Option<Way<'_>> {
+        let Configured::Rest { config, reach, .. } = self.catalogs.get(catalog)? else { return None };
+        let credentials = match self.shown(credential, catalog)? {
+            Shown::Catalogs => &config.credentials,
+            Shown::Roles(credentials) => credentials,
+            Shown::Callers => return None,
+        };
+        let source = self.configured(credentials, reach).ok()?;
+        Some(Way { config, credentials, reach, source })
+    }
+
+    /// The roles that open a catalog, in order.
+    pub(super) fn roles_of(&self, catalog: &CatalogName) -> Vec<RoleName> {
+        let opens = |(_, role): &(&RoleName, &RoleConfig)| role.catalogs.contains_key(catalog);
+        self.roles.iter().filter(opens).map(|(name, _)| name.clone()).collect()
     }
 
     /// The source of tokens of credentials in the config.

@@ -4,6 +4,7 @@
 
 mod callers;
 mod catalogs;
+mod check_catalog;
 mod errors;
 mod escapes;
 mod fire;
@@ -26,6 +27,7 @@ mod pki;
 mod planted;
 mod polaris;
 mod principals;
+mod readiness;
 mod replay;
 #[path = "../support/s3_front/mod.rs"]
 mod s3_front;

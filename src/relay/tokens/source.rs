@@ -124,6 +124,15 @@ impl Token {
     }
 }
 
+/// How long a token is shown.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::relay) struct Life {
+    /// As its endpoint has said.
+    pub(in crate::relay) good_for: Option<Duration>,
+    /// When another one is asked for.
+    pub(in crate::relay) renewed_in: Option<Duration>,
+}
+
 /// How tokens are asked for.
 #[derive(Clone)]
 pub(in crate::relay) struct Means {
@@ -254,6 +263,13 @@ impl Source {
             }
         };
         fetch.await.map(drop)
+    }
+
+    /// How long the token that is there will be shown; `None` without one.
+    pub(in crate::relay) fn life(&self) -> Option<Life> {
+        let current = self.state().current.clone()?;
+        let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(Instant::now()));
+        Some(Life { good_for: left(current.0.good_until), renewed_in: left(current.0.renew_at) })
     }
 
     /// Whether a token is asked for at an endpoint with the caller's own client id and secret.

@@ -211,6 +211,11 @@ impl Connection {
         if self.source.proves_by_itself() && self.place.initialized() {
             return Ok(());
         }
+        self.knock().await
+    }
+
+    /// Asks the catalog anew what it says of itself, with the token that is there.
+    pub(super) async fn knock(&self) -> Result<(), CatalogError> {
         let verdict = |outcome: &Result<Place, Fault>| outcome.as_ref().err().map(Verdict::on_fault).unwrap_or_default();
         let place = self.retried(|| self.ask_place(), verdict).await?;
         // Somebody may have been faster; both were told the same.

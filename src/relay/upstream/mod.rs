@@ -112,6 +112,11 @@ pub(super) trait Upstream: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether the catalog answers the credential, by the cheapest call there is, with the token that is there.
+    async fn knock(&self) -> Result<(), CatalogError> {
+        Ok(())
+    }
+
     /// Namespaces directly below `parent`, or the outermost ones.
     async fn list_namespaces(&self, parent: Option<&Namespace>, page: &PageRequest) -> Result<Page<Namespace>, CatalogError>;
 

@@ -145,6 +145,11 @@ impl Reach {
         &self.catalog
     }
 
+    /// Where it says what it is.
+    pub(in crate::relay) fn config_uri(&self) -> String {
+        format!("{}/v1/config", self.uri)
+    }
+
     /// Where and how tokens are had for callers with log-ins of their own.
     pub(in crate::relay) fn callers(&self) -> &CallersTokens {
         &self.callers

@@ -134,6 +134,10 @@ impl Upstream for Rest {
         self.connection.prove().await
     }
 
+    async fn knock(&self) -> Result<(), CatalogError> {
+        self.connection.knock().await
+    }
+
     async fn list_namespaces(&self, parent: Option<&Namespace>, page: &PageRequest) -> Result<Page<Namespace>, CatalogError> {
         #[derive(Deserialize)]
         struct Listed {

@@ -78,6 +78,14 @@ impl Answer {
         self
     }
 
+    /// The same with a date so many seconds from now.
+    pub fn dated(self, off_s: i64) -> Self {
+        let by = Duration::from_secs(off_s.unsigned_abs());
+        let now = std::time::SystemTime::now();
+        let date = if off_s < 0 { now - by } else { now + by };
+        self.with(header::DATE, &httpdate::fmt_http_date(date))
+    }
+
     /// The same with half of its body, and then the end of the connection.
     pub fn cut(mut self) -> Self {
         self.cut = true;

@@ -57,6 +57,8 @@ pub enum Fault {
     Cut,
     /// A token is refused as one that has expired; at the token endpoint, the token that is given has expired already.
     ExpiredToken,
+    /// The answer's date is so many seconds off, as of a machine whose clock is.
+    ClockOffS(i64),
 }
 
 /// When a request goes wrong.
@@ -234,7 +236,7 @@ impl Faults {
                 // The sender lives as long as `self`, so it ends by a clearing only.
                 let _ = self.cleared.subscribe().changed().await;
             }
-            Fault::Status(_) | Fault::Close | Fault::Cut | Fault::ExpiredToken => {}
+            Fault::Status(_) | Fault::Close | Fault::Cut | Fault::ExpiredToken | Fault::ClockOffS(_) => {}
         }
     }
 }

@@ -131,6 +131,11 @@ async fn answer_with(
     if faults.iter().any(|(_, fault)| *fault == Fault::Cut) {
         answer = answer.cut();
     }
+    for (_, fault) in faults {
+        if let Fault::ClockOffS(seconds) = fault {
+            answer = answer.dated(*seconds);
+        }
+    }
     suffer(core, faults, Moment::After, gone).await.unwrap_or(Some(answer))
 }
 
@@ -146,7 +151,7 @@ async fn suffer(core: &Core, faults: &[(Moment, Fault)], moment: Moment, gone: &
             },
             Fault::Status(status) => return Some(Some(Answer::on_purpose(*status))),
             Fault::Close => return Some(None),
-            Fault::Cut | Fault::ExpiredToken => {}
+            Fault::Cut | Fault::ExpiredToken | Fault::ClockOffS(_) => {}
         }
     }
     None

@@ -20,7 +20,7 @@ pub struct Minio {
     child: Child,
     /// `http://127.0.0.1:<port>`.
     pub endpoint: String,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// Temporary keys.
@@ -32,8 +32,13 @@ pub struct Temporary {
 }
 
 impl Minio {
-    /// A store with this bucket.
+    /// A store with this bucket, which takes any region.
     pub async fn start(bucket: &str) -> Self {
+        Self::start_in(bucket, "").await
+    }
+
+    /// The same in a region, without which it refuses signatures.
+    pub async fn start_in(bucket: &str, region: &str) -> Self {
         let program = std::env::var("POLYNYA_MINIO").expect("POLYNYA_MINIO is not set: run the tests by `make test`");
         let dir = TempDir::new().expect("a directory");
         // To MinIO a directory beside its own is a bucket.
@@ -46,6 +51,7 @@ impl Minio {
             .arg(dir.path())
             .env("MINIO_ROOT_USER", KEY)
             .env("MINIO_ROOT_PASSWORD", SECRET)
+            .env("MINIO_SITE_REGION", region)
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off")
             .env("MINIO_CI_CD", "1")
@@ -54,9 +60,14 @@ impl Minio {
             .stderr(log.map_or_else(Stdio::null, Stdio::from))
             .spawn()
             .expect("MinIO");
-        let minio = Self { child, endpoint: format!("http://{address}"), _dir: dir };
+        let minio = Self { child, endpoint: format!("http://{address}"), dir };
         minio.ready().await;
         minio
+    }
+
+    /// Gives a bucket another name, as if the one of this name were gone.
+    pub fn rename_bucket(&self, from: &str, to: &str) {
+        std::fs::rename(self.dir.path().join(from), self.dir.path().join(to)).expect("a bucket");
     }
 
     async fn ready(&self) {

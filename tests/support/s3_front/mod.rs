@@ -29,6 +29,10 @@ pub struct Faults {
     pub refused_with: Option<u16>,
     /// Only of files whose path has this in it, and also of short answers.
     pub only: Option<&'static str>,
+    /// The store's clock is far from that of whoever signs.
+    pub skewed: bool,
+    /// Nothing may be written.
+    pub read_only: bool,
     /// How long each request waits.
     pub slow: Duration,
     /// So many requests are answered 503.
@@ -84,6 +88,8 @@ impl Front {
 /// One fault, chosen for one request.
 enum Fault {
     Refused(StatusCode),
+    Skewed,
+    ReadOnly,
     Busy,
     Cut,
     Shifted,
@@ -101,6 +107,12 @@ impl Faults {
                 let status = self.refused_with.and_then(|status| StatusCode::from_u16(status).ok());
                 return Some(Fault::Refused(status.unwrap_or(StatusCode::FORBIDDEN)));
             }
+        }
+        if self.skewed {
+            return Some(Fault::Skewed);
+        }
+        if self.read_only && !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Some(Fault::ReadOnly);
         }
         if self.only.is_some_and(|part| !request.uri().path().contains(part)) {
             return None;
@@ -143,6 +155,15 @@ async fn pass(State(shared): State<Arc<Shared>>, mut request: Request) -> Respon
         Some(Fault::Refused(status)) => {
             let body = "<?xml version=\"1.0\"?><Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>";
             return (*status, body).into_response();
+        }
+        Some(Fault::Skewed) => {
+            let body = "<?xml version=\"1.0\"?><Error><Code>RequestTimeTooSkewed</Code><Message>The difference between the request time \
+                        and the server's time is too large.</Message></Error>";
+            return (StatusCode::FORBIDDEN, body).into_response();
+        }
+        Some(Fault::ReadOnly) => {
+            let body = "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>";
+            return (StatusCode::FORBIDDEN, body).into_response();
         }
         Some(Fault::Busy) => {
             let body = "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>";

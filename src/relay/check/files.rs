@@ -1,0 +1,183 @@
+//! Owns the steps of a table's files: what is shown to their store, and that one of them can be read as workers read it. Refuses to know
+//! how stores are asked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+
+use super::catalog::Loaded;
+use super::login::span;
+use super::{Fault, Found, Record, Step, Subject};
+use crate::lake;
+use crate::relay::Relay;
+use crate::relay::confine::normal;
+use crate::relay::error::CatalogError;
+use crate::relay::storage::sample::{Trouble, sample};
+use crate::relay::storage::{Access, Handed};
+use crate::relay::views::View;
+use crate::relay::words::host_of;
+
+/// The largest list and manifest that are read, and manifests that are looked through for a data file.
+const MAX_LIST: usize = 32 << 20;
+const MAX_MANIFESTS: usize = 8;
+
+/// What is read of a table without rows.
+const BEGINNING: u64 = 1024;
+
+/// Keys that live shorter are renewed all the time.
+const SHORT_LIFE_S: u64 = 60;
+
+/// What a Parquet file begins and ends with.
+const PARQUET: &[u8] = b"PAR1";
+
+pub(super) async fn run(
+    subject: &Subject,
+    relay: &Arc<Relay>,
+    view: &Arc<View>,
+    loaded: Option<&Loaded>,
+    record: &mut Record<'_>,
+) {
+    let began = Instant::now();
+    let Some(loaded) = loaded else {
+        for step in [Step::Credentials, Step::Read] {
+            record.note(step, began, Found::skipped("not tried: there is no table to try it with"));
+        }
+        return;
+    };
+    let place = loaded.metadata["location"].as_str().unwrap_or_default();
+    if local(place).is_some() {
+        record.note(Step::Credentials, began, Found::skipped("none are needed: the files lie on this machine"));
+    } else if !record.note(Step::Credentials, began, keys(subject, view, loaded, place).await) {
+        return record.not_tried(&[Step::Read]);
+    }
+    let began = Instant::now();
+    let files = Files { relay, view };
+    let found = match files.read(loaded).await {
+        Ok(detail) => Found::ok(detail),
+        Err((location, trouble)) => failed(subject, &location, trouble),
+    };
+    record.note(Step::Read, began, found);
+}
+
+/// What is shown to the store of this place.
+async fn keys(subject: &Subject, view: &View, loaded: &Loaded, place: &str) -> Found {
+    let catalog = &subject.name;
+    let handed = Handed::in_answer(&loaded.body);
+    let vends = handed.as_ref().is_some_and(|handed| handed.access(place, None).is_some());
+    let places = handed.as_ref().map(|handed| handed.places.clone()).unwrap_or_default();
+    view.storage.note(&loaded.table, &places, handed);
+    let access = match view.storage.access(place, None).await {
+        Ok(access) => access,
+        Err(error @ CatalogError::Forbidden { .. }) => return Found::failed(Fault::NoVending, catalog, error.to_string()),
+        Err(error @ CatalogError::BadAnswer { .. }) => return Found::failed(Fault::WrongStore, catalog, error.to_string()),
+        Err(error) => return Found::failed(Fault::of_catalog(&error), catalog, error.to_string()),
+    };
+    let store = told(&access);
+    let left = access.expires.map(|expires| expires.duration_since(SystemTime::now()));
+    match left {
+        None if vends => Found::warning(
+            format!("vended, for {store}, without saying when they expire"),
+            "they are used until the store refuses them; let the catalog say when keys expire",
+        ),
+        None => Found::ok(format!("configured, for {store}")),
+        Some(Err(_)) => {
+            Found::failed(Fault::ClockOff, catalog, format!("vended, for {store}, and already expired by this clock"))
+        }
+        Some(Ok(left)) if left.as_secs() < SHORT_LIFE_S => Found::warning(
+            format!("vended, for {store}, good for {}", span(left)),
+            "keys that live so short are renewed all the time: let the catalog vend longer ones",
+        ),
+        Some(Ok(left)) => Found::ok(format!("vended, for {store}, good for {}", span(left))),
+    }
+}
+
+fn told(access: &Access) -> String {
+    format!("{}://{}, region {}", access.endpoint.scheme(), host_of(&access.endpoint), access.region)
+}
+
+/// A file that could not be read, and why.
+type Unread = (String, Trouble);
+
+struct Files<'a> {
+    relay: &'a Relay,
+    view: &'a Arc<View>,
+}
+
+impl Files<'_> {
+    /// Reads what a scan would read first; says what it was.
+    async fn read(&self, loaded: &Loaded) -> Result<String, Unread> {
+        let current = &loaded.metadata["current-snapshot-id"];
+        let snapshots = loaded.metadata["snapshots"].as_array();
+        let snapshot = snapshots.into_iter().flatten().find(|snapshot| snapshot["snapshot-id"] == *current);
+        let Some(list) = snapshot.and_then(|snapshot| snapshot["manifest-list"].as_str()) else {
+            return self.read_metadata(loaded).await;
+        };
+        let bytes = self.file(list, None).await?;
+        let unfit = |location: &str, what: &str| (location.to_owned(), Trouble::Unfit(format!("{location} is no {what}")));
+        let manifests = lake::manifests(&bytes).ok_or_else(|| unfit(list, "manifest list"))?;
+        for (manifest, _) in manifests.iter().take(MAX_MANIFESTS) {
+            let bytes = self.file(manifest, None).await?;
+            let Some((data, length)) = lake::data_file(&bytes) else { continue };
+            let (Some(last), true) = (length.checked_sub(1), length >= 12) else { return Err(unfit(&data, "data file")) };
+            let first = self.file(&data, Some((0, 3))).await?;
+            let end = self.file(&data, Some((last - 3, last))).await?;
+            if data.ends_with(".parquet") && (first != PARQUET || end != PARQUET) {
+                return Err(unfit(&data, "Parquet file"));
+            }
+            return Ok(format!("beginning and end of {data} ({length} bytes), by its manifest and manifest list"));
+        }
+        Ok(format!("{list}; it names no data file to try"))
+    }
+
+    /// A table without rows has its metadata only.
+    async fn read_metadata(&self, loaded: &Loaded) -> Result<String, Unread> {
+        let answer: serde_json::Value = serde_json::from_slice(&loaded.body).unwrap_or_default();
+        let Some(location) = answer["metadata-location"].as_str() else {
+            return Ok("nothing: the table has no rows, and the catalog does not say where its metadata lies".to_owned());
+        };
+        self.file(location, Some((0, BEGINNING - 1))).await?;
+        Ok(format!("beginning of {location}; the table has no rows"))
+    }
+
+    async fn file(&self, location: &str, part: Option<(u64, u64)>) -> Result<Bytes, Unread> {
+        let at = |trouble| (location.to_owned(), trouble);
+        if !self.view.confinement.allows(location) {
+            return Err(at(Trouble::Unfit(format!("{location} lies outside allowed_locations"))));
+        }
+        match local(location) {
+            Some(path) => {
+                let bytes =
+                    tokio::fs::read(&path).await.map_err(|error| at(Trouble::Unreachable(format!("{location}: {error}"))))?;
+                let bytes = Bytes::from(bytes);
+                let length = bytes.len();
+                let bound = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(length);
+                Ok(part.map_or(bytes.clone(), |(first, last)| bytes.slice(bound(first)..bound(last.saturating_add(1)))))
+            }
+            None => sample(self.relay, &self.view.storage, location, part, MAX_LIST).await.map_err(at),
+        }
+    }
+}
+
+fn failed(subject: &Subject, location: &str, trouble: Trouble) -> Found {
+    let (fault, detail) = match trouble {
+        Trouble::NoAccess(error @ CatalogError::Forbidden { .. }) => (Fault::NoVending, error.to_string()),
+        Trouble::NoAccess(error) => (Fault::of_catalog(&error), error.to_string()),
+        Trouble::Unreachable(reason) => (Fault::StoreUnreachable, reason),
+        Trouble::Failing(reason) => (Fault::Failing, reason),
+        Trouble::Unfit(reason) => (Fault::OutsideLocations, reason),
+        Trouble::Refused { status, code, message } => {
+            let said =
+                [code.as_str(), message.as_str()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
+            let detail = format!("the store refuses {location} with {status} {said}");
+            (Fault::of_store(status, &code, &message), detail.trim_end().to_owned())
+        }
+    };
+    Found::failed(fault, &subject.name, detail)
+}
+
+/// The path of a place on this machine.
+fn local(location: &str) -> Option<PathBuf> {
+    normal(location)?.strip_prefix("file://").map(PathBuf::from)
+}
