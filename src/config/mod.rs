@@ -335,7 +335,12 @@ fn kind(entry: &Value) -> Option<&str> {
 
 fn read(path: &Path) -> Result<Value, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    Ok(relative_to(parse(&text, &path.display().to_string())?, path))
+    let tree = parse(&text, &path.display().to_string())?;
+    if !matches!(tree, Value::Object(_) | Value::Null) {
+        let reason = "a config file has sections, such as `catalogs:` or `platform:`".to_owned();
+        return Err(ConfigError::Invalid { path: path.display().to_string(), reason });
+    }
+    Ok(relative_to(tree, path))
 }
 
 /// Paths of embedded catalogs in a file are meant from where the file lies.

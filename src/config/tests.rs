@@ -269,6 +269,8 @@ fn names_of_the_platform_that_are_not_there_are_refused_with_those_that_are() {
         ("platform.endpoints.polaris.urii=x", "platform.endpoints.polaris: unknown key `urii`; did you mean `uri`?"),
         ("platform.layer.gold={}", "platform.layer: unknown key `layer`; did you mean `layers`?"),
         ("platform.layers.gold={location: ~, region: x}", "platform.layers.gold.location: is missing"),
+        ("platform.layers.gold.location=lake/gold", "platform.layers.gold.location: \"lake/gold\" is no storage location"),
+        ("platform.layers.gold.location='s3:///gold'", "is no storage location such as s3://lake/gold/"),
         ("platform.layers.gold={location: 'file:///w/', region: x}", "nothing besides its location"),
     ] {
         let error = refused(&[set]);
@@ -312,6 +314,22 @@ fn later_files_count_over_earlier_ones() {
     assert_eq!(names, ["a", "b"], "the built-in catalog makes way, those of files don't");
     let turned = of_files(&[second, first], &[]).expect("a config");
     assert_eq!(turned["pool"]["max_workers"], 3);
+}
+
+#[test]
+fn a_file_that_has_no_sections_is_named() {
+    for text in ["- a", "catalogs", "7"] {
+        let error = of_files(&[("odd.yaml", text)], &[]).expect_err("no sections").to_string();
+        assert!(error.contains("odd.yaml: a config file has sections"), "{error}");
+    }
+    of_files(&[("empty.yaml", "# nothing")], &[]).expect("the defaults");
+    // Lists where maps belong are told, too.
+    for set in
+        ["platform=[]", "platform.endpoints.a=[rest]", "platform.layers.gold=[s3]", "catalogs.sales=[x]", "platform.endpoints=[]"]
+    {
+        let error = of_files(&[PROJECT, PROD], &[set]).expect_err(set).to_string();
+        assert!(error.starts_with("config: platform") || error.starts_with("config: catalogs"), "{set}: {error}");
+    }
 }
 
 #[test]

@@ -88,11 +88,30 @@ fn check(platform: &Value) -> Result<(), ConfigError> {
             return Err(invalid(format!("platform.endpoints.{name}.{key}"), reason));
         }
     }
-    serde_path_to_error::deserialize::<_, Platform>(platform.clone()).map(drop).map_err(|error| {
+    let read: Platform = serde_path_to_error::deserialize(platform.clone()).map_err(|error| {
         let inside = error.path().to_string();
         let path = if inside == "." { "platform".to_owned() } else { format!("platform.{inside}") };
         invalid(path, explain(&error.into_inner().to_string()))
-    })
+    })?;
+    let places = read.layers.iter().filter_map(|(name, layer)| Some((name, layer.location.as_ref()?)));
+    match places.into_iter().find(|(_, location)| !is_location(location)) {
+        Some((name, location)) => {
+            let reason = format!("\"{location}\" is no storage location such as s3://lake/gold/");
+            Err(invalid(format!("platform.layers.{name}.location"), reason))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether it has the form of a place of files; the relay is stricter.
+fn is_location(text: &str) -> bool {
+    let is_of_store = |(scheme, rest): (&str, &str)| !scheme.is_empty() && !rest.is_empty() && !rest.starts_with('/');
+    is_of_files(text) || text.split_once("://").is_some_and(is_of_store)
+}
+
+/// Whether it is a directory of this machine.
+fn is_of_files(location: &str) -> bool {
+    location.starts_with('/') || location.starts_with("file:")
 }
 
 /// The section is shown around in a team, and lies in a repository: it says where secrets are, and holds none.
@@ -227,7 +246,7 @@ impl Layer<'_> {
         if !self.store.as_object().is_some_and(says_more) {
             return Ok((location, None));
         }
-        if location.starts_with("file:") || location.starts_with('/') {
+        if is_of_files(&location) {
             return Err(invalid(path, "is a directory, and a layer of files has nothing besides its location"));
         }
         let mut store = self.store.clone();

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use tonic::Code;
 
 use crate::forge::{Forged, Part, made_by_gateway, register, uri};
-use crate::harness::{Gateway, Program, polynya, query, root, succeeded, user_ada};
+use crate::harness::{Gateway, Program, ReferenceRest, polynya, query, root, succeeded, user_ada};
+use crate::s3_front::minio::{KEY, Minio, SECRET};
 use crate::sessions::{log_in, run, with_token};
 use crate::stand_in::{HOME, Setup, StandIn, WarehouseSetup};
 
@@ -288,6 +289,79 @@ fn stock_drivers(gateway: &Gateway) {
     // With this option the driver fails when it closes the session, whatever it is answered.
     let told = jdbc("&catalog=crm").fail();
     assert!(told.contains("\ncrm.gold\n") && told.contains("Channel shutdown invoked"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_in_at_the_endpoint_opens_all_its_catalogs_and_begins_where_its_role_says() {
+    let (polaris, dir) = (polaris().await, TempDir::new().expect("a directory"));
+    let project = format!(
+        "{PROJECT}
+auth: {{ mode: polaris, realm: home, mappings: [{{ any: true, role: newcomer }}] }}
+roles: {{ newcomer: {{ catalogs: {{}}, default_catalog: crm, default_schema: silver }} }}
+"
+    );
+    let files = [write(dir.path(), "project.yaml", &project), platform(&polaris, dir.path())];
+    let (client_id, secret) = polaris.realm(HOME).credentials("engineer").expect("a principal");
+    let realm = "platform.endpoints.lakehouse.realm=home";
+    let gateway = Gateway::of_files(&files, &[realm], &[("POLARIS_SECRET", "not needed by callers")]);
+    let engineer = log_in(&gateway, &client_id, &secret).await.expect("a session");
+    assert_eq!(run(&gateway, &engineer, WHERE).await.expect("a place"), "crm.silver");
+    let mut client = with_token(&gateway, &engineer).await;
+    for sql in ["CREATE TABLE t AS SELECT 4 AS n", "CREATE TABLE sales.gold.t AS SELECT n + 1 AS n FROM t"] {
+        query(&mut client, sql).await.expect(sql);
+    }
+    assert_eq!(run(&gateway, &engineer, "SELECT n FROM sales.gold.t").await.expect("a row"), "5");
+    // The catalog knows the analyst, who has no grant in these two.
+    let (client_id, secret) = polaris.realm(HOME).credentials("analyst").expect("a principal");
+    let refused = match log_in(&gateway, &client_id, &secret).await {
+        Ok(analyst) => run(&gateway, &analyst, "SELECT n FROM sales.gold.t").await.expect_err("no grant"),
+        Err(refused) => refused,
+    };
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+}
+
+/// Three catalogs of one endpoint: one has all of a store's folder, one a folder in it, one another folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_carries_its_store_and_its_keys_and_no_more_than_its_folder() {
+    let minio = Minio::start("lake").await;
+    let rest = tokio::task::block_in_place(|| ReferenceRest::start_on("s3://lake/warehouse"));
+    let dir = TempDir::new().expect("a directory");
+    let store = format!(
+        "endpoint: '{}', region: us-east-1, path_style: true, access_key_id: {KEY}, secret_access_key: {{ env: STORE_SECRET }}",
+        minio.endpoint
+    );
+    let text = format!(
+        "platform:
+  endpoints:
+    rest: {{ type: rest, uri: 'http://127.0.0.1:{}', warehouse: main, access_delegation: none }}
+  layers:
+    all: {{ location: s3://lake/warehouse, {store} }}
+    other: {{ location: s3://lake/other/, {store} }}
+catalogs:
+  whole: {{ endpoint: rest, layers: [all] }}
+  part: {{ endpoint: rest, layers: [all/gold] }}
+  other: {{ endpoint: rest, layers: [other] }}
+default_catalog: whole
+",
+        rest.port
+    );
+    let gateway = Gateway::of_files(&[write(dir.path(), "all.yaml", &text)], &[], &[("STORE_SECRET", SECRET)]);
+    for schema in ["gold", "silver"] {
+        gateway.run(&format!("CREATE SCHEMA {schema}")).await;
+        gateway.run(&format!("CREATE TABLE {schema}.t AS SELECT '{schema}' AS s")).await;
+        assert_eq!(gateway.value(&format!("SELECT s FROM {schema}.t")).await, schema);
+    }
+    assert_eq!(gateway.value("SELECT s FROM part.gold.t").await, "gold");
+    gateway.run("INSERT INTO part.gold.t SELECT s FROM silver.t").await;
+    assert_eq!(gateway.value("SELECT count(*) FROM part.gold.t").await, "2");
+    for table in ["part.silver.t", "other.gold.t", "other.silver.t"] {
+        for sql in [format!("SELECT s FROM {table}"), format!("INSERT INTO {table} VALUES ('x')")] {
+            let refused = gateway.query(&sql).await.expect_err(&sql);
+            assert!(refused.message().contains("outside"), "{sql}: {refused}");
+        }
+    }
+    assert_eq!(gateway.value("SELECT count(*) FROM silver.t").await, "1");
+    assert!(!gateway.log().contains(SECRET));
 }
 
 #[tokio::test(flavor = "multi_thread")]
