@@ -15,6 +15,7 @@ import adbc_driver_flightsql.dbapi as adbc
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "support")]
+import listings  # noqa: E402
 import probe as probes  # noqa: E402
 from probe import Probe  # noqa: E402
 from report import ALONE, ATTACHED, BEFORE, FROM_MEMORY, ONE_PROCESS, OURS, middle, report  # noqa: E402
@@ -173,6 +174,7 @@ def main():
         found["memory"] = memory(gateway, program, options.runs)
     found["rest"] = on_rest(program, lake, options.runs)
     title, body, missed = report(found)
+    body, missed = listings.add_to(body, missed)
     page("bench", title, body)
     print("goals missed: " + ("; ".join(missed) or "none"))
 

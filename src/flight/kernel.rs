@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::names::{CatalogName, TableRef};
-use crate::query::{Caller, Description, Engine, Execution, Frame, IngestMode, Limits, ListedTable, QueryError, TableFilter};
+use crate::query::listing::ListedTables;
+use crate::query::{Caller, Description, Engine, Execution, Frame, IngestMode, Limits, QueryError, TableFilter};
 
 /// The frames that a client sends up, schema first; `message` of each is empty.
 pub(super) type ClientFrames = Pin<Box<dyn Stream<Item = Result<Frame, QueryError>> + Send>>;
@@ -41,7 +42,7 @@ pub(super) trait Kernel: Send + Sync + 'static {
         pattern: Option<&str>,
     ) -> Result<Vec<(CatalogName, String)>, QueryError>;
 
-    async fn tables(&self, caller: &Caller, filter: &TableFilter) -> Result<Vec<ListedTable>, QueryError>;
+    async fn tables(&self, caller: &Caller, filter: &TableFilter) -> Result<ListedTables, QueryError>;
 
     async fn schema_exists(&self, caller: &Caller, catalog: &CatalogName, schema: &str) -> Result<bool, QueryError>;
 }
@@ -84,7 +85,7 @@ impl Kernel for Engine {
         self.schemas(caller, catalog, pattern).await
     }
 
-    async fn tables(&self, caller: &Caller, filter: &TableFilter) -> Result<Vec<ListedTable>, QueryError> {
+    async fn tables(&self, caller: &Caller, filter: &TableFilter) -> Result<ListedTables, QueryError> {
         self.tables(caller, filter).await
     }
 

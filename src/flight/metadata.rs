@@ -2,9 +2,11 @@
 //! ticket is the command itself: it carries no right, and is answered for whoever fetches it. Refuses to list anything itself; names
 //! come from the query layer.
 
+mod tables;
+
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, StringBuilder};
+use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::sql::{
     Any, Command, CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTables, CommandGetXdbcTypeInfo,
@@ -19,15 +21,14 @@ use super::handshake::Call;
 use super::sql_info::sql_info;
 use super::ticket::flight_info;
 use super::transport::results::{Messages, whole_message};
-use super::types::{schema_bytes, with_metadata, xdbc_types};
+use super::types::xdbc_types;
 use super::{Edge, FlightError, unfit};
 use crate::names::CatalogName;
-use crate::query::{ListedTable, TableFilter};
+use crate::query::TableFilter;
+use crate::query::listing::ListedTables;
 
 /// The only type that tables of a catalog have.
 const TABLE: &str = "TABLE";
-/// A batch of tables is sent when their schemas take so many bytes.
-const BATCH_BYTES: usize = 1 << 20;
 
 fn text(name: &str, nullable: bool) -> Field {
     Field::new(name, DataType::Utf8, nullable)
@@ -137,7 +138,9 @@ impl Edge {
         let batches = match command {
             CatalogCommand::Catalogs => vec![self.catalogs(call)?],
             CatalogCommand::Schemas(command) => vec![self.schemas(call, &command).await?],
-            CatalogCommand::Tables(command) => self.tables(call, &command).await?,
+            CatalogCommand::Tables(command) => {
+                return Ok(tables::messages(self.tables(call, &command).await?, command.include_schema));
+            }
             CatalogCommand::TableTypes => vec![text_columns(&TABLE_TYPES, [[TABLE]])?],
             CatalogCommand::PrimaryKeys => vec![RecordBatch::new_empty(Arc::clone(&PRIMARY_KEYS))],
             CatalogCommand::ForeignKeys => vec![RecordBatch::new_empty(Arc::clone(&FOREIGN_KEYS))],
@@ -165,10 +168,10 @@ impl Edge {
         text_columns(&SCHEMAS, found.iter().map(|(catalog, schema)| [catalog.as_str(), schema.as_str()]))
     }
 
-    async fn tables(&self, call: &Call, command: &CommandGetTables) -> Result<Vec<RecordBatch>, FlightError> {
+    async fn tables(&self, call: &Call, command: &CommandGetTables) -> Result<ListedTables, FlightError> {
         let catalog = match Within::catalog(command.catalog.as_deref()) {
-            _ if !wants_tables(&command.table_types) => return table_batches(Vec::new(), command.include_schema),
-            Within::Nothing => return table_batches(Vec::new(), command.include_schema),
+            _ if !wants_tables(&command.table_types) => return Ok(stream::empty().boxed()),
+            Within::Nothing => return Ok(stream::empty().boxed()),
             Within::Any => None,
             Within::One(catalog) => Some(catalog),
         };
@@ -178,7 +181,7 @@ impl Edge {
             table: command.table_name_filter_pattern.clone(),
             with_columns: command.include_schema,
         };
-        table_batches(self.kernel.tables(&call.caller(), &filter).await?, command.include_schema)
+        Ok(self.kernel.tables(&call.caller(), &filter).await?)
     }
 }
 
@@ -204,61 +207,6 @@ fn wants_tables(types: &[String]) -> bool {
     types.is_empty() || types.iter().any(|name| name.eq_ignore_ascii_case(TABLE) || name.eq_ignore_ascii_case("BASE TABLE"))
 }
 
-fn table_batches(mut tables: Vec<ListedTable>, with_schema: bool) -> Result<Vec<RecordBatch>, FlightError> {
-    tables.sort_by(|a, b| a.table.cmp(&b.table));
-    let mut batches = Vec::new();
-    let mut rows = TableRows::default();
-    for listed in &tables {
-        rows.add(listed, with_schema)?;
-        if rows.bytes >= BATCH_BYTES {
-            batches.push(std::mem::take(&mut rows).finish(with_schema)?);
-        }
-    }
-    batches.push(rows.finish(with_schema)?);
-    Ok(batches)
-}
-
-#[derive(Default)]
-struct TableRows {
-    catalogs: StringBuilder,
-    schemas: StringBuilder,
-    tables: StringBuilder,
-    types: StringBuilder,
-    columns: BinaryBuilder,
-    bytes: usize,
-}
-
-impl TableRows {
-    fn add(&mut self, ListedTable { table, columns }: &ListedTable, with_schema: bool) -> Result<(), FlightError> {
-        self.catalogs.append_value(table.catalog.as_str());
-        self.schemas.append_value(table.namespace.to_string());
-        self.tables.append_value(&table.table);
-        self.types.append_value(TABLE);
-        self.bytes += 64 + table.table.len();
-        if with_schema {
-            let columns = columns.as_ref().map_or_else(Schema::empty, |columns| with_metadata(columns, Some(table)));
-            let bytes = schema_bytes(&columns)?;
-            self.bytes += bytes.len();
-            self.columns.append_value(bytes);
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, with_schema: bool) -> Result<RecordBatch, FlightError> {
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(self.catalogs.finish()),
-            Arc::new(self.schemas.finish()),
-            Arc::new(self.tables.finish()),
-            Arc::new(self.types.finish()),
-        ];
-        if with_schema {
-            columns.push(Arc::new(self.columns.finish()));
-        }
-        let schema = if with_schema { &TABLES_WITH_SCHEMA } else { &TABLES };
-        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
-    }
-}
-
 /// Rows of texts as a batch of `N` columns.
 fn text_columns<'a, const N: usize>(
     schema: &SchemaRef,
@@ -276,47 +224,10 @@ fn text_columns<'a, const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::AsArray;
-    use arrow_flight::IpcMessage;
-
-    use super::*;
-    use crate::names::{Namespace, TableRef};
-
-    fn listed(name: &str, fields: usize) -> ListedTable {
-        let table = TableRef { catalog: "lake".into(), namespace: Namespace::from_schema("a.b"), table: name.to_owned() };
-        let fields: Vec<Field> = (0..fields).map(|n| Field::new(format!("c{n}"), DataType::Int64, true)).collect();
-        ListedTable { table, columns: (!fields.is_empty()).then(|| Arc::new(Schema::new(fields))) }
-    }
+    use super::wants_tables;
 
     #[test]
-    fn tables_come_sorted_with_schemas_that_carry_metadata() {
-        let batches = table_batches(vec![listed("z", 0), listed("a", 2)], true).unwrap();
-        assert_eq!(batches.len(), 1);
-        assert_eq!(batches[0].schema(), *TABLES_WITH_SCHEMA);
-        let names: Vec<_> = batches[0].column(2).as_string::<i32>().iter().flatten().collect();
-        assert_eq!(names, ["a", "z"]);
-        let schema = |row: usize| {
-            let bytes = batches[0].column(4).as_binary::<i32>().value(row);
-            Schema::try_from(IpcMessage(bytes::Bytes::copy_from_slice(bytes))).unwrap()
-        };
-        assert_eq!(schema(0).field(1).metadata()["ARROW:FLIGHT:SQL:SCHEMA_NAME"], "a.b");
-        assert_eq!(schema(1).fields().len(), 0, "a table that could not be loaded has no columns");
-    }
-
-    #[test]
-    fn many_wide_tables_are_sent_in_batches_below_2_mb() {
-        let tables: Vec<ListedTable> = (0..200).map(|n| listed(&format!("t{n:03}"), 100)).collect();
-        let batches = table_batches(tables, true).unwrap();
-        assert!(batches.len() > 2);
-        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 200);
-        for data in batches_to_flight_data(&TABLES_WITH_SCHEMA, batches).unwrap() {
-            assert!(data.data_body.len() < 2 << 20);
-        }
-    }
-
-    #[test]
-    fn no_tables_still_have_their_schema() {
-        assert_eq!(table_batches(Vec::new(), false).unwrap()[0].schema(), *TABLES);
+    fn base_tables_are_tables() {
         let wants = |types: &[&str]| wants_tables(&types.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
         assert!(wants(&[]) && wants(&["VIEW", "TABLE"]) && wants(&["base table"]));
         assert!(!wants(&["VIEW"]));

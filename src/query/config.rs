@@ -20,6 +20,8 @@ pub struct Config {
     pub listing_loads: usize,
     /// Tables that one listing may name.
     pub listing_tables: usize,
+    /// Bytes of rows that one listing of a statement may have.
+    pub listing_bytes: ByteSize,
     /// Whether the query log carries the statements' text.
     pub log_sql: bool,
 }

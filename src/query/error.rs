@@ -81,6 +81,14 @@ pub enum QueryError {
         /// The configured ceiling.
         limit: usize,
     },
+    /// A listing has more rows than may be held.
+    #[error(
+        "the listing has more than {limit} bytes of rows (query.listing_bytes): ask for one schema, or for a narrower name pattern"
+    )]
+    ListingTooLong {
+        /// The configured ceiling in bytes.
+        limit: usize,
+    },
     /// What the client sent for an ingest is not right.
     #[error("{0}")]
     Input(String),
@@ -108,7 +116,7 @@ impl Explain for QueryError {
             Self::Catalog(error) => error.kind(),
             Self::Deadline(_) => Kind::DeadlineExceeded,
             Self::NoCatalog { .. } | Self::NoSchema { .. } => Kind::NotFound,
-            Self::ListingTooLarge { .. } => Kind::ResourceExhausted(None),
+            Self::ListingTooLarge { .. } | Self::ListingTooLong { .. } => Kind::ResourceExhausted(None),
             Self::Input(_) => Kind::InvalidArgument,
             Self::Defect(_) => Kind::Internal,
         }

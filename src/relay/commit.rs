@@ -57,20 +57,6 @@ enum Found {
     Undecidable,
 }
 
-/// Makes sure that a commit's tables are forgotten however it ends, also when its request is dropped half-way.
-struct Forget<'a> {
-    relay: &'a Relay,
-    changes: &'a [TableChange],
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        for change in self.changes {
-            self.relay.cache.forget(&change.table);
-        }
-    }
-}
-
 /// Commits all changes or none.
 ///
 /// # Errors
@@ -88,10 +74,11 @@ pub(super) async fn commit(
     for change in &mut changes {
         stamp(change, relay, &served.viewer);
     }
-    let forget = Forget { relay, changes: &changes };
+    let mut voids = relay.changing(changes.iter().map(|change| change.table.clone()));
+    changes.iter().filter(|change| creates(change)).for_each(|change| voids.creating(&change.table));
     let limit = relay.config.commit_timeout;
     let outcome = tokio::time::timeout(limit, send(relay, catalog, served, visitor, &changes)).await;
-    drop(forget);
+    drop(voids);
     outcome.unwrap_or_else(|_| Err(unsettled(catalog, format!("it was not settled within {} s", limit.as_secs_f32()))))
 }
 

@@ -17,6 +17,13 @@ use crate::secret::SecretRef;
 pub struct Config {
     /// How many bytes of table metadata are kept.
     pub cache_bytes: u64,
+    /// How many bytes of lists and of listed columns are kept.
+    pub listing_cache_bytes: u64,
+    /// How old the columns of a table may be in a listing of many. Own changes are seen at once.
+    #[serde(with = "humantime_serde")]
+    pub listing_staleness: Duration,
+    /// How many names a catalog is asked for at once; 0 leaves it to the catalog.
+    pub list_page_size: usize,
     /// How old a cached table may be before the catalog is asked whether it has changed. Own commits are seen at once.
     #[serde(with = "humantime_serde")]
     pub max_staleness: Duration,
@@ -55,6 +62,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cache_bytes: 256 << 20,
+            listing_cache_bytes: 128 << 20,
+            listing_staleness: Duration::from_secs(30),
+            list_page_size: 1000,
             max_staleness: Duration::from_secs(1),
             negative_ttl: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(5),

@@ -10,6 +10,7 @@ pub mod config;
 mod confine;
 pub mod error;
 pub mod lease;
+mod listing;
 mod server;
 pub mod storage;
 mod table;
@@ -21,12 +22,11 @@ mod views;
 mod words;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -35,24 +35,17 @@ use self::cache::{TableCache, Wanted};
 use self::config::{CatalogConfig, Config, RoleConfig};
 pub use self::error::{CatalogError, RelayError};
 use self::lease::{LeaseTerms, Leases, WorkerGrant};
+pub use self::listing::Extent;
+use self::listing::Listings;
 use self::storage::Store;
+use self::upstream::Purpose;
 use self::upstream::reach::Clients;
-use self::upstream::{PageRequest, Purpose, Upstream};
 use self::views::{Configured, View, Views};
 use self::workers::Workers;
 use crate::auth::credential::Credential;
 use crate::auth::realm::{RealmFault, Realms};
 use crate::lake::Column;
-use crate::names::{CatalogName, Namespace, RealmName, RoleName, TableRef, WorkerToken};
-
-/// How many levels of namespaces are looked through.
-const MAX_NAMESPACE_DEPTH: usize = 16;
-
-/// How many namespaces of a catalog are asked for their children at once.
-const PARALLEL_LISTS: usize = 8;
-
-/// How many pages of one list are read before the catalog is taken to be going round in circles.
-const MAX_PAGES: usize = 10_000;
+use crate::names::{CatalogName, RealmName, RoleName, TableRef, WorkerToken};
 
 /// The relay of one gateway.
 pub struct Relay {
@@ -63,7 +56,8 @@ pub struct Relay {
     listeners: Mutex<Option<(TcpListener, TcpListener)>>,
     views: Views,
     workers: Workers,
-    cache: Arc<TableCache>,
+    cache: TableCache,
+    listings: Listings,
     store: Arc<Store>,
     ahead: storage::Ahead,
     /// Parts of files that are held at once.
@@ -97,7 +91,8 @@ impl Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let store = Store::new(config.storage.clone()).map_err(std::io::Error::other)?;
-        let cache = Arc::new(TableCache::new(&config));
+        let cache = TableCache::new(&config);
+        let listings = Listings::new(&config, views.all());
         Ok(Arc::new(Self {
             address: listener.local_addr()?,
             door_address: door.local_addr()?,
@@ -108,6 +103,7 @@ impl Relay {
             views,
             workers: Workers::default(),
             cache,
+            listings,
             config,
         }))
     }
@@ -141,106 +137,12 @@ impl Relay {
         self.views.of(credential)
     }
 
-    /// All namespaces of a catalog that the credential may see, of every level, parents before their children.
-    ///
-    /// # Errors
-    /// When the catalog is not there or does not answer.
-    pub async fn namespaces(&self, credential: &Credential, catalog: &CatalogName) -> Result<Vec<Namespace>, CatalogError> {
-        let upstream = &self.view(credential, catalog)?.upstream;
-        let mut found: BTreeSet<Namespace> = all_namespaces(&**upstream, None).await?.into_iter().collect();
-        let mut level: Vec<Namespace> = found.iter().cloned().collect();
-        for _ in 0..MAX_NAMESPACE_DEPTH {
-            let asked = level.into_iter().map(|parent| children_of(upstream.clone(), parent));
-            let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(PARALLEL_LISTS).collect().await;
-            let mut below = Vec::new();
-            for (parent, children) in answers {
-                let children = match children {
-                    Ok(children) => children,
-                    // Seen in the list of its parent, but not to be looked into; or dropped meanwhile.
-                    Err(CatalogError::Forbidden { .. } | CatalogError::NoSuchNamespace { .. }) => continue,
-                    Err(error) => return Err(error),
-                };
-                let inside = |child: &Namespace| {
-                    child.levels().len() > parent.levels().len() && child.levels().starts_with(parent.levels())
-                };
-                // A catalog that does not know the parameter `parent` answers with the outermost ones again.
-                below.extend(children.into_iter().filter(inside).filter(|child| found.insert(child.clone())));
-            }
-            if below.is_empty() {
-                break;
-            }
-            level = below;
-        }
-        Ok(found.into_iter().collect())
-    }
-
-    /// Whether the namespace is there.
-    ///
-    /// # Errors
-    /// When the catalog is not there or does not answer.
-    pub async fn namespace_exists(
-        &self,
-        credential: &Credential,
-        catalog: &CatalogName,
-        namespace: &Namespace,
-    ) -> Result<bool, CatalogError> {
-        match self.view(credential, catalog)?.upstream.load_namespace(namespace).await {
-            // Its properties are not for the credential to see; tables in it may be.
-            Ok(_) | Err(CatalogError::Forbidden { .. }) => Ok(true),
-            Err(CatalogError::NoSuchNamespace { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The names of a namespace's tables, in order.
-    ///
-    /// # Errors
-    /// When the catalog or the namespace is not there, or does not answer.
-    pub async fn tables(
-        &self,
-        credential: &Credential,
-        catalog: &CatalogName,
-        namespace: &Namespace,
-    ) -> Result<Vec<String>, CatalogError> {
-        let upstream = &self.view(credential, catalog)?.upstream;
-        let mut page = PageRequest::default();
-        let mut tables = Vec::new();
-        for _ in 0..MAX_PAGES {
-            let answer = upstream.list_tables(namespace, &page).await?;
-            tables.extend(answer.items);
-            match answer.next {
-                Some(token) => page.token = Some(token),
-                None => {
-                    tables.sort_unstable();
-                    tables.dedup();
-                    return Ok(tables);
-                }
-            }
-        }
-        Err(endless(catalog))
-    }
-
     /// The columns of a table whose rows the credential may read.
     ///
     /// # Errors
     /// When the table is not there, must not be read, or cannot be read.
     pub async fn columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
         self.table(credential, table).await?.columns(&table.catalog)
-    }
-
-    /// The columns of a table for a listing: the right to see them is enough.
-    ///
-    /// # Errors
-    /// When the table is not there, must not be seen, or cannot be read.
-    pub async fn listed_columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
-        let view = self.view(credential, &table.catalog)?;
-        // Whoever may read a table may see its columns; what is known already needs no call.
-        let known = self.cache.fresh(&view.viewer, table, Purpose::Data);
-        let table_seen = match known {
-            Some(known) => known,
-            None => self.look(&view, table, Purpose::Columns, false).await?,
-        };
-        table_seen.columns(&table.catalog)
     }
 
     /// Loads a table, so that the worker which asks for it next finds it in the cache; gives an estimate of the bytes in its data
@@ -333,27 +235,4 @@ impl Leases for Relay {
     fn allowed_locations(&self, catalogs: &[CatalogName]) -> Vec<String> {
         self.views.locations(catalogs)
     }
-}
-
-async fn children_of(upstream: Arc<dyn Upstream>, parent: Namespace) -> (Namespace, Result<Vec<Namespace>, CatalogError>) {
-    let children = all_namespaces(&*upstream, Some(&parent)).await;
-    (parent, children)
-}
-
-async fn all_namespaces(upstream: &dyn Upstream, parent: Option<&Namespace>) -> Result<Vec<Namespace>, CatalogError> {
-    let mut page = PageRequest::default();
-    let mut found = Vec::new();
-    for _ in 0..MAX_PAGES {
-        let answer = upstream.list_namespaces(parent, &page).await?;
-        found.extend(answer.items);
-        match answer.next {
-            Some(token) => page.token = Some(token),
-            None => return Ok(found),
-        }
-    }
-    Err(endless(upstream.name()))
-}
-
-fn endless(catalog: &CatalogName) -> CatalogError {
-    CatalogError::BadAnswer { catalog: catalog.clone(), reason: "a list of it has no end".to_owned() }
 }

@@ -136,6 +136,7 @@ async fn create_namespace(
     let request: Request = parse(&catalog, &body)?;
     let namespace = Namespace::new(request.namespace);
     let properties = request.properties.unwrap_or_default();
+    let _voids = relay.changing_namespace(&catalog, &namespace);
     served.upstream.create_namespace(&namespace, properties.clone()).await?;
     Ok(Json(json!({ "namespace": namespace.levels(), "properties": properties })).into_response())
 }
@@ -166,7 +167,10 @@ async fn drop_namespace(
     visitor: Visitor,
     Path((catalog, namespace)): Path<(CatalogName, String)>,
 ) -> Answer {
-    relay.written_by(&visitor, &catalog)?.upstream.drop_namespace(&levels(&namespace)).await?;
+    let namespace = levels(&namespace);
+    let served = relay.written_by(&visitor, &catalog)?;
+    let _voids = relay.changing_namespace(&catalog, &namespace);
+    served.upstream.drop_namespace(&namespace).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -196,9 +200,9 @@ async fn create_table(
     if let Some(location) = request["location"].as_str() {
         table::outside(&table, "the new table", location, &served.confinement)?;
     }
-    let created = served.upstream.create_table(&table.namespace, request).await;
-    relay.cache.forget(&table);
-    let created = Table::read(table.clone(), created?, None, served.confinement.clone()).await?;
+    let _voids = relay.renaming([table.clone()]);
+    let created = served.upstream.create_table(&table.namespace, request).await?;
+    let created = Table::read(table.clone(), created, None, served.confinement.clone()).await?;
     created.tell(&table, &served.storage);
     created.make_directories().await;
     Ok(json_bytes(created.whole))
@@ -230,9 +234,8 @@ async fn drop_table(
     let served = relay.written_by(&visitor, &catalog)?;
     let table = TableRef { catalog, namespace: levels(&namespace), table };
     let purge = query.get("purgeRequested").is_some_and(|purge| purge.eq_ignore_ascii_case("true"));
-    let dropped = served.upstream.drop_table(&table, purge).await;
-    relay.cache.forget(&table);
-    dropped?;
+    let _voids = relay.renaming([table.clone()]);
+    served.upstream.drop_table(&table, purge).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -262,10 +265,8 @@ async fn rename_table(
     let served = relay.written_by(&visitor, &catalog)?;
     let request: Request = parse(&catalog, &body)?;
     let (from, to) = (request.source.in_catalog(&catalog), request.destination.in_catalog(&catalog));
-    let renamed = served.upstream.rename_table(&from, &to).await;
-    relay.cache.forget(&from);
-    relay.cache.forget(&to);
-    renamed?;
+    let _voids = relay.renaming([from.clone(), to.clone()]);
+    served.upstream.rename_table(&from, &to).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -16,7 +16,7 @@ use crate::lake::{self, Column, size, trim};
 use crate::names::{CatalogName, TableRef};
 
 /// An answer above this is parsed on a thread that may block.
-const LARGE_BYTES: usize = 256 << 10;
+pub(super) const LARGE_BYTES: usize = 256 << 10;
 
 /// Table properties that say where files are written.
 pub(super) const PLACE_PROPERTIES: [&str; 4] =
@@ -125,7 +125,7 @@ impl Table {
     /// About how many bytes it takes.
     pub(super) fn weight(&self) -> usize {
         let columns = self.columns.as_ref().map_or(0, |columns| columns.len());
-        self.whole.len() + self.trimmed.len() + columns * 256 + 512
+        self.whole.len() + self.trimmed.len() + columns * 256
     }
 }
 

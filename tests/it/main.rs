@@ -18,6 +18,7 @@ mod ingest;
 mod large;
 mod lifecycle;
 mod limits;
+mod listings;
 mod load;
 mod logins;
 mod malformed;

@@ -10,7 +10,7 @@ use polynya::auth::realm::{RealmFault, Realms};
 use polynya::error::{Explain, Kind};
 use polynya::names::{CatalogName, Namespace, RealmName, RoleName, TableRef};
 use polynya::relay::config::{CatalogConfig, Config, RestConfig, RoleConfig};
-use polynya::relay::{CatalogError, Relay};
+use polynya::relay::{CatalogError, Extent, Relay};
 use polynya::secret::SecretString;
 use serde_json::json;
 
@@ -169,12 +169,12 @@ async fn tokens_that_are_refused_are_renewed_once_for_all() {
     let lake = Lake::new().await;
     let engineer = lake.login("engineer");
     let gold = Namespace::from_schema("gold");
-    lake.relay.tables(&engineer, &catalog(), &gold).await.expect("a list");
+    lake.relay.namespace_exists(&engineer, &catalog(), &gold).await.expect("an answer");
     lake.polaris.realm(HOME).tokens.expire_all();
     let name = catalog();
-    let asked = (0..30).map(|_| lake.relay.tables(&engineer, &name, &gold));
+    let asked = (0..30).map(|_| lake.relay.namespace_exists(&engineer, &name, &gold));
     for answer in futures::future::join_all(asked).await {
-        answer.expect("a list");
+        answer.expect("an answer");
     }
     assert_eq!(lake.tokens("engineer"), 2);
 }
@@ -184,21 +184,21 @@ async fn a_token_that_cannot_be_renewed_is_shown_as_long_as_it_lives() {
     let lake = Lake::with(Setup::lakehouse().with_token_lifetime(3), config(), "").await;
     let analyst = lake.login("analyst");
     let gold = Namespace::from_schema("gold");
-    lake.relay.tables(&analyst, &catalog(), &gold).await.expect("a list");
+    lake.relay.namespace_exists(&analyst, &catalog(), &gold).await.expect("an answer");
     lake.polaris.faults().add(Rule::new(Fault::Status(503)).on([Operation::Token]));
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2200) {
-        lake.relay.tables(&analyst, &catalog(), &gold).await.expect("a list by the token before");
+        lake.relay.namespace_exists(&analyst, &catalog(), &gold).await.expect("an answer by the token before");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let tries = lake.tokens("analyst");
     assert!((2..=6).contains(&tries), "it backs off: {tries} requests");
     tokio::time::sleep(Duration::from_millis(900)).await;
-    let error = lake.relay.tables(&analyst, &catalog(), &gold).await.expect_err("no token");
+    let error = lake.relay.namespace_exists(&analyst, &catalog(), &gold).await.expect_err("no token");
     assert!(matches!(error, CatalogError::Failing { .. }), "{error}");
     lake.polaris.faults().clear();
     tokio::time::sleep(Duration::from_millis(2100)).await;
-    lake.relay.tables(&analyst, &catalog(), &gold).await.expect("it comes back by itself");
+    lake.relay.namespace_exists(&analyst, &catalog(), &gold).await.expect("it comes back by itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,7 +343,7 @@ async fn who_may_see_a_table_but_not_read_it_sees_its_columns_only() {
     realm.grant("lakehouse", "gold_reader", Grant::on_namespace(Privilege::TableReadProperties, "silver"));
     let analyst = lake.login("analyst");
     for _ in 0..3 {
-        assert_eq!(lake.relay.listed_columns(&analyst, &table("silver")).await.expect("columns").len(), 1);
+        assert_eq!(lake.relay.listed_columns(&analyst, &table("silver"), Extent::Few).await.expect("columns").len(), 1);
         let error = lake.relay.load(&analyst, &table("silver")).await.expect_err("no right to the data");
         assert_eq!(error.kind(), Kind::PermissionDenied);
         assert_eq!(
@@ -357,7 +357,7 @@ async fn who_may_see_a_table_but_not_read_it_sees_its_columns_only() {
     // The right to read is enough to see, and needs no other call.
     lake.relay.load(&analyst, &table("gold")).await.expect("a table");
     lake.polaris.log().clear();
-    lake.relay.listed_columns(&analyst, &table("gold")).await.expect("columns");
+    lake.relay.listed_columns(&analyst, &table("gold"), Extent::Few).await.expect("columns");
     assert!(lake.polaris.log().calls().len() <= 1);
 
     let plain = section(&lake.polaris, "lakehouse", "access_delegation: none");
@@ -399,13 +399,18 @@ async fn known_tables_are_read_while_their_catalog_is_down_and_others_are_not_af
     let lake = Lake::with(Setup::lakehouse(), steadfast(), "").await;
     let healthy = Lake::with(Setup::lakehouse(), steadfast(), "").await;
     let (engineer, other) = (lake.login("engineer"), healthy.login("engineer"));
+    let silver = Namespace::from_schema("silver");
     lake.relay.load(&engineer, &table("gold")).await.expect("a table");
+    lake.relay.tables(&engineer, &catalog(), &silver).await.expect("a list");
+    lake.relay.listed_columns(&engineer, &table("silver"), Extent::Many).await.expect("columns");
     lake.polaris.down().await;
     lake.until_stale().await;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(3) {
         let asked = Instant::now();
         lake.relay.load(&engineer, &table("gold")).await.expect("as it was");
+        assert_eq!(lake.relay.tables(&engineer, &catalog(), &silver).await.expect("as it was"), ["t"]);
+        lake.relay.listed_columns(&engineer, &table("silver"), Extent::Few).await.expect("as they were");
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
         healthy.relay.tables(&other, &catalog(), &Namespace::from_schema("gold")).await.expect("another catalog");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -542,7 +547,7 @@ async fn denials_reach_the_client_in_words_also_from_a_worker() {
 async fn listings_show_what_the_grants_do() {
     let polaris = polaris_with_tables(Setup::lakehouse(), &["lakehouse"]).await;
     polaris.realm(HOME).grant("lakehouse", "gold_reader", Grant::on_namespace(Privilege::TableList, "bronze"));
-    let gateway = gateway(&polaris, "analyst", &[]).await;
+    let gateway = gateway(&polaris, "analyst", &["relay.negative_ttl=0s"]).await;
     let listed = "SELECT coalesce(string_agg(table_schema || '.' || table_name, ' '), '') FROM information_schema.tables";
     assert_eq!(gateway.value(&format!("{listed} WHERE table_catalog = 'rest'")).await, "gold.t");
     let columns = "SELECT count(*) FROM information_schema.columns WHERE table_catalog = 'rest'";
@@ -574,16 +579,18 @@ async fn statements_go_on_from_memory_while_the_catalog_is_down() {
     let gateway = gateway(&polaris, "engineer", &["relay.slow_after=300ms"]).await;
     gateway.run("INSERT INTO rest.gold.t SELECT * FROM range(10)").await;
     assert_eq!(gateway.value("SELECT count(*) FROM rest.gold.t").await, "10");
+    gateway.run("SHOW TABLES FROM rest.gold").await;
     polaris.down().await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     for _ in 0..5 {
         assert_eq!(gateway.value("SELECT sum(id) FROM rest.gold.t").await, "45");
+        assert_eq!(gateway.value("SHOW TABLES FROM rest.gold").await, "t");
     }
     let status = gateway.query("SELECT * FROM rest.silver.t").await.expect_err("not known");
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
     assert!(status.message().contains("catalog \"rest\" at 127.0.0.1:"), "{status}");
-    for sql in ["INSERT INTO rest.gold.t VALUES (1)", "CREATE TABLE rest.gold.u (i INTEGER)", "SHOW TABLES FROM rest.gold"] {
-        let status = gateway.query(sql).await.expect_err("writes and lists ask");
+    for sql in ["INSERT INTO rest.gold.t VALUES (1)", "CREATE TABLE rest.gold.u (i INTEGER)", "SHOW TABLES FROM rest.silver"] {
+        let status = gateway.query(sql).await.expect_err("writes ask, and so do lists that are not known");
         assert_eq!(status.code(), tonic::Code::Unavailable, "{sql}: {status}");
         assert!(status.message().contains("catalog \"rest\""), "{sql}: {status}");
     }

@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::super::kernel::{ClientFrames, Kernel, broken_input};
 use super::super::transport::results::whole_message;
 use crate::names::{CatalogName, Namespace, RoleName, TableRef};
+use crate::query::listing::ListedTables;
 use crate::query::{
     Caller, Description, Execution, Frame, IngestMode, Limits, ListedTable, QueryError, SessionChange, TableFilter,
 };
@@ -120,9 +121,10 @@ impl Kernel for Counting {
         Ok(vec![("lake".into(), "gold".to_owned()), ("archive".into(), "y2020".to_owned())])
     }
 
-    async fn tables(&self, _: &Caller, filter: &TableFilter) -> Result<Vec<ListedTable>, QueryError> {
+    async fn tables(&self, _: &Caller, filter: &TableFilter) -> Result<ListedTables, QueryError> {
         let table = TableRef { catalog: "lake".into(), namespace: Namespace::from_schema("gold"), table: "orders".to_owned() };
-        Ok(vec![ListedTable { table, columns: filter.with_columns.then(column) }])
+        let listed = ListedTable { table, columns: filter.with_columns.then(column) };
+        Ok(stream::iter([Ok(listed)]).boxed())
     }
 
     async fn schema_exists(&self, _: &Caller, _: &CatalogName, schema: &str) -> Result<bool, QueryError> {

@@ -8,7 +8,7 @@ use crate::names::CredentialId;
 use crate::relay::cache::Wanted;
 use crate::relay::upstream::Purpose;
 
-async fn counted(config: Config) -> (Bench, String, Arc<Faulty>) {
+pub(super) async fn counted(config: Config) -> (Bench, String, Arc<Faulty>) {
     let mut faulty = None;
     let bench = Bench::behind(config, |inner| {
         let made = Faulty::gated(inner);
@@ -22,16 +22,16 @@ async fn counted(config: Config) -> (Bench, String, Arc<Faulty>) {
 
 impl Faulty {
     /// Holds back all answers to loads until permits are added.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         let gate = self.gate.as_ref().unwrap();
         gate.forget_permits(gate.available_permits());
     }
 
-    fn open(&self) {
+    pub(super) fn open(&self) {
         self.gate.as_ref().unwrap().add_permits(1_000_000);
     }
 
-    fn loads(&self) -> u64 {
+    pub(super) fn loads(&self) -> u64 {
         self.loads.load(Ordering::SeqCst)
     }
 

@@ -37,10 +37,11 @@ pub(super) struct Faulty {
     mishaps: Mutex<VecDeque<Mishap>>,
     pub(super) commits: AtomicU64,
     pub(super) loads: AtomicU64,
+    pub(super) lists: AtomicU64,
     pub(super) unchanged: AtomicU64,
     /// No table may be loaded.
     blind: AtomicBool,
-    /// A load looks at the catalog at once and hands its answer on when it gets a permit from here.
+    /// A load or a list of tables looks at the catalog at once and hands its answer on when it gets a permit from here.
     pub(super) gate: Option<Semaphore>,
 }
 
@@ -51,6 +52,7 @@ impl Faulty {
             mishaps: Mutex::new(mishaps.iter().copied().collect()),
             commits: AtomicU64::new(0),
             loads: AtomicU64::new(0),
+            lists: AtomicU64::new(0),
             unchanged: AtomicU64::new(0),
             blind: AtomicBool::new(false),
             gate: None,
@@ -76,6 +78,7 @@ impl Upstream for Faulty {
     }
 
     async fn list_namespaces(&self, parent: Option<&Namespace>, page: &PageRequest) -> Result<Page<Namespace>, CatalogError> {
+        self.lists.fetch_add(1, Ordering::SeqCst);
         self.inner.list_namespaces(parent, page).await
     }
 
@@ -96,7 +99,12 @@ impl Upstream for Faulty {
     }
 
     async fn list_tables(&self, namespace: &Namespace, page: &PageRequest) -> Result<Page<String>, CatalogError> {
-        self.inner.list_tables(namespace, page).await
+        let answer = self.inner.list_tables(namespace, page).await;
+        self.lists.fetch_add(1, Ordering::SeqCst);
+        if let Some(gate) = &self.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        answer
     }
 
     async fn load_table(&self, table: &TableRef, etag: Option<&str>, purpose: Purpose) -> Result<Answer, CatalogError> {

@@ -4,6 +4,7 @@ mod caching;
 mod commits;
 mod faults;
 mod identity;
+mod listing;
 mod polaris;
 mod rest;
 mod serving;

@@ -154,14 +154,14 @@ async fn a_token_is_renewed_ahead_of_its_expiry() {
     let (tokens, uri) = Tokens::serve(vec![token(&inner.worker, Some(0.4))]).await;
     let bench = in_front_of(&inner, oauth2(uri)).await;
     let gold = Namespace::from_schema("gold");
-    bench.relay.tables(&credential(), &name(), &gold).await.unwrap();
+    bench.relay.namespace_exists(&credential(), &name(), &gold).await.unwrap();
     assert_eq!(tokens.count(), 1);
     tokio::time::sleep(Duration::from_millis(250)).await;
     // Who asks now has the token before, and another one is on its way.
-    bench.relay.tables(&credential(), &name(), &gold).await.unwrap();
+    bench.relay.namespace_exists(&credential(), &name(), &gold).await.unwrap();
     tokio::time::sleep(Duration::from_millis(80)).await;
     assert_eq!(tokens.count(), 2);
-    bench.relay.tables(&credential(), &name(), &gold).await.unwrap();
+    bench.relay.namespace_exists(&credential(), &name(), &gold).await.unwrap();
     assert_eq!(tokens.count(), 2);
 }
 

@@ -23,6 +23,7 @@
 mod answer;
 pub mod control;
 mod faults;
+mod generated;
 mod identity;
 mod log;
 mod namespaces;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 pub use faults::{Fault, Faults, Moment, Operation, Rule};
+pub use generated::GeneratedSetup;
 pub use identity::authorize::{Grant, Privilege};
 pub use identity::realm::Realm;
 pub use log::{Call, Log};

@@ -96,7 +96,9 @@ impl Visit<'_> {
 
     pub async fn list_tables(&self, namespace: &Namespace, query: &HashMap<String, String>) -> Result<Answer> {
         self.may_at("LIST_TABLES", Privilege::TableList, namespace).await?;
-        let all = self.warehouse.catalog.list_tables(namespace).await?;
+        let mut all = self.warehouse.catalog.list_tables(namespace).await?;
+        all.extend(self.warehouse.generated.iter().flat_map(|generated| generated.tables(namespace)));
+        all.sort();
         let (page, next) = page_of(all, query, Clone::clone)?;
         let identifiers: Vec<Value> = page.iter().map(|name| json!({ "namespace": namespace.levels(), "name": name })).collect();
         Ok(Answer::json(&json!({ "identifiers": identifiers, "next-page-token": next })))
@@ -109,7 +111,7 @@ impl Visit<'_> {
     }
 
     pub async fn report_metrics(&self, namespace: &Namespace, table: &str, body: &[u8]) -> Result<Answer> {
-        self.warehouse.catalog.metadata_location(namespace, table).await?;
+        self.warehouse.location_of(namespace, table).await?;
         let report: Value = self.warehouse.parse(body)?;
         let target = Securable::table(&namespace.to_string(), table);
         if report["report-type"] == "commit-report" {

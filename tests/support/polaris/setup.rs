@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::generated::GeneratedSetup;
 use super::identity::authorize::{Grant, Privilege};
 
 /// The name of the realm of requests that name none.
@@ -63,6 +64,9 @@ pub struct WarehouseSetup {
     /// Whether tables may be dropped with their files. A Polaris refuses that unless it is configured to.
     #[serde(default)]
     pub purge: bool,
+    /// Tables that it shows without having them, in namespaces of their own.
+    #[serde(default)]
+    pub generated: Option<GeneratedSetup>,
     /// Namespaces that are there, levels joined by dots.
     #[serde(default)]
     pub namespaces: Vec<String>,
@@ -170,6 +174,14 @@ impl Setup {
         Self { realms: vec![realm], port: 0, tls: false }
     }
 
+    /// The same with so many generated tables in each warehouse.
+    pub fn with_generated(mut self, generated: GeneratedSetup) -> Self {
+        for warehouse in self.realms.iter_mut().flat_map(|realm| &mut realm.warehouses) {
+            warehouse.generated = Some(generated.clone());
+        }
+        self
+    }
+
     /// The same behind TLS.
     pub fn with_tls(mut self) -> Self {
         self.tls = true;
@@ -195,6 +207,7 @@ impl WarehouseSetup {
             directory: None,
             s3: None,
             purge: false,
+            generated: None,
             namespaces: ["bronze", "silver", "gold"].map(str::to_owned).to_vec(),
             roles: BTreeMap::from([
                 ("catalog_admin".to_owned(), all.clone()),

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::answer::{Answer, Problem};
+use super::generated::{Generated, GeneratedSetup};
 use super::identity::authorize::{Caller, Privilege, Securable, of_updates};
 use super::identity::realm::Realm;
 use super::setup::{S3Setup, WarehouseSetup};
@@ -77,6 +78,8 @@ pub struct Warehouse {
     s3: Option<S3Setup>,
     /// Whether a drop may delete files; a Polaris does so only when it is configured to.
     purge: bool,
+    /// Tables that it only shows.
+    pub(super) generated: Option<Generated>,
     /// Metadata location → metadata as it is shown. A metadata file never changes.
     shown: Cache<String, Arc<String>>,
 }
@@ -119,9 +122,11 @@ impl Warehouse {
         let catalog = Catalog::open(directory).await?;
         let weight = |_: &String, metadata: &Arc<String>| u32::try_from(metadata.len()).unwrap_or(u32::MAX);
         let shown = Cache::builder().max_capacity(SHOWN_BYTES).weigher(weight).build();
-        let warehouse = Self { name: setup.name, catalog, s3: setup.s3, purge: setup.purge, shown };
-        for namespace in &setup.namespaces {
-            let namespace = Namespace::from_schema(namespace);
+        let generated = setup.generated.clone().map(Generated::new);
+        let warehouse = Self { name: setup.name, catalog, s3: setup.s3, purge: setup.purge, generated, shown };
+        let many = setup.generated.iter().flat_map(GeneratedSetup::namespaces);
+        for namespace in setup.namespaces.iter().cloned().chain(many) {
+            let namespace = Namespace::from_schema(&namespace);
             let properties = [("location".to_owned(), warehouse.place_of(&namespace))].into();
             match warehouse.catalog.create_namespace(&namespace, &properties).await {
                 Err(LakeError::NamespaceExists(_)) | Ok(()) => {}
@@ -215,7 +220,24 @@ impl Warehouse {
         body
     }
 
+    /// Who makes up this table, if it is only shown.
+    pub(super) fn generated(&self, namespace: &Namespace, table: &str) -> Option<&Generated> {
+        self.generated.as_ref().filter(|generated| generated.has(namespace, table))
+    }
+
+    /// Where the metadata of a table lies, as the catalog has it.
+    pub(super) async fn location_of(&self, namespace: &Namespace, table: &str) -> Result<String> {
+        match self.generated(namespace, table) {
+            Some(_) => Ok(format!("{}{}/{table}/metadata/0.metadata.json", self.catalog.uri(), namespace.levels().join("/"))),
+            None => Ok(self.catalog.metadata_location(namespace, table).await?),
+        }
+    }
+
     async fn shown_metadata(&self, location: &str, namespace: &Namespace, table: &str) -> Result<(String, Arc<String>)> {
+        if let Some(generated) = self.generated(namespace, table) {
+            let metadata = generated.metadata(&format!("{}{table}", self.place_of(namespace)));
+            return Ok((location.to_owned(), Arc::new(metadata)));
+        }
         if let Some(shown) = self.shown.get(location) {
             return Ok((location.to_owned(), shown));
         }
@@ -252,7 +274,7 @@ impl Visit<'_> {
         if known == Some("*") {
             return Err(Problem::bad_request("If-None-Match may not take the value of '*'"));
         }
-        let location = self.warehouse.catalog.metadata_location(namespace, table).await?;
+        let location = self.warehouse.location_of(namespace, table).await?;
         self.may_load(&Securable::table(&namespace.to_string(), table))?;
         if known.is_some_and(|known| known.split(',').any(|one| one.trim() == etag(&location))) {
             return Ok(Answer::empty(304));
@@ -269,6 +291,9 @@ impl Visit<'_> {
     }
 
     fn access_of(&self, namespace: &Namespace, table: &str, metadata: &str) -> (Value, Option<Value>) {
+        if self.warehouse.s3.is_none() {
+            return (json!({}), None);
+        }
         let location: Value = serde_json::from_str(metadata).unwrap_or_default();
         let place = namespace.levels().join("%1F");
         let refresh = format!("v1/{}/namespaces/{place}/tables/{table}/credentials", self.warehouse.name);
@@ -276,13 +301,13 @@ impl Visit<'_> {
     }
 
     pub async fn table_exists(&self, namespace: &Namespace, table: &str) -> Result<Answer> {
-        self.warehouse.catalog.metadata_location(namespace, table).await?;
+        self.warehouse.location_of(namespace, table).await?;
         self.may("TABLE_EXISTS", &[(Privilege::TableList, Securable::table(&namespace.to_string(), table))])?;
         Ok(Answer::empty(204))
     }
 
     pub async fn load_credentials(&self, namespace: &Namespace, table: &str) -> Result<Answer> {
-        let location = self.warehouse.catalog.metadata_location(namespace, table).await?;
+        let location = self.warehouse.location_of(namespace, table).await?;
         let visit = Visit { delegation: true, ..*self };
         visit.may_load(&Securable::table(&namespace.to_string(), table))?;
         let (_, metadata) = self.warehouse.shown_metadata(&location, namespace, table).await?;
@@ -415,7 +440,7 @@ impl Visit<'_> {
     }
 
     pub async fn drop_table(&self, namespace: &Namespace, table: &str, purge: bool) -> Result<Answer> {
-        self.warehouse.catalog.metadata_location(namespace, table).await?;
+        self.warehouse.location_of(namespace, table).await?;
         let target = Securable::table(&namespace.to_string(), table);
         if purge {
             let needed = [(Privilege::TableDrop, target.clone()), (Privilege::TableWriteData, target)];
@@ -430,7 +455,9 @@ impl Visit<'_> {
         } else {
             self.may("DROP_TABLE_WITHOUT_PURGE", &[(Privilege::TableDrop, target)])?;
         }
-        self.warehouse.catalog.drop_table(namespace, table, purge).await?;
+        if !self.warehouse.generated.as_ref().is_some_and(|generated| generated.drop_table(namespace, table)) {
+            self.warehouse.catalog.drop_table(namespace, table, purge).await?;
+        }
         self.realm.table_moved(&self.warehouse.name, (&namespace.to_string(), table), None);
         Ok(Answer::empty(204))
     }

@@ -1,0 +1,306 @@
+//! Owns listings of catalogs, schemas, tables and columns, for the metadata calls of the edges and for SQL that reads them. They
+//! come from the catalogs through the relay with the caller's credential, never from DuckDB's own catalog.
+//!
+//! Names are gathered first, so that a listing that is too large is refused before its first row. Columns come as they are loaded, a
+//! bounded number of tables ahead of who reads them. Each load runs by itself: it may be shared with a statement and hold a turn at the
+//! catalog, and a client that does not read on must not keep either.
+
+mod patterns;
+mod rows;
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Field, Schema};
+use bytes::Bytes;
+use futures::{FutureExt as _, Stream, StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::patterns::{Patterns, is_like};
+use self::rows::{Rows, Shape};
+use super::{Caller, Engine, ListedTable, QueryError, TableFilter};
+use crate::lake::Column;
+use crate::names::{CatalogName, Namespace, TableRef};
+use crate::relay::{CatalogError, Extent};
+use crate::wire::proto::{Listing, WantedListing};
+
+/// Key of the field metadata that carries a column's SQL type.
+pub const TYPE_NAME: &str = "ARROW:FLIGHT:SQL:TYPE_NAME";
+
+/// How many catalogs are asked for their schemas at once.
+const PARALLEL_CATALOGS: usize = 8;
+
+/// After so many tables a listing lets others have the thread.
+const TABLES_AT_A_STRETCH: usize = 256;
+
+/// Tables of a listing, in the order of their names. Dropping it ends what is under way for it.
+pub type ListedTables = Pin<Box<dyn Stream<Item = Result<ListedTable, QueryError>> + Send>>;
+
+/// A table and its columns; none when they cannot be had.
+type WithColumns = (TableRef, Option<Arc<[Column]>>);
+
+impl Engine {
+    /// The catalogs that the caller may name.
+    #[must_use]
+    pub fn catalogs(&self, caller: &Caller) -> Vec<CatalogName> {
+        self.relay().catalogs_of(&caller.credential)
+    }
+
+    /// Fails with the list of what there is when the caller has no such catalog.
+    pub(super) fn known_catalog(&self, caller: &Caller, name: &CatalogName) -> Result<(), QueryError> {
+        let known = self.catalogs(caller);
+        if known.contains(name) { Ok(()) } else { Err(QueryError::NoCatalog { name: name.clone(), known }) }
+    }
+
+    /// Schemas with their catalogs, in the order of their names. A catalog that is not configured has none.
+    ///
+    /// # Errors
+    /// When a catalog does not answer.
+    pub async fn schemas(
+        &self,
+        caller: &Caller,
+        catalog: Option<&CatalogName>,
+        pattern: Option<&str>,
+    ) -> Result<Vec<(CatalogName, String)>, QueryError> {
+        let fits = |name: &CatalogName, schema: Option<&str>| {
+            catalog.is_none_or(|wanted| wanted == name)
+                && schema.is_none_or(|schema| pattern.is_none_or(|pattern| is_like(schema, pattern)))
+        };
+        self.schemas_that(caller, fits).await
+    }
+
+    /// Schemas that fit; a catalog is asked only if it fits by itself.
+    async fn schemas_that(
+        &self,
+        caller: &Caller,
+        fits: impl Fn(&CatalogName, Option<&str>) -> bool,
+    ) -> Result<Vec<(CatalogName, String)>, QueryError> {
+        let credential = caller.reads();
+        let asked: Vec<CatalogName> = self.catalogs(caller).into_iter().filter(|name| fits(name, None)).collect();
+        let credential = &credential;
+        let lists = stream::iter(asked).map(async |name| {
+            let namespaces = self.relay().namespaces(credential, &name).await;
+            (name, namespaces)
+        });
+        let mut lists = lists.buffered(PARALLEL_CATALOGS);
+        let mut found = Vec::new();
+        while let Some((name, namespaces)) = lists.next().await {
+            let namespaces = match namespaces {
+                // What the caller may not list is not in a listing.
+                Err(CatalogError::Forbidden { .. }) => continue,
+                namespaces => namespaces?,
+            };
+            let mut schemas: Vec<String> = namespaces.iter().map(Namespace::to_string).collect();
+            schemas.retain(|schema| fits(&name, Some(schema)));
+            schemas.sort();
+            found.extend(schemas.into_iter().map(|schema| (name.clone(), schema)));
+        }
+        Ok(found)
+    }
+
+    /// Tables in the order of their names; with columns where the filter asks for them and the table can be loaded. What is wrong with
+    /// the names is said at once; columns come as they are asked for.
+    ///
+    /// # Errors
+    /// When a catalog does not answer, or there are more tables than `query.listing_tables`.
+    pub async fn tables(&self, caller: &Caller, filter: &TableFilter) -> Result<ListedTables, QueryError> {
+        let limit = self.config().statement_timeout;
+        let deadline = Instant::now() + limit;
+        let named = tokio::time::timeout_at(deadline, self.filtered_tables(caller, filter)).await;
+        let mut tables = named.unwrap_or(Err(QueryError::Deadline(limit)))?;
+        tables.sort();
+        if !filter.with_columns {
+            return Ok(stream::iter(tables).map(|table| Ok(ListedTable { table, columns: None })).boxed());
+        }
+        let listed = self.with_columns(caller, tables).map_ok(|(table, columns)| {
+            let columns = columns.as_deref().map(schema_of);
+            ListedTable { table, columns }
+        });
+        Ok(until(deadline, limit, listed.boxed()))
+    }
+
+    async fn filtered_tables(&self, caller: &Caller, filter: &TableFilter) -> Result<Vec<TableRef>, QueryError> {
+        let schemas = self.schemas(caller, filter.catalog.as_ref(), filter.schema.as_deref()).await?;
+        let fits = |table: &TableRef| filter.table.as_deref().is_none_or(|pattern| is_like(&table.table, pattern));
+        self.tables_that(caller, schemas, fits).await
+    }
+
+    /// The tables of these schemas that fit.
+    async fn tables_that(
+        &self,
+        caller: &Caller,
+        schemas: Vec<(CatalogName, String)>,
+        fits: impl Fn(&TableRef) -> bool,
+    ) -> Result<Vec<TableRef>, QueryError> {
+        let credential = &caller.reads();
+        let lists = stream::iter(schemas).map(async |(catalog, schema)| {
+            let namespace = Namespace::from_schema(&schema);
+            let names = self.relay().tables(credential, &catalog, &namespace).await;
+            (catalog, namespace, names)
+        });
+        let mut lists = lists.buffered(self.loads_at_once());
+        let mut tables = Vec::new();
+        while let Some((catalog, namespace, names)) = lists.next().await {
+            let names = match names {
+                // Dropped between the two listings, or nothing that the caller may list.
+                Err(CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => continue,
+                names => names?,
+            };
+            let there = names.into_iter().map(|table| TableRef { catalog: catalog.clone(), namespace: namespace.clone(), table });
+            tables.extend(there.filter(&fits));
+            if tables.len() > self.config().listing_tables {
+                return Err(QueryError::ListingTooLarge { limit: self.config().listing_tables });
+            }
+        }
+        Ok(tables)
+    }
+
+    fn loads_at_once(&self) -> usize {
+        self.config().listing_loads.max(1)
+    }
+
+    /// These tables with their columns, in their order.
+    fn with_columns(
+        &self,
+        caller: &Caller,
+        tables: Vec<TableRef>,
+    ) -> impl Stream<Item = Result<WithColumns, QueryError>> + Send + 'static {
+        let at_once = self.loads_at_once();
+        let extent = if tables.len() > at_once { Extent::Many } else { Extent::Few };
+        let (relay, credential) = (Arc::clone(self.relay()), caller.reads());
+        let columns = move |table: TableRef| {
+            if let Some(known) = relay.known_columns(&credential, &table, extent) {
+                return std::future::ready(columns_or_none(table, known)).left_future();
+            }
+            let (relay, credential) = (Arc::clone(&relay), credential.clone());
+            let load = async move {
+                let columns = relay.listed_columns(&credential, &table, extent).await;
+                columns_or_none(table, columns)
+            };
+            let load = AbortOnDropHandle::new(tokio::spawn(load));
+            load.map(|loaded| loaded.unwrap_or_else(|panic| Err(QueryError::Defect(panic.to_string())))).right_future()
+        };
+        stream::iter(tables).map(columns).buffered(at_once).try_filter_map(async |listed| Ok(listed))
+    }
+
+    /// The listings that a statement reads, as the worker's temporary tables take them; `described` has the columns of the tables
+    /// that it reads only.
+    pub(super) async fn listings(
+        &self,
+        caller: &Caller,
+        wanted: &[WantedListing],
+        read: &[TableRef],
+    ) -> Result<Vec<Listing>, QueryError> {
+        let mut listings = Vec::with_capacity(wanted.len());
+        for WantedListing { name, any_of } in wanted {
+            let wanted = Patterns(any_of);
+            let rows = match name.as_str() {
+                "described" => self.described_rows(caller, read).await?,
+                "schemata" => self.schema_rows(caller, &wanted).await?,
+                "tables" => self.table_rows(caller, &wanted).await?,
+                "columns" => self.column_rows(caller, &wanted).await?,
+                other => return Err(QueryError::Defect(format!("unknown listing {other}"))),
+            };
+            listings.push(Listing { name: name.clone(), rows });
+        }
+        Ok(listings)
+    }
+
+    /// The columns of tables that the statement loads anyway: as it will read them.
+    async fn described_rows(&self, caller: &Caller, read: &[TableRef]) -> Result<Bytes, QueryError> {
+        let credential = caller.reads();
+        let mut rows = self.rows(Shape::Columns)?;
+        for table in read {
+            match self.relay().columns(&credential, table).await {
+                Ok(columns) => rows.column_rows(table, &columns)?,
+                Err(error) if error.is_of_the_catalog() => return Err(error.into()),
+                // The statement's own load says why.
+                Err(_) => {}
+            }
+        }
+        rows.finish()
+    }
+
+    async fn schema_rows(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Bytes, QueryError> {
+        let mut rows = self.rows(Shape::Schemata)?;
+        for (catalog, schema) in self.schemas_that(caller, |catalog, schema| wanted.fit(catalog, schema, None)).await? {
+            rows.schema_row(&catalog, &schema)?;
+        }
+        rows.finish()
+    }
+
+    async fn table_rows(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Bytes, QueryError> {
+        let mut rows = self.rows(Shape::Tables)?;
+        for table in self.wanted_tables(caller, wanted).await? {
+            rows.table_row(&table)?;
+        }
+        rows.finish()
+    }
+
+    async fn column_rows(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Bytes, QueryError> {
+        let mut rows = self.rows(Shape::Columns)?;
+        let tables = self.wanted_tables(caller, wanted).await?;
+        let mut tables = self.with_columns(caller, tables).enumerate().boxed();
+        while let Some((number, listed)) = tables.next().await {
+            let (table, columns) = listed?;
+            rows.column_rows(&table, columns.as_deref().unwrap_or_default())?;
+            if number % TABLES_AT_A_STRETCH == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        rows.finish()
+    }
+
+    fn rows(&self, shape: Shape) -> Result<Rows, QueryError> {
+        Rows::new(shape, usize::try_from(self.config().listing_bytes.as_u64()).unwrap_or(usize::MAX))
+    }
+
+    /// The catalogs that these listings are made of.
+    pub(super) fn listed_catalogs(&self, caller: &Caller, wanted: &[WantedListing]) -> Vec<CatalogName> {
+        let mut asked = self.catalogs(caller);
+        asked.retain(|catalog| {
+            wanted.iter().any(|listing| listing.name != "described" && Patterns(&listing.any_of).fit(catalog, None, None))
+        });
+        asked
+    }
+
+    async fn wanted_tables(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Vec<TableRef>, QueryError> {
+        let schemas = self.schemas_that(caller, |catalog, schema| wanted.fit(catalog, schema, None)).await?;
+        let fits = |table: &TableRef| wanted.fit(&table.catalog, Some(&table.namespace.to_string()), Some(&table.table));
+        self.tables_that(caller, schemas, fits).await
+    }
+}
+
+/// The columns of a table as an Arrow schema; each field names its SQL type.
+fn schema_of(columns: &[Column]) -> Arc<Schema> {
+    let field = |column: &Column| {
+        let metadata = HashMap::from([(TYPE_NAME.to_owned(), column.sql_type.clone())]);
+        Field::new(&column.name, column.data_type.clone(), column.nullable).with_metadata(metadata)
+    };
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// A table that is gone since its name was listed is left out. One that cannot be loaded is listed all the same; asking for it says why.
+fn columns_or_none(table: TableRef, columns: Result<Arc<[Column]>, CatalogError>) -> Result<Option<WithColumns>, QueryError> {
+    match columns {
+        Ok(columns) => Ok(Some((table, Some(columns)))),
+        Err(error) if error.is_of_the_catalog() => Err(error.into()),
+        Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. }) => Ok(None),
+        Err(_) => Ok(Some((table, None))),
+    }
+}
+
+/// The stream, which breaks off at the deadline.
+fn until(deadline: Instant, limit: Duration, tables: ListedTables) -> ListedTables {
+    stream::unfold(Some(tables), move |tables| async move {
+        let mut tables = tables?;
+        match tokio::time::timeout_at(deadline, tables.next()).await {
+            Ok(next) => next.map(|table| (table, Some(tables))),
+            Err(_) => Some((Err(QueryError::Deadline(limit)), None)),
+        }
+    })
+    .boxed()
+}
