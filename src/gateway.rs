@@ -127,7 +127,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let auth = Authenticator::new(&config.auth, relay.clone())?;
     let engine = Engine::new(config.query, pool, relay);
 
-    let defaults = Defaults { catalog: config.default_catalog, schema: config.default_schema };
+    let defaults = Defaults { catalog: config.default_catalog, schema: config.default_schema, as_of: None };
     let sessions = Sessions::new(config.session, auth.clone(), config.auth.session_ttl, defaults);
     sessions.recall()?;
     let (swept, swept_until) = (sessions.clone(), stop_workers.clone());

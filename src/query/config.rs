@@ -20,6 +20,8 @@ pub struct Config {
     pub listing_loads: usize,
     /// Tables that one listing may name.
     pub listing_tables: usize,
+    /// Files, or partitions, that `table_files` and `table_partitions` may show of one table.
+    pub listing_files: usize,
     /// Whether the query log carries the statements' text.
     pub log_sql: bool,
 }

@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema};
 use arrow_ipc::writer::StreamWriter;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Caller, Engine, ListedTable, QueryError, TableFilter};
@@ -136,10 +137,10 @@ impl Engine {
         read: &[TableRef],
     ) -> Result<Vec<Listing>, QueryError> {
         let mut listings = Vec::with_capacity(wanted.len());
-        for WantedListing { name, any_of } in wanted {
+        for WantedListing { name, any_of, .. } in wanted.iter().filter(|wanted| wanted.about.is_none()) {
             let wanted = Patterns(any_of);
             let rows = match name.as_str() {
-                "described" => column_rows(&self.with_columns(caller, read.to_vec()).await?),
+                "described" => column_rows(&self.described_columns(caller, read).await?),
                 "schemata" => schemata(&self.schemas_that(caller, |catalog, schema| wanted.fit(catalog, schema, None)).await?),
                 "tables" => table_rows(&self.wanted_tables(caller, &wanted).await?),
                 "columns" => column_rows(&self.with_columns(caller, self.wanted_tables(caller, &wanted).await?).await?),
@@ -154,9 +155,26 @@ impl Engine {
     pub(super) fn listed_catalogs(&self, caller: &Caller, wanted: &[WantedListing]) -> Vec<CatalogName> {
         let mut asked = self.catalogs(caller);
         asked.retain(|catalog| {
-            wanted.iter().any(|listing| listing.name != "described" && Patterns(&listing.any_of).fit(catalog, None, None))
+            wanted.iter().any(|listing| match listing.about.as_ref().and_then(|about| about.table.as_ref()) {
+                Some(table) => table.catalog == catalog.as_str(),
+                None => listing.name != "described" && Patterns(&listing.any_of).fit(catalog, None, None),
+            })
         });
         asked
+    }
+
+    /// The columns of these tables; of a session that reads the past those that they had then.
+    async fn described_columns(
+        &self,
+        caller: &Caller,
+        tables: &[TableRef],
+    ) -> Result<Vec<(TableRef, Option<Arc<[Column]>>)>, QueryError> {
+        let Some(then) = caller.as_of else { return self.with_columns(caller, tables.to_vec()).await };
+        let loads = tables.iter().map(async |table| {
+            let columns = self.columns_then(caller, table, then).await?;
+            Ok((table.clone(), Some(Arc::from(columns))))
+        });
+        try_join_all(loads).await
     }
 
     async fn wanted_tables(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Vec<TableRef>, QueryError> {
@@ -234,16 +252,16 @@ fn column_rows(tables: &[(TableRef, Option<Arc<[Column]>>)]) -> Result<RecordBat
     ])
 }
 
-fn texts<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+pub(super) fn texts<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
     Arc::new(values.collect::<StringArray>())
 }
 
-fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, QueryError> {
+pub(super) fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, QueryError> {
     let columns = columns.into_iter().map(|(name, values)| (name, values, true));
     RecordBatch::try_from_iter_with_nullable(columns).map_err(|e| QueryError::Defect(e.to_string()))
 }
 
-fn ipc_stream(batch: &RecordBatch) -> Result<Bytes, QueryError> {
+pub(super) fn ipc_stream(batch: &RecordBatch) -> Result<Bytes, QueryError> {
     let write = || {
         let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
         writer.write(batch)?;

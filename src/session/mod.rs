@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use crate::as_of::AsOf;
 use crate::auth::credential::Credential;
 use crate::auth::seal::SealError;
 use crate::auth::{AuthError, Authenticator, Principal};
@@ -43,13 +44,15 @@ const GIVING_WAY: usize = 100;
 /// Tokens are sealed a moment after their sessions were opened, and expire at a full second.
 const SEALED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Where names without catalog or schema are looked up.
+/// Where names without catalog or schema are looked up, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// The catalog.
     pub catalog: CatalogName,
     /// The schema in it.
     pub schema: String,
+    /// When tables are read as they were at some time: that time.
+    pub as_of: Option<AsOf>,
 }
 
 /// Why a session, or something in it, is not to be had.

@@ -21,6 +21,7 @@ mod logins;
 mod malformed;
 mod memory;
 mod outage;
+mod past;
 mod pki;
 mod planted;
 mod polaris;
