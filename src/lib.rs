@@ -2,7 +2,7 @@
 //!
 //! The data's way, from the bottom up; a module imports only from above it in this list, and `tests/layers.rs` checks that:
 //!
-//! - [`error`], [`names`], [`secret`], [`wire`], [`extensions`], [`shutdown`], [`telemetry`]: shared words.
+//! - [`as_of`], [`error`], [`names`], [`secret`], [`wire`], [`extensions`], [`shutdown`], [`telemetry`]: shared words.
 //! - [`auth`]: who is calling, and sealing of what clients carry for us.
 //! - [`lake`]: Iceberg files and types; the only user of `iceberg`.
 //! - [`relay`]: the Iceberg REST catalog that workers attach.
@@ -13,6 +13,7 @@
 //! - [`health`]: whether the gateway can work, for load balancers.
 //! - [`config`], [`gateway`], [`cli`]: composition, and the command line.
 
+pub mod as_of;
 pub mod auth;
 pub mod cli;
 pub mod config;

@@ -187,6 +187,7 @@ impl Door {
             sql: sql.to_owned(),
             default_catalog: "memory".into(),
             default_schema: "main".into(),
+            in_the_past: false,
             allowed: [Class::Read, Class::TimeTravel, Class::BlindInsert, Class::OtherWrite, Class::Ddl, Class::Session]
                 .map(i32::from)
                 .to_vec(),

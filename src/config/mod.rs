@@ -83,12 +83,12 @@ impl Config {
     /// Where sessions begin, for everybody and for the roles that say something else.
     #[must_use]
     pub fn beginnings(&self) -> Beginnings {
-        let everybody = Defaults { catalog: self.default_catalog.clone(), schema: self.default_schema.clone() };
+        let everybody = Defaults::now(self.default_catalog.clone(), self.default_schema.clone());
         let own = self.roles.iter().filter(|(_, role)| role.default_catalog.is_some() || role.default_schema.is_some());
         let of_roles = own.map(|(name, role)| {
             let catalog = role.default_catalog.clone().unwrap_or_else(|| everybody.catalog.clone());
             let schema = role.default_schema.clone().unwrap_or_else(|| everybody.schema.clone());
-            (name.clone(), Defaults { catalog, schema })
+            (name.clone(), Defaults::now(catalog, schema))
         });
         Beginnings::new(everybody.clone(), of_roles.collect())
     }

@@ -214,7 +214,7 @@ fn the_example_files_go_together() {
     assert!(path.ends_with("config/./lakes/sales") || path.ends_with("config/lakes/sales"), "{}", path.display());
     let CatalogConfig::Rest(sales) = &prod.catalogs[&"sales".into()] else { panic!() };
     assert_eq!(sales.allowed_locations, ["s3://silver/sales/", "s3://lake-prod/gold/"]);
-    let defaults = |catalog: &str, schema: &str| Some(Defaults { catalog: catalog.into(), schema: schema.to_owned() });
+    let defaults = |catalog: &str, schema: &str| Some(Defaults::now(catalog.into(), schema.to_owned()));
     for config in [dev, prod] {
         assert_eq!(config.beginnings().role(&"support".into()).cloned(), defaults("crm", "tickets"));
         assert_eq!(config.beginnings().role(&"analyst".into()).cloned(), defaults("sales", "gold"));

@@ -13,6 +13,7 @@ use prost::Message;
 use super::handshake::Call;
 use super::ticket::unpack;
 use super::{Edge, FlightError};
+use crate::as_of::AsOf;
 use crate::session::Defaults;
 
 const NO_TRANSACTIONS: &str = "transactions are not supported: every statement commits by itself; connect with autocommit on";
@@ -27,9 +28,12 @@ const ACTIONS: [(&str, &str); 6] = [
     ("ClosePreparedStatement", "Drops a prepared statement; ActionClosePreparedStatementRequest in."),
     (
         "SetSessionOptions",
-        "Sets `catalog` and `schema`, where names are looked up; SetSessionOptionsRequest in, SetSessionOptionsResult out.",
+        "Sets `catalog` and `schema`, where names are looked up, and `as_of`, when tables are read; SetSessionOptionsRequest in, SetSessionOptionsResult out.",
     ),
-    ("GetSessionOptions", "Answers `catalog` and `schema`; GetSessionOptionsRequest in, GetSessionOptionsResult out."),
+    (
+        "GetSessionOptions",
+        "Answers `catalog` and `schema`, and `as_of` where it is set; GetSessionOptionsRequest in, GetSessionOptionsResult out.",
+    ),
     ("CloseSession", "Ends the session and its token; CloseSessionRequest in, CloseSessionResult out."),
     ("CancelFlightInfo", "Always answers that nothing can be cancelled by name; end the call that runs the statement instead."),
 ];
@@ -163,7 +167,7 @@ impl Edge {
             errors.insert(name.to_owned(), OptionError { value: value as i32 });
         };
         let mut defaults = call.session.defaults();
-        for name in options.session_options.keys().filter(|name| !matches!(name.as_str(), "catalog" | "schema")) {
+        for name in options.session_options.keys().filter(|name| !matches!(name.as_str(), "catalog" | "schema" | "as_of")) {
             fail(name, ErrorValue::InvalidName);
         }
         // The catalog first: the schema is looked for in it.
@@ -175,11 +179,16 @@ impl Edge {
         }
         if let Some(value) = options.session_options.get("schema") {
             let initial = &call.session.initial().schema;
-            let wanted =
-                chosen(value, initial).map(|name| Defaults { catalog: defaults.catalog.clone(), schema: name.to_owned() });
+            let wanted = chosen(value, initial).map(|name| Defaults { schema: name.to_owned(), ..defaults.clone() });
             match wanted {
                 Some(wanted) if self.can_use(call, &wanted).await? => defaults = wanted,
                 _ => fail("schema", ErrorValue::InvalidValue),
+            }
+        }
+        if let Some(value) = options.session_options.get("as_of") {
+            match chosen(value, "").map(AsOf::parse) {
+                Some(Ok(as_of)) if call.as_of.is_none() => defaults.as_of = as_of,
+                _ => fail("as_of", ErrorValue::InvalidValue),
             }
         }
         call.session.set_defaults(defaults);
@@ -188,7 +197,8 @@ impl Edge {
 
     async fn can_use(&self, call: &Call, wanted: &Defaults) -> Result<bool, FlightError> {
         // What sessions begin with is always allowed: it may not have been created yet.
-        let initial = call.session.initial() == wanted;
+        let Defaults { catalog, schema, .. } = call.session.initial();
+        let initial = *catalog == wanted.catalog && *schema == wanted.schema;
         Ok(initial || self.kernel.schema_exists(&call.caller(), &wanted.catalog, &wanted.schema).await?)
     }
 }
@@ -203,9 +213,13 @@ fn chosen<'a>(value: &'a OptionValue, initial: &'a str) -> Option<&'a str> {
 }
 
 fn get_options(call: &Call) -> Bytes {
-    let Defaults { catalog, schema } = call.session.defaults();
+    let Defaults { catalog, schema, as_of } = call.defaults();
     let text = |text: String| OptionValue { value: Some(Value::Text(text)) };
-    let session_options = HashMap::from([("catalog".to_owned(), text(catalog.to_string())), ("schema".to_owned(), text(schema))]);
+    let mut session_options =
+        HashMap::from([("catalog".to_owned(), text(catalog.to_string())), ("schema".to_owned(), text(schema))]);
+    if let Some(as_of) = as_of {
+        session_options.insert("as_of".to_owned(), text(as_of.to_string()));
+    }
     Options { session_options }.encode_to_vec().into()
 }
 

@@ -16,6 +16,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::transport::listener::ConnectionInfo;
 use super::{Edge, FlightError};
+use crate::as_of::AsOf;
 use crate::auth::{self, AuthError, Credentials, Principal};
 use crate::names::{CatalogName, SessionId};
 use crate::query::{Caller, Limits};
@@ -33,6 +34,8 @@ const OTHER_CERTIFICATE: &str = "the session was opened by a client certificate;
 pub struct Call {
     pub(super) session: Arc<Session>,
     pub(super) limits: Limits,
+    /// What the call itself says of when tables are read, in place of its session: `Some(None)` is now.
+    pub(super) as_of: Option<Option<AsOf>>,
 }
 
 impl Call {
@@ -42,7 +45,14 @@ impl Call {
 
     /// The caller, with the session's defaults as they are now.
     pub(super) fn caller(&self) -> Caller {
-        self.caller_at(self.session.defaults())
+        self.caller_at(self.defaults())
+    }
+
+    /// Where and when its names are looked up.
+    pub(super) fn defaults(&self) -> Defaults {
+        let defaults = self.session.defaults();
+        let as_of = self.as_of.unwrap_or(defaults.as_of);
+        Defaults { as_of, ..defaults }
     }
 
     /// The caller, with other defaults.
@@ -54,6 +64,7 @@ impl Call {
             session: self.session.id().clone(),
             catalog: defaults.catalog,
             schema: defaults.schema,
+            as_of: defaults.as_of,
         }
     }
 }
@@ -63,13 +74,14 @@ impl Edge {
     pub(super) async fn call(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Call, FlightError> {
         let header = authorization(headers);
         let limits = Limits { deadline: deadline(headers) };
+        let as_of = as_of(headers)?;
         if let Some(session) = self.resumed(header, extensions)? {
-            return Ok(Call { session, limits });
+            return Ok(Call { session, limits, as_of });
         }
         let (principal, defaults) = self.login(header, extensions).await?;
         let connection = ConnectionInfo::of(extensions)
             .ok_or_else(|| FlightError::Defect("a request without its connection's id".to_owned()))?;
-        Ok(Call { session: self.sessions.of_connection(connection.id.0, &principal, defaults)?, limits })
+        Ok(Call { session: self.sessions.of_connection(connection.id.0, &principal, defaults)?, limits, as_of })
     }
 
     /// Who shows this, and where names are looked up for it at first.
@@ -90,6 +102,7 @@ impl Edge {
             session: SessionId::from(""),
             catalog: CatalogName::from(""),
             schema: String::new(),
+            as_of: None,
         };
         let visible = self.kernel.catalogs(&caller);
         let defaults = self.sessions.beginning(&principal, &visible);
@@ -155,6 +168,13 @@ fn drained(mut requests: Streaming<HandshakeRequest>) -> impl futures::Stream<It
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get("authorization").map(|value| value.to_str().unwrap_or_default())
+}
+
+/// When the call reads tables, if it says so. Drivers put unknown properties of a connection into such headers.
+fn as_of(headers: &HeaderMap) -> Result<Option<Option<AsOf>>, FlightError> {
+    let Some(value) = headers.get("as_of") else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    AsOf::parse(&text).map(Some).map_err(|error| FlightError::Invalid(error.to_string()))
 }
 
 /// The client's own deadline, as gRPC writes it: at most eight digits and a unit.

@@ -29,7 +29,7 @@ impl Edge {
         request: ActionCreatePreparedStatementRequest,
     ) -> Result<Bytes, FlightError> {
         self.check_statement(&request.query, request.transaction_id.as_ref())?;
-        let defaults = call.session.defaults();
+        let defaults = call.defaults();
         let description = self.kernel.describe(&call.caller_at(defaults.clone()), &request.query, call.limits).await?;
         let statement = PreparedStatement {
             sql: request.query,

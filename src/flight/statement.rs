@@ -14,9 +14,12 @@ use super::ticket::Content;
 use super::transport::results::{Messages, whole_message};
 use super::types::{schema_header_with_metadata, schema_message, with_metadata};
 use super::{Edge, FlightError};
-use crate::query::{Execution, Frames};
+use crate::query::{Execution, Frames, SessionChange};
 use crate::session::{Defaults, Session};
 use crate::status::to_status;
+
+/// Setting what another setting hides would look as if it had worked.
+pub(super) const AS_OF_BY_HEADER: &str = "this connection sends as_of with each of its calls (a property of its driver), which counts before the session's option: change it there";
 
 /// A statement without its rows yet.
 pub(super) struct Statement {
@@ -34,7 +37,7 @@ impl Edge {
         command: CommandStatementQuery,
     ) -> Result<FlightInfo, FlightError> {
         self.check_statement(&command.query, command.transaction_id.as_ref())?;
-        let defaults = call.session.defaults();
+        let defaults = call.defaults();
         let description = self.kernel.describe(&call.caller_at(defaults.clone()), &command.query, call.limits).await?;
         let statement = Statement { sql: command.query, defaults, parameters: Bytes::new() };
         match description.columns {
@@ -69,7 +72,7 @@ impl Edge {
     /// DoPut of a statement: runs it once, and answers the number of rows changed.
     pub(super) async fn statement_update(&self, call: &Call, command: CommandStatementUpdate) -> Result<i64, FlightError> {
         self.check_statement(&command.query, command.transaction_id.as_ref())?;
-        let statement = Statement { sql: command.query, defaults: call.session.defaults(), parameters: Bytes::new() };
+        let statement = Statement { sql: command.query, defaults: call.defaults(), parameters: Bytes::new() };
         Ok(self.run(call, statement).await?.unwrap_or(0))
     }
 
@@ -80,7 +83,7 @@ impl Edge {
             Execution::Rows(_) => Err(FlightError::ReturnsRows),
             Execution::Done { affected, session } => {
                 if let Some(change) = session {
-                    call.session.set_defaults(Defaults { catalog: change.catalog, schema: change.schema });
+                    apply(call, change)?;
                 }
                 Ok(affected.map(|rows| i64::try_from(rows).unwrap_or(i64::MAX)))
             }
@@ -113,6 +116,18 @@ impl Edge {
             _ => Ok(()),
         }
     }
+}
+
+/// Changes the session as a statement says.
+fn apply(call: &Call, change: SessionChange) -> Result<(), FlightError> {
+    let now = call.session.defaults();
+    let changed = match change {
+        SessionChange::Names { catalog, schema } => Defaults { catalog, schema, ..now },
+        SessionChange::AsOf(_) if call.as_of.is_some() => return Err(FlightError::Invalid(AS_OF_BY_HEADER.to_owned())),
+        SessionChange::AsOf(as_of) => Defaults { as_of, ..now },
+    };
+    call.session.set_defaults(changed);
+    Ok(())
 }
 
 /// Frames as they came from the worker, but for the schema's, which is given its metadata. The session counts as in use until the

@@ -11,6 +11,7 @@ use prost::Message;
 use super::handshake::Call;
 use super::types::schema_bytes;
 use super::{Edge, FlightError};
+use crate::as_of::AsOf;
 use crate::auth::seal::{Purpose, SealError};
 use crate::session::{Defaults, PreparedId};
 
@@ -53,6 +54,9 @@ struct StatementBody {
     schema: String,
     #[prost(bytes = "bytes", tag = "4")]
     parameters: Bytes,
+    /// Milliseconds since 1970.
+    #[prost(int64, optional, tag = "5")]
+    as_of: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -70,7 +74,9 @@ impl From<Content> for Body {
     fn from(content: Content) -> Self {
         match content {
             Content::Statement { sql, defaults, parameters } => {
-                Self::Statement(StatementBody { sql, catalog: defaults.catalog.to_string(), schema: defaults.schema, parameters })
+                let Defaults { catalog, schema, as_of } = defaults;
+                let as_of = as_of.map(AsOf::ms);
+                Self::Statement(StatementBody { sql, catalog: catalog.to_string(), schema, parameters, as_of })
             }
             Content::Prepared { id, binding } => Self::Prepared(PreparedBody { handle: id.to_bytes(), binding }),
             Content::Outcome => Self::Outcome(OutcomeBody {}),
@@ -81,8 +87,9 @@ impl From<Content> for Body {
 impl From<Body> for Content {
     fn from(body: Body) -> Self {
         match body {
-            Body::Statement(StatementBody { sql, catalog, schema, parameters }) => {
-                Self::Statement { sql, defaults: Defaults { catalog: catalog.into(), schema }, parameters }
+            Body::Statement(StatementBody { sql, catalog, schema, parameters, as_of }) => {
+                let defaults = Defaults { catalog: catalog.into(), schema, as_of: as_of.map(AsOf::from_ms) };
+                Self::Statement { sql, defaults, parameters }
             }
             Body::Prepared(PreparedBody { handle, binding }) => Self::Prepared { id: PreparedId::from_bytes(&handle), binding },
             Body::Outcome(OutcomeBody {}) => Self::Outcome,

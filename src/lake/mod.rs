@@ -3,7 +3,9 @@
 //! It is the only user of the `iceberg` crates. It refuses to know HTTP, workers and clients.
 
 pub mod catalog;
+mod container;
 mod files;
+pub mod history;
 mod manifests;
 mod metadata;
 pub mod size;
@@ -14,7 +16,7 @@ pub mod types;
 
 use crate::names::Namespace;
 
-pub use manifests::{data_file, manifests};
+pub use manifests::{LiveFile, ManifestAt, data_file, live_files, manifest_list, manifests};
 pub use types::{Column, columns};
 
 /// What can go wrong in the embedded catalog and in Iceberg metadata.

@@ -31,7 +31,13 @@ pub struct Column {
 /// `Invalid` when the metadata has no such schema or a type cannot be read. A type that DuckDB cannot read is no error here: its
 /// column is listed under the Iceberg name of the type, as text.
 pub fn columns(metadata: &Value) -> Result<Vec<Column>, LakeError> {
-    let schema = current_schema(metadata).ok_or_else(|| invalid("the table metadata has no current schema"))?;
+    columns_of_schema(metadata, metadata["current-schema-id"].as_i64())
+}
+
+/// The columns of the schema with this id; of the current one where there is none.
+pub(super) fn columns_of_schema(metadata: &Value, id: Option<i64>) -> Result<Vec<Column>, LakeError> {
+    let schema = schema(metadata, id.or(metadata["current-schema-id"].as_i64()));
+    let schema = schema.ok_or_else(|| invalid("the table metadata has no current schema"))?;
     fields_of(schema)?
         .iter()
         .map(|field| {
@@ -47,8 +53,7 @@ pub fn columns(metadata: &Value) -> Result<Vec<Column>, LakeError> {
         .collect()
 }
 
-fn current_schema(metadata: &Value) -> Option<&Value> {
-    let id = metadata["current-schema-id"].as_i64();
+fn schema(metadata: &Value, id: Option<i64>) -> Option<&Value> {
     let schemas = metadata["schemas"].as_array();
     let current = schemas.and_then(|schemas| schemas.iter().find(|schema| schema["schema-id"].as_i64() == id));
     // Format version 1 may have only this one.

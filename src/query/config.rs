@@ -22,6 +22,8 @@ pub struct Config {
     pub listing_tables: usize,
     /// Bytes of rows that one listing of a statement may have.
     pub listing_bytes: ByteSize,
+    /// Files, or partitions, that `table_files` and `table_partitions` may show of one table.
+    pub listing_files: usize,
     /// Whether the query log carries the statements' text.
     pub log_sql: bool,
 }

@@ -1,5 +1,5 @@
 //! Owns the memory of how queries were described, so that a dashboard's GetFlightInfo needs no worker. A description hangs on the text,
-//! on where its names are looked up, and on the columns of the tables that it reads; these are loaded anew with the caller's own
+//! on where and when its names are looked up, and on the columns of the tables that it reads; these are loaded anew with the caller's own
 //! rights each time. Refuses to remember what hangs on anything else: listings, time travel, types that only values settle.
 
 use std::collections::BTreeSet;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::prepare::table_ref;
 use super::{Caller, Description, Engine, QueryError};
+use crate::as_of::AsOf;
 use crate::lake::Column;
 use crate::names::{CatalogName, CredentialId, TableRef};
 use crate::relay::CatalogError;
@@ -32,6 +33,7 @@ struct Asked {
     credential: CredentialId,
     catalog: CatalogName,
     schema: String,
+    as_of: Option<AsOf>,
     sql: String,
 }
 
@@ -59,6 +61,7 @@ fn asked(caller: &Caller, sql: &str) -> Asked {
         credential: caller.credential.id().clone(),
         catalog: caller.catalog.clone(),
         schema: caller.schema.clone(),
+        as_of: caller.as_of,
         sql: sql.to_owned(),
     }
 }

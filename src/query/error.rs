@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::as_of::{AsOf, AsOfError};
 use crate::error::{Explain, Kind};
 use crate::names::{CatalogName, PrincipalName};
 use crate::pool::PoolError;
@@ -89,6 +90,28 @@ pub enum QueryError {
         /// The configured ceiling in bytes.
         limit: usize,
     },
+    /// A table has more files than may be shown.
+    #[error(
+        "the table has more than {limit} files or partitions, which is what can be shown of one (query.listing_files): table_partitions adds its files up"
+    )]
+    TooManyFiles {
+        /// The configured ceiling.
+        limit: usize,
+    },
+    /// What is to be shown of tables is too long.
+    #[error(
+        "what is to be shown of the tables takes more than {limit_mb} MB, which is the most: ask for one table at a time, or for an older snapshot"
+    )]
+    TooMuchMetadata {
+        /// The most, in megabytes.
+        limit_mb: usize,
+    },
+    /// A session that reads the past was told to write.
+    #[error("the session reads tables as of {0}, and nothing can be written then: end that first (RESET as_of)")]
+    ReadsThePast(AsOf),
+    /// A text that is no instant to read at.
+    #[error(transparent)]
+    AsOf(#[from] AsOfError),
     /// What the client sent for an ingest is not right.
     #[error("{0}")]
     Input(String),
@@ -112,12 +135,15 @@ impl Explain for QueryError {
             }
             Self::TooManyStatements { retry_after, .. } => Kind::ResourceExhausted(Some(*retry_after)),
             // Not UNAVAILABLE: clients run that again by themselves.
-            Self::WriteUnknown(_) => Kind::FailedPrecondition,
+            Self::WriteUnknown(_) | Self::ReadsThePast(_) => Kind::FailedPrecondition,
             Self::Catalog(error) => error.kind(),
             Self::Deadline(_) => Kind::DeadlineExceeded,
             Self::NoCatalog { .. } | Self::NoSchema { .. } => Kind::NotFound,
-            Self::ListingTooLarge { .. } | Self::ListingTooLong { .. } => Kind::ResourceExhausted(None),
-            Self::Input(_) => Kind::InvalidArgument,
+            Self::ListingTooLarge { .. }
+            | Self::ListingTooLong { .. }
+            | Self::TooManyFiles { .. }
+            | Self::TooMuchMetadata { .. } => Kind::ResourceExhausted(None),
+            Self::Input(_) | Self::AsOf(_) => Kind::InvalidArgument,
             Self::Defect(_) => Kind::Internal,
         }
     }

@@ -55,6 +55,7 @@ impl Engine {
         log: &mut StatementLog,
     ) -> Result<u64, QueryError> {
         let cut = log.cut();
+        self.check_may_write(caller)?;
         within(deadline, &cut, self.check_target(caller, &table, mode)).await?;
         let mut lease = within(deadline, &cut, self.lease(caller, Class::BlindInsert, WorkerClass::Exclusive, log)).await?;
         let terms = LeaseTerms { whole_metadata: true, writes: true, blind_insert: true };

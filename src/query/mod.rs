@@ -10,6 +10,7 @@ mod error;
 mod ingest;
 pub mod listing;
 mod log;
+mod past;
 mod prepare;
 mod statement;
 
@@ -27,6 +28,7 @@ use futures::Stream;
 use self::admission::Admission;
 use self::log::StatementLog;
 use self::statement::LAST_WORD;
+use crate::as_of::AsOf;
 use crate::auth::credential::Credential;
 use crate::names::{CatalogName, PrincipalId, PrincipalName, SessionId, TableRef};
 use crate::pool::Pool;
@@ -49,15 +51,22 @@ pub struct Caller {
     pub catalog: CatalogName,
     /// Where names without a schema are looked up.
     pub schema: String,
+    /// Tables are read as they were then, and nothing is written.
+    pub as_of: Option<AsOf>,
 }
 
 /// What a statement wants to change in its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionChange {
-    /// New default catalog.
-    pub catalog: CatalogName,
-    /// New default schema.
-    pub schema: String,
+pub enum SessionChange {
+    /// Where names are looked up.
+    Names {
+        /// New default catalog.
+        catalog: CatalogName,
+        /// New default schema.
+        schema: String,
+    },
+    /// When tables are read; `None` is now.
+    AsOf(Option<AsOf>),
 }
 
 /// A statement judged and bound, not run.

@@ -17,8 +17,8 @@ pub(super) struct Prepared {
 }
 
 impl Engine {
-    /// Makes ready what a judged statement needs.
-    pub(super) async fn prepare(&self, caller: &Caller, judged: &Judged) -> Result<Prepared, QueryError> {
+    /// Makes ready what a judged statement needs; less of it for one that is only `described`.
+    pub(super) async fn prepare(&self, caller: &Caller, judged: &Judged, described: bool) -> Result<Prepared, QueryError> {
         let mut tables: Vec<TableRef> = judged.tables.iter().map(table_ref).collect();
         // DDL finds out itself whether its target is there; an INSERT into a missing table is told so here.
         if let Some(target) = &judged.target
@@ -31,9 +31,15 @@ impl Engine {
         tables.dedup();
         let credential = caller.credential_of(judged.class());
         let loads = try_join_all(tables.iter().map(|table| self.relay().load(&credential, table)));
-        let (sizes, listings) = tokio::try_join!(async { Ok(loads.await?) }, self.listings(caller, &judged.listings, &tables))?;
+        let (sizes, mut listings, about, versions) = tokio::try_join!(
+            async { Ok(loads.await?) },
+            self.listings(caller, &judged.listings, &tables),
+            self.metadata_listings(caller, &judged.listings, described),
+            self.versions(caller, &credential, &judged.past),
+        )?;
+        listings.extend(about);
         let data_bytes = sizes.into_iter().fold(0, u64::saturating_add);
-        Ok(Prepared { proceed: Proceed { listings }, data_bytes })
+        Ok(Prepared { proceed: Proceed { listings, versions }, data_bytes })
     }
 }
 

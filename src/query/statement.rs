@@ -27,6 +27,7 @@ use super::descriptions::Basis;
 use super::log::{DESCRIBE, StatementLog};
 use super::prepare::Prepared;
 use super::{Caller, Description, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, is_write};
+use crate::as_of::AsOf;
 use crate::auth::credential::Credential;
 use crate::names::{CatalogName, Namespace};
 use crate::pool::connection::{RawFrame, Reply};
@@ -47,7 +48,7 @@ enum Opening {
     /// It is over.
     Over(Done),
     /// It changes the session, and nothing ran.
-    Session(proto::SessionChange),
+    Session(SessionChange),
 }
 
 /// Until this has come, a read can be asked again unseen.
@@ -158,7 +159,6 @@ impl Engine {
             }
             Ok(Opening::Session(change)) => {
                 log.end(None);
-                let change = SessionChange { catalog: CatalogName::from(change.catalog), schema: change.schema };
                 Ok(Execution::Done { affected: None, session: Some(change) })
             }
             Err(error) => {
@@ -246,8 +246,11 @@ impl Engine {
                 Reply::Judged(judged) if lease.class() == WorkerClass::Reader && needs_the_past(&judged) => return Ok(None),
                 Reply::Judged(judged) => {
                     log.classed(judged.class().as_str_name());
+                    if is_write(judged.class()) {
+                        self.check_may_write(caller)?;
+                    }
                     if judged.waiting {
-                        let prepared = self.prepared(caller, &judged, deadline, &log.cut()).await?;
+                        let prepared = self.prepared(caller, &judged, true, deadline, &log.cut()).await?;
                         basis = self.basis(caller, &judged).await;
                         lease.proceed(&prepared.proceed).await?;
                     } else {
@@ -344,6 +347,9 @@ impl Engine {
             match lease.next().await? {
                 Reply::Judged(judged) => {
                     log.classed(judged.class().as_str_name());
+                    if is_write(judged.class()) {
+                        self.check_may_write(attempt.caller)?;
+                    }
                     if judged.handed_back {
                         return Ok(Answer::Elsewhere(Way::of_handed_back(&judged)));
                     }
@@ -372,7 +378,7 @@ impl Engine {
         log: &mut StatementLog,
     ) -> Result<bool, QueryError> {
         // A catalog that does not answer must not cost the worker, which cannot give up what it waits for.
-        let prepared = self.prepared(attempt.caller, judged, attempt.deadline, &log.cut()).await?;
+        let prepared = self.prepared(attempt.caller, judged, false, attempt.deadline, &log.cut()).await?;
         log.reads(prepared.data_bytes);
         let is_large = prepared.data_bytes > self.config().large_read.as_u64();
         if is_large && !judged.glance && lease.class() == WorkerClass::Reader {
@@ -388,10 +394,11 @@ impl Engine {
         &self,
         caller: &Caller,
         judged: &Judged,
+        described: bool,
         deadline: Instant,
         cut: &CancellationToken,
     ) -> Result<Prepared, QueryError> {
-        let asked = within(last_moment(deadline), cut, self.prepare(caller, judged)).await;
+        let asked = within(last_moment(deadline), cut, self.prepare(caller, judged, described)).await;
         asked.map_err(|error| match error {
             QueryError::Deadline(after) => {
                 let listed = self.listed_catalogs(caller, &judged.listings);
@@ -416,11 +423,19 @@ impl Engine {
     }
 
     async fn checked_change(&self, caller: &Caller, change: proto::SessionChange) -> Result<Opening, QueryError> {
+        if let Some(text) = change.as_of {
+            return Ok(Opening::Session(SessionChange::AsOf(AsOf::parse(&text)?)));
+        }
         let catalog = CatalogName::from(change.catalog.as_str());
         if !self.schema_exists(caller, &catalog, &change.schema).await? {
             return Err(QueryError::NoSchema { catalog, schema: change.schema });
         }
-        Ok(Opening::Session(change))
+        Ok(Opening::Session(SessionChange::Names { catalog, schema: change.schema }))
+    }
+
+    /// Refuses what changes a table in a session that reads the past.
+    pub(super) fn check_may_write(&self, caller: &Caller) -> Result<(), QueryError> {
+        caller.as_of.map_or(Ok(()), |as_of| Err(QueryError::ReadsThePast(as_of)))
     }
 
     /// Whether the schema is there for what this caller reads.
@@ -517,6 +532,7 @@ fn asked(caller: &Caller, sql: &str, allowed: &[Class], action: request::Action)
         sql: sql.to_owned(),
         default_catalog: caller.catalog.to_string(),
         default_schema: caller.schema.clone(),
+        in_the_past: caller.as_of.is_some(),
         allowed: allowed.iter().map(|&class| class.into()).collect(),
         action: Some(action),
     }

@@ -25,6 +25,14 @@ pub enum CatalogError {
     /// The table is not there.
     #[error("table \"{}.{}\" does not exist in catalog \"{}\"", .0.namespace, .0.table, .0.catalog)]
     NoSuchTable(TableRef),
+    /// The table has no such state.
+    #[error("table \"{}.{}\" of catalog \"{}\" {reason}", .table.namespace, .table.table, .table.catalog)]
+    NoSuchSnapshot {
+        /// The table.
+        table: TableRef,
+        /// What is not there, and what is.
+        reason: String,
+    },
     /// The schema or table to be made is there already.
     #[error("{what} already exists in catalog \"{catalog}\"")]
     AlreadyExists {
@@ -162,7 +170,9 @@ impl CatalogError {
 impl Explain for CatalogError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoSuchCatalog(_) | Self::NoSuchNamespace { .. } | Self::NoSuchTable(_) => Kind::NotFound,
+            Self::NoSuchCatalog(_) | Self::NoSuchNamespace { .. } | Self::NoSuchTable(_) | Self::NoSuchSnapshot { .. } => {
+                Kind::NotFound
+            }
             Self::AlreadyExists { .. } => Kind::AlreadyExists,
             // Unknown outcomes are not `Unavailable`, which clients retry by themselves.
             Self::NotEmpty { .. } | Self::OutcomeUnknown { .. } => Kind::FailedPrecondition,

@@ -130,7 +130,7 @@ impl Table {
 }
 
 /// The path of a `file:` location.
-fn local_path(location: &str) -> Option<PathBuf> {
+pub(super) fn local_path(location: &str) -> Option<PathBuf> {
     let path = location.strip_prefix("file:")?;
     let path = path.strip_prefix("//localhost").filter(|path| path.starts_with('/')).unwrap_or(path);
     Some(PathBuf::from(format!("/{}", path.trim_start_matches('/'))))

@@ -3,15 +3,26 @@
 
 use std::collections::BTreeMap;
 
+use crate::as_of::AsOf;
 use crate::names::{CatalogName, RoleName};
 
-/// Where names without catalog or schema are looked up.
+/// Where names without catalog or schema are looked up, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// The catalog.
     pub catalog: CatalogName,
     /// The schema in it.
     pub schema: String,
+    /// When tables are read as they were at some time: that time.
+    pub as_of: Option<AsOf>,
+}
+
+impl Defaults {
+    /// Tables as they are now.
+    #[must_use]
+    pub fn now(catalog: CatalogName, schema: String) -> Self {
+        Self { catalog, schema, as_of: None }
+    }
 }
 
 /// What the config says of it.
@@ -45,7 +56,7 @@ impl Beginnings {
     pub(super) fn of(&self, role: Option<&RoleName>, visible: &[CatalogName]) -> Option<Defaults> {
         let own = role.and_then(|role| self.roles.get(role)).unwrap_or(&self.everybody);
         let seen = [own, &self.everybody].into_iter().find(|defaults| visible.contains(&defaults.catalog));
-        let first = || Some(Defaults { catalog: visible.first()?.clone(), schema: own.schema.clone() });
+        let first = || Some(Defaults { catalog: visible.first()?.clone(), ..own.clone() });
         seen.cloned().or_else(first)
     }
 }
@@ -55,7 +66,7 @@ mod tests {
     use super::*;
 
     fn at(catalog: &str, schema: &str) -> Defaults {
-        Defaults { catalog: catalog.into(), schema: schema.to_owned() }
+        Defaults::now(catalog.into(), schema.to_owned())
     }
 
     #[test]

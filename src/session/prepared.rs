@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn statement(sql: &str) -> PreparedStatement {
-        let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned() };
+        let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned(), as_of: None };
         PreparedStatement {
             sql: sql.to_owned(),
             defaults,

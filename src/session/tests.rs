@@ -13,7 +13,7 @@ use crate::secret::SecretRef;
 const TTL: Duration = Duration::from_secs(60);
 
 fn gold() -> Defaults {
-    Defaults { catalog: "lake".into(), schema: "gold".to_owned() }
+    Defaults { catalog: "lake".into(), schema: "gold".to_owned(), as_of: None }
 }
 
 fn sessions(config: Config) -> Sessions {
@@ -22,7 +22,7 @@ fn sessions(config: Config) -> Sessions {
 }
 
 fn prepared(sql: &str) -> PreparedStatement {
-    let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned() };
+    let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned(), as_of: None };
     let parameters = Arc::new(arrow::datatypes::Schema::empty());
     PreparedStatement { sql: sql.to_owned(), defaults, parameters, columns: None, provisional: false }
 }
@@ -35,7 +35,7 @@ fn principal(name: &str) -> Principal {
 fn a_token_leads_to_its_session_until_that_is_closed() {
     let all = sessions(Config::default());
     let (session, token) = all.open(&principal("ana"), gold()).unwrap();
-    session.set_defaults(Defaults { catalog: "other".into(), schema: "s".to_owned() });
+    session.set_defaults(Defaults { catalog: "other".into(), schema: "s".to_owned(), as_of: None });
     let found = all.resume(&token).unwrap();
     assert_eq!((found.principal(), found.defaults().schema), (&principal("ana"), "s".to_owned()));
     all.close(&found);
@@ -248,7 +248,7 @@ async fn a_restarted_gateway_with_its_key_goes_on_with_old_sessions() {
     let known = ["ada:geheim", &short, &long, "opaque"];
     let before = Gateway::start(&polaris, Config::default(), &known);
     let after = Gateway::start(&polaris, Config::default(), &known);
-    let archive = Defaults { catalog: "archive".into(), schema: "y2020".to_owned() };
+    let archive = Defaults { catalog: "archive".into(), schema: "y2020".to_owned(), as_of: None };
     for (header, name) in [("Basic YWRhOmdlaGVpbQ==".to_owned(), "ada"), (format!("Bearer {short}"), "ada")] {
         let (session, token) = before.all.open(&before.login(&header).await, archive.clone()).unwrap();
         let again = after.all.resume(&token).unwrap();

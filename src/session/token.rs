@@ -69,7 +69,7 @@ impl Token {
             session: body.session.into(),
             principal: body.principal.into(),
             opened: body.opened_ms,
-            initial: Defaults { catalog: body.catalog.into(), schema: body.schema },
+            initial: Defaults { catalog: body.catalog.into(), schema: body.schema, as_of: None },
             kept: body.kept,
         })
     }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn token(kept: usize) -> Token {
-        let initial = Defaults { catalog: "lake".into(), schema: "main".to_owned() };
+        let initial = Defaults { catalog: "lake".into(), schema: "main".to_owned(), as_of: None };
         Token { session: "s".into(), principal: "ada".into(), opened: 7, initial, kept: Some(vec![1; kept]) }
     }
 

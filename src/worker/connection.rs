@@ -25,6 +25,7 @@ use super::output::socket::DataSocket;
 use super::output::stream::{Measured, ResultStream, StreamError};
 use super::output::types::{client_batch, client_schema};
 use super::output::{encode, pipeline, plan};
+use super::past;
 use super::plans::Plans;
 use super::statements::{InTurn, Running, Statements};
 use crate::wire::proto::failure::Kind;
@@ -207,16 +208,27 @@ impl DataConnection {
             return self.admit_local(request, running).map(Some);
         };
         let scope = Scope::new(&self.shared.catalogs, &request.default_catalog, &request.default_schema);
+        let scope = scope.in_the_past(request.in_the_past);
         let verdict = judge.judge(&scope, &request.sql).map_err(refused)?;
         let may_run = verdict.class == Class::Session || request.allowed.contains(&verdict.class.into());
         let handed_back = matches!(action, request::Action::Run(_)) && !may_run;
-        let judged = judged(&verdict, handed_back);
+        let mut judged = judged(&verdict, handed_back);
+        if !handed_back {
+            judged.past = past::evaluated(&self.engine, &verdict.past)?;
+        }
         let waiting = judged.waiting;
         self.tell_judged(&judged, running)?;
         if handed_back {
             return Ok(None);
         }
-        let listings = if waiting { self.proceed(running)?.listings } else { Vec::new() };
+        let Proceed { listings, versions } = if waiting { self.proceed(running)? } else { Proceed::default() };
+        let verdict = match self.judge.as_mut().filter(|_| !verdict.past.is_empty()) {
+            Some(judge) => {
+                let versions = past::settled(&verdict.past, &versions)?;
+                judge.judge_settled(&scope.with_versions(&versions), &request.sql).map_err(refused)?
+            }
+            None => verdict,
+        };
         Ok(Some(Admitted { verdict, listings }))
     }
 
@@ -437,6 +449,7 @@ fn judged(verdict: &Verdict, handed_back: bool) -> Judged {
         creates_target: verdict.creates_target,
         whole_metadata: verdict.time_travel,
         glance: verdict.glance,
+        past: Vec::new(),
     }
 }
 

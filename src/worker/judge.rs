@@ -31,6 +31,7 @@ struct Case {
     sql: String,
     catalog: String,
     schema: String,
+    in_the_past: bool,
 }
 
 /// Judges the statements of one connection.
@@ -66,14 +67,25 @@ impl Judge {
         if sql.len() > REMEMBERED_TEXT_BYTES {
             return (self.judge)(&mut self.parser, scope, sql).map(Arc::new);
         }
-        let case =
-            Case { sql: sql.to_owned(), catalog: scope.default_catalog.to_owned(), schema: scope.default_schema.to_owned() };
+        let case = Case {
+            sql: sql.to_owned(),
+            catalog: scope.default_catalog.to_owned(),
+            schema: scope.default_schema.to_owned(),
+            in_the_past: scope.is_in_the_past(),
+        };
         if let Some(verdict) = self.verdicts.get(&case) {
             return Ok(verdict);
         }
         let verdict = Arc::new((self.judge)(&mut self.parser, scope, sql)?);
         self.verdicts.insert(case, Arc::clone(&verdict));
         Ok(verdict)
+    }
+}
+
+impl Judge {
+    /// The verdict on a text whose past reads are settled: it hangs on more than the text.
+    pub fn judge_settled(&mut self, scope: &Scope<'_>, sql: &str) -> Result<Arc<Verdict>, Refusal> {
+        (self.judge)(&mut self.parser, scope, sql).map(Arc::new)
     }
 }
 

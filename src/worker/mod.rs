@@ -20,6 +20,7 @@ mod input;
 mod judge;
 mod listing;
 mod output;
+mod past;
 mod plans;
 mod statements;
 

@@ -5,7 +5,8 @@ fails; the last line sums up, and the exit code is 1 when any case failed.
 
 The gateway is told by the environment: `POLYNYA_URI` (grpc://127.0.0.1:PORT), and, unless it runs without
 authentication, `POLYNYA_USER` and `POLYNYA_PASSWORD`, or `POLYNYA_TOKEN`. For TLS (grpc+tls://…) `POLYNYA_TLS_CA` is the file with the
-authorities to trust, `POLYNYA_TLS_CERT` and `POLYNYA_TLS_KEY` those with the certificate to show and its key.
+authorities to trust, `POLYNYA_TLS_CERT` and `POLYNYA_TLS_KEY` those with the certificate to show and its key. `POLYNYA_OPTIONS` has other
+options of the driver, `name=value` on a line each.
 """
 import json
 import math
@@ -35,6 +36,9 @@ def connect(**options) -> flightsql.Connection:
     for variable, option in TLS_OPTIONS.items():
         if os.environ.get(variable):
             database[option.value] = Path(os.environ[variable]).read_text()
+    for line in os.environ.get("POLYNYA_OPTIONS", "").splitlines():
+        name, _, value = line.partition("=")
+        database[name] = value
     uri = options.pop("uri", None) or os.environ.get("POLYNYA_URI")
     if not uri:
         sys.exit("POLYNYA_URI is not set: the gateway's address, such as grpc://127.0.0.1:31337")

@@ -284,6 +284,17 @@ async fn a_session_is_changed_with_what_a_role_reads_with() {
     let ada = provider.sign("polynya", json!({ "sub": "ada" }));
     query(&mut with_token(&gateway, &ada).await, "USE rest.gold").await.expect("a schema");
     assert_eq!((lake.tokens("analyst"), lake.tokens("engineer")), (1, 0));
+    // So is the past read.
+    for sql in [
+        "SELECT n FROM rest.gold.t AT (VERSION => 'main')",
+        "FROM table_files('rest.gold.t')",
+        "FROM table_history('rest.gold.t')",
+    ] {
+        query(&mut with_token(&gateway, &ada).await, sql).await.expect(sql);
+        let denied = query(&mut with_token(&gateway, &ada).await, &sql.replace("gold", "silver")).await.expect_err("no grant");
+        assert!(denied.message().contains("\"analyst\" lacks TABLE_READ_DATA"), "{denied}");
+    }
+    assert_eq!((lake.tokens("analyst"), lake.tokens("engineer")), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

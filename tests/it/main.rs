@@ -24,6 +24,7 @@ mod logins;
 mod malformed;
 mod memory;
 mod outage;
+mod past;
 mod pki;
 mod planted;
 mod polaris;

@@ -144,6 +144,44 @@ async fn a_table_in_a_store_lives_by_vended_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_past_of_a_table_in_a_store_is_read_with_its_keys() {
+    let lake = Lake::start().await;
+    let (gateway, vending) = lake.with_vended_keys(&[]).await;
+    make(&gateway, "t", 5000).await;
+    gateway.run("INSERT INTO rest.gold.t SELECT i, 'row ' || i FROM range(5000, 10000) r(i)").await;
+    gateway.run("DELETE FROM rest.gold.t WHERE i >= 9000").await;
+    let snapshots = "SELECT string_agg(snapshot_id::VARCHAR, ' ' ORDER BY committed_at) FROM table_snapshots('rest.gold.t')";
+    let ids = gateway.value(snapshots).await;
+    let first = ids.split(' ').next().expect("a snapshot");
+    for (sql, expected) in [
+        (format!("SELECT count(*) FROM rest.gold.t AT (VERSION => {first})"), "5000"),
+        ("SELECT count(*) FROM rest.gold.t AT (VERSION => 'main')".to_owned(), "9000"),
+        (
+            "SELECT string_agg(content || ':' || record_count, ' ' ORDER BY ALL) FROM table_files('rest.gold.t')".to_owned(),
+            "0:5000 0:5000 1:1000",
+        ),
+        (format!("SELECT sum(record_count)::BIGINT FROM table_files('rest.gold.t', version => {first})"), "5000"),
+        (
+            "SELECT record_count || ' ' || position_delete_record_count FROM table_partitions('rest.gold.t')".to_owned(),
+            "10000 1000",
+        ),
+        ("SELECT count(*) FROM table_files('rest.gold.t') WHERE file_path LIKE 's3://lake/warehouse/%'".to_owned(), "3"),
+    ] {
+        assert_eq!(gateway.value(&sql).await, expected, "{sql}");
+    }
+    assert_hidden(&gateway.log(), Some(&vending));
+    // A store that does not serve a manifest fails the statement, and no more than that.
+    lake.front.faults().busy = u32::MAX;
+    let refused = gateway.query("SELECT count(*) FROM table_files('rest.gold.t')").await.expect_err("no manifest");
+    assert!(
+        refused.code() == Code::Unavailable && refused.message().contains("a manifest list of it cannot be read"),
+        "{refused}"
+    );
+    lake.front.faults().busy = 0;
+    assert_eq!(gateway.value("SELECT count(*) FROM table_files('rest.gold.t')").await, "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_are_refused_in_the_middle_of_a_scan_are_replaced() {
     const ROWS: u64 = 6_000_000;
     let lake = Lake::start().await;

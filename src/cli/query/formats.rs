@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringBuilder};
+use arrow::compute::cast;
 use arrow::csv;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{EncoderOptions, LineDelimited, Writer as JsonWriter, WriterBuilder, make_encoder};
@@ -90,12 +91,12 @@ impl<W: Write> ResultWriter<W> {
     /// When they have no such form, or `out` takes no more.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), CliError> {
         let written = match &mut self.form {
-            Form::Table(writer) => writer.write(batch),
+            Form::Table(writer) => with_offsets(batch).and_then(|batch| writer.write(&batch)),
             Form::Csv { writer, head_written, .. } => {
                 *head_written = true;
-                flatten(batch).and_then(|batch| writer.write(&batch))
+                with_offsets(batch).and_then(|batch| flatten(&batch)).and_then(|batch| writer.write(&batch))
             }
-            Form::Json(writer) => writer.write(batch),
+            Form::Json(writer) => with_offsets(batch).and_then(|batch| writer.write(&batch)),
             Form::Arrow(writer) => writer.write(batch),
         };
         written.map_err(CliError::format(self.format.name()))
@@ -110,14 +111,42 @@ impl<W: Write> ResultWriter<W> {
             Form::Table(writer) => writer.finish().map_err(ArrowError::from),
             Form::Csv { mut writer, schema, head_written } => {
                 // The head line comes with the first batch, so a result without rows needs one too.
-                let head =
-                    if head_written { Ok(()) } else { flatten(&RecordBatch::new_empty(schema)).and_then(|b| writer.write(&b)) };
+                let head = if head_written {
+                    Ok(())
+                } else {
+                    with_offsets(&RecordBatch::new_empty(schema)).and_then(|b| flatten(&b)).and_then(|b| writer.write(&b))
+                };
                 head.and_then(|()| Ok(writer.into_inner().flush()?))
             }
             Form::Json(mut writer) => writer.finish().and_then(|()| Ok(writer.into_inner().flush()?)),
             Form::Arrow(mut writer) => writer.finish().and_then(|()| Ok(writer.get_mut().flush()?)),
         };
         finished.map_err(CliError::format(self.format.name()))
+    }
+}
+
+/// The zone UTC, which is the only one that instants come in, written as an offset: names of zones take a table of them to be shown.
+fn with_offsets(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let typed = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(offset_type(field.data_type())));
+    let fields: Fields = batch.schema().fields().iter().map(typed).collect();
+    let columns = batch.columns().iter().zip(&fields);
+    let columns = columns.map(|(column, field)| match column.data_type() == field.data_type() {
+        true => Ok(Arc::clone(column)),
+        false => cast(column, field.data_type()),
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields.clone())), columns.collect::<Result<_, _>>()?, &options)
+}
+
+fn offset_type(data_type: &DataType) -> DataType {
+    let child = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(offset_type(field.data_type())));
+    match data_type {
+        DataType::Timestamp(unit, Some(zone)) if zone.as_ref() == "UTC" => DataType::Timestamp(*unit, Some("+00:00".into())),
+        DataType::List(field) => DataType::List(child(field)),
+        DataType::FixedSizeList(field, length) => DataType::FixedSizeList(child(field), *length),
+        DataType::Map(field, sorted) => DataType::Map(child(field), *sorted),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(child).collect()),
+        other => other.clone(),
     }
 }
 
@@ -189,6 +218,15 @@ mod tests {
 
     fn text(format: Format, batches: &[RecordBatch]) -> String {
         String::from_utf8(written(format, batches)).unwrap()
+    }
+
+    #[test]
+    fn instants_are_shown_with_their_offset() {
+        let instants = arrow::array::TimestampMicrosecondArray::from(vec![0]).with_timezone("UTC");
+        let batch = RecordBatch::try_from_iter([("at", Arc::new(instants) as ArrayRef)]).unwrap();
+        for format in [Format::Table, Format::Csv, Format::Json] {
+            assert!(text(format, std::slice::from_ref(&batch)).contains("1970-01-01T00:00:00"), "{format:?}");
+        }
     }
 
     #[test]

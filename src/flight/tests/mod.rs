@@ -55,7 +55,7 @@ impl Edge {
 
     async fn knowing(auth: AuthConfig, config: Config, known: &[&str]) -> Self {
         let auth = Authenticator::new(&auth, Catalog::knowing(known)).unwrap();
-        let defaults = Defaults { catalog: "lake".into(), schema: "main".to_owned() };
+        let defaults = Defaults { catalog: "lake".into(), schema: "main".to_owned(), as_of: None };
         let sessions = Sessions::new(SessionConfig::default(), auth.clone(), Duration::from_secs(3600), defaults);
         let kernel = Arc::new(Counting::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

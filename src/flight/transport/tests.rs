@@ -28,7 +28,7 @@ use crate::session::{Defaults, Sessions};
 type Port = (SocketAddr, Pin<Box<dyn Stream<Item = io::Result<Connection>> + Send>>);
 
 async fn port(tls: Option<super::tls::Current>) -> Port {
-    let defaults = Defaults { catalog: "lake".into(), schema: "main".to_owned() };
+    let defaults = Defaults { catalog: "lake".into(), schema: "main".to_owned(), as_of: None };
     let auth = Authenticator::new(&AuthConfig::default(), Catalog::knowing(&[])).unwrap();
     let sessions = Sessions::new(SessionConfig::default(), auth, Duration::from_secs(60), defaults);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

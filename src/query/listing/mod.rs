@@ -195,7 +195,7 @@ impl Engine {
         read: &[TableRef],
     ) -> Result<Vec<Listing>, QueryError> {
         let mut listings = Vec::with_capacity(wanted.len());
-        for WantedListing { name, any_of } in wanted {
+        for WantedListing { name, any_of, .. } in wanted.iter().filter(|wanted| wanted.about.is_none()) {
             let wanted = Patterns(any_of);
             let rows = match name.as_str() {
                 "described" => self.described_rows(caller, read).await?,
@@ -209,11 +209,15 @@ impl Engine {
         Ok(listings)
     }
 
-    /// The columns of tables that the statement loads anyway: as it will read them.
+    /// The columns of tables that the statement loads anyway: as it will read them, which may be as they were at some time.
     async fn described_rows(&self, caller: &Caller, read: &[TableRef]) -> Result<Bytes, QueryError> {
         let credential = caller.reads();
         let mut rows = self.rows(Shape::Columns)?;
         for table in read {
+            if let Some(then) = caller.as_of {
+                rows.column_rows(table, &self.columns_then(caller, table, then).await?)?;
+                continue;
+            }
             match self.relay().columns(&credential, table).await {
                 Ok(columns) => rows.column_rows(table, &columns)?,
                 Err(error) if error.is_of_the_catalog() => return Err(error.into()),
@@ -262,7 +266,10 @@ impl Engine {
     pub(super) fn listed_catalogs(&self, caller: &Caller, wanted: &[WantedListing]) -> Vec<CatalogName> {
         let mut asked = self.catalogs(caller);
         asked.retain(|catalog| {
-            wanted.iter().any(|listing| listing.name != "described" && Patterns(&listing.any_of).fit(catalog, None, None))
+            wanted.iter().any(|listing| match listing.about.as_ref().and_then(|about| about.table.as_ref()) {
+                Some(table) => table.catalog == catalog.as_str(),
+                None => listing.name != "described" && Patterns(&listing.any_of).fit(catalog, None, None),
+            })
         });
         asked
     }

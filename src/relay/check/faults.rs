@@ -81,6 +81,7 @@ impl Fault {
             | CatalogError::AlreadyExists { .. }
             | CatalogError::NotEmpty { .. }
             | CatalogError::Conflict { .. }
+            | CatalogError::NoSuchSnapshot { .. }
             | CatalogError::OutcomeUnknown { .. } => Self::Failing,
         }
     }

@@ -64,7 +64,7 @@ fn is(column: &str, name: &str) -> String {
 
 fn reading(sql: String, listing: &str) -> Verdict {
     let mut reads = Reads::default();
-    reads.add_listing(proto::WantedListing { name: listing.to_owned(), any_of: Vec::new() });
+    reads.add_listing(proto::WantedListing { name: listing.to_owned(), any_of: Vec::new(), about: None });
     verdict(proto::Class::Read, sql, reads)
 }
 

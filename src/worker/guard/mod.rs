@@ -7,6 +7,7 @@
 //! - `token`: cuts the text, finds a second statement.
 //! - `query`: judges a query on DuckDB's own syntax tree, writes it out, and checks that the text means the same.
 //! - `names`: what the name of a table means.
+//! - `past`: tables that are read as they were, and functions that show their past.
 //! - `system`: the system tables, and what makes them.
 //! - `grammar`, `writes`, `ddl`, `types`, `explain`, `listing`, `session`: the kinds of statement that DuckDB gives no tree for.
 
@@ -15,6 +16,7 @@ mod explain;
 mod grammar;
 mod listing;
 mod names;
+mod past;
 mod query;
 mod session;
 mod system;
@@ -29,6 +31,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::grammar::Cursor;
+pub use self::past::{PastAt, PastRead};
 use self::query::Reads;
 pub use self::system::SystemObject;
 use crate::wire::proto;
@@ -46,7 +49,7 @@ pub const STACK_BYTES: usize = 32 << 20;
 
 /// The kinds of statement that there are, for messages.
 const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, FROM, INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE SCHEMA, CREATE TABLE, \
-                         CREATE TABLE AS, ALTER TABLE, DROP TABLE, DROP SCHEMA, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE, CALL, USE and SET schema";
+                         CREATE TABLE AS, ALTER TABLE, DROP TABLE, DROP SCHEMA, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE, CALL, USE, SET schema and SET as_of";
 
 /// DuckDB's parser, reached by `json_serialize_sql` and `json_deserialize_sql`. Neither binds anything.
 pub trait Parser {
@@ -128,13 +131,35 @@ pub struct Scope<'a> {
     pub default_schema: &'a str,
     /// The statement has the name of a virtual column somewhere: its tables show their own columns only.
     hides_virtual_columns: bool,
+    /// Tables without an AT of their own are read as they were at the session's instant.
+    in_the_past: bool,
+    /// Which snapshots stand for the past reads of the statement, once that is known; `None` for a table without snapshots.
+    versions: Option<&'a [(PastRead, Option<i64>)]>,
 }
 
 impl<'a> Scope<'a> {
     /// Attached catalogs, default catalog, default schema.
     #[must_use]
     pub fn new(catalogs: &'a [String], default_catalog: &'a str, default_schema: &'a str) -> Self {
-        Self { catalogs, default_catalog, default_schema, hides_virtual_columns: false }
+        Self { catalogs, default_catalog, default_schema, hides_virtual_columns: false, in_the_past: false, versions: None }
+    }
+
+    /// The same in a session that reads the past, or does not.
+    #[must_use]
+    pub fn in_the_past(self, in_the_past: bool) -> Self {
+        Self { in_the_past, ..self }
+    }
+
+    /// The same for a statement that was judged before, with the snapshots that stand for its past reads.
+    #[must_use]
+    pub fn with_versions(self, versions: &'a [(PastRead, Option<i64>)]) -> Self {
+        Self { versions: Some(versions), ..self }
+    }
+
+    /// Whether the session reads the past.
+    #[must_use]
+    pub fn is_in_the_past(&self) -> bool {
+        self.in_the_past
     }
 }
 
@@ -162,6 +187,8 @@ pub struct Verdict {
     pub parameter_types: Vec<(String, String)>,
     /// It reads the past of a table, whatever its class.
     pub time_travel: bool,
+    /// Its past reads, each once. Its text is one to run only when it is judged again with the snapshots that stand for them.
+    pub past: Vec<PastRead>,
     /// The text gives DuckDB's plan as JSON, of which the client gets a part in this form.
     pub plan: Option<PlanForm>,
     /// What the target must have for the statement to run.
@@ -237,7 +264,7 @@ pub fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, sql: &str) -> Result<Ve
         "SHOW" | "DESCRIBE" | "DESC" | "SUMMARIZE" => listing::judge(parser, scope, &mut cursor),
         "EXPLAIN" => explain::judge(parser, scope, &mut cursor),
         "CALL" => call(parser, scope, &mut cursor),
-        "USE" | "SET" => session::judge(scope, &mut cursor),
+        "USE" | "SET" | "RESET" => session::judge(scope, &mut cursor),
         word => Err(other_kind(parser, word, cursor.rest())),
     }
 }
@@ -263,8 +290,10 @@ fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdi
 }
 
 fn read(query: query::Query) -> Verdict {
-    let class = if query.reads.time_travel { proto::Class::TimeTravel } else { proto::Class::Read };
-    verdict(class, query.sql, query.reads)
+    let query::Query { sql, mut reads } = query;
+    reads.pin_the_present();
+    let class = if reads.past.is_empty() { proto::Class::Read } else { proto::Class::TimeTravel };
+    verdict(class, sql, reads)
 }
 
 /// `CALL function(…)` of a table function that queries may read from: the rows of `SELECT * FROM function(…)`.
@@ -279,9 +308,9 @@ fn call(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> 
 
 /// A verdict without a target.
 fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
-    let Reads { tables, listings, system, time_travel, casts, glance, constant: _ } = reads;
-    let parameter_types = agreed(casts);
-    Verdict { class, sql, tables, listings, system, time_travel, glance, parameter_types, ..Verdict::default() }
+    let Reads { tables, listings, system, past, present: _, casts, glance, constant: _ } = reads;
+    let (parameter_types, time_travel) = (agreed(casts), !past.is_empty());
+    Verdict { class, sql, tables, listings, system, time_travel, past, glance, parameter_types, ..Verdict::default() }
 }
 
 /// Each parameter that all its casts agree on.

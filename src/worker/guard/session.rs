@@ -1,13 +1,26 @@
-//! Owns USE and SET schema: they run nothing, they change where the session looks names up. Refuses every other SET.
+//! Owns USE, SET schema and SET as_of: they run nothing, they change where the session looks names up, and when it reads. Refuses every
+//! other SET, and to read an instant: the gateway does.
 
 use super::grammar::Cursor;
 use super::token::Kind;
 use super::{Reads, Refusal, SUPPORTED, Scope, Verdict, names, verdict};
 use crate::wire::proto;
 
-/// Judges `USE catalog[.schema]`, `USE schema` and `SET [SESSION] schema = '…'`. Of one part, a catalog's name stands for the catalog
-/// with the session's schema.
+/// The option that says when tables are read.
+const AS_OF: &str = "AS_OF";
+
+/// Judges `USE catalog[.schema]`, `USE schema`, `SET [SESSION] schema = '…'`, `SET [SESSION] as_of = '…'` and `RESET [SESSION] as_of`. Of one
+/// part, a catalog's name stands for the catalog with the session's schema.
 pub(super) fn judge(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+    let mut ahead = *cursor;
+    let is_change = ahead.take_words(&["SET"]) || ahead.take_words(&["RESET"]);
+    ahead.take_words(&["SESSION"]);
+    if is_change && ahead.take_words(&[AS_OF]) {
+        return as_of(cursor.take_words(&["RESET"]), &mut ahead);
+    }
+    if cursor.peek_word() == "RESET" {
+        return Err(super::unsupported_kind("RESET"));
+    }
     let is_set = cursor.take_words(&["SET"]);
     let path = if is_set {
         set_schema(cursor)?
@@ -21,8 +34,26 @@ pub(super) fn judge(scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> Result<Verdic
         [catalog] if !is_set && scope.catalog(catalog).is_some() => scope.schema(&[catalog, scope.default_schema])?,
         _ => scope.schema(&parts)?,
     };
-    let change = proto::SessionChange { catalog, schema };
-    Ok(Verdict { session: Some(change), ..verdict(proto::Class::Session, String::new(), Reads::default()) })
+    Ok(changing(proto::SessionChange { catalog, schema, as_of: None }))
+}
+
+fn changing(change: proto::SessionChange) -> Verdict {
+    Verdict { session: Some(change), ..verdict(proto::Class::Session, String::new(), Reads::default()) }
+}
+
+/// Behind the option's name: nothing, or `(= | TO) value`, the value as a string, DEFAULT or NULL.
+fn as_of(resets: bool, cursor: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+    let mut value = String::new();
+    if !resets {
+        if !cursor.take_words(&["TO"]) {
+            cursor.expect_symbol('=')?;
+        }
+        if !cursor.take_words(&["DEFAULT"]) && !cursor.take_words(&["NULL"]) {
+            value = cursor.text("an instant in quotes such as '2026-03-01T12:00:00Z'")?;
+        }
+    }
+    cursor.expect_end()?;
+    Ok(changing(proto::SessionChange { as_of: Some(value), ..proto::SessionChange::default() }))
 }
 
 /// `[SESSION | LOCAL] schema (= | TO) value`, the value as a name or a string of one or two parts.

@@ -48,7 +48,7 @@ fn lenient(parser: &mut dyn Parser, _: &Scope<'_>, sql: &str) -> Result<Verdict,
             Class::Read
         }
     };
-    let wanted = |name: &str| WantedListing { name: name.trim().to_owned(), any_of: Vec::new() };
+    let wanted = |name: &str| WantedListing { name: name.trim().to_owned(), any_of: Vec::new(), about: None };
     let listings = sql.split("-- lists ").nth(1).map(|name| vec![wanted(name)]).unwrap_or_default();
     Ok(Verdict { constant: sql.contains("-- constant"), ..verdict(class, sql.to_owned(), listings) })
 }
@@ -167,6 +167,7 @@ impl TestConnection {
             sql: sql.to_owned(),
             default_catalog: "memory".into(),
             default_schema: "main".into(),
+            in_the_past: false,
             allowed: allowed.iter().map(|class| (*class).into()).collect(),
             action: Some(action),
         };
@@ -216,7 +217,7 @@ impl TestConnection {
                         return Reply::HandedBack(judged);
                     }
                     if judged.waiting {
-                        let proceed = Proceed { listings: listings.to_vec() };
+                        let proceed = Proceed { listings: listings.to_vec(), versions: Vec::new() };
                         write_message(&mut self.socket, FrameKind::Proceed, &proceed).unwrap();
                     }
                 }

@@ -66,6 +66,8 @@ fn judge(
     if !is_plain(node) || !is_alone(node) {
         return Err(not_alone());
     }
+    // A function of ours becomes a table when it is judged.
+    let from = node["from_table"]["type"].as_str().unwrap_or_default().to_owned();
     let reads = select::judge(parser, scope, text.trim_start(), &mut ast)?;
     let statement = &mut ast["statements"][0];
     statement["node"]["cte_map"] = json!({"map": []});
@@ -75,7 +77,6 @@ fn judge(
         // An expression that was rewritten has got the name of a column.
         statement["node"]["select_list"][0]["alias"] = json!("");
     }
-    let from = statement["node"]["from_table"]["type"].as_str().unwrap_or_default().to_owned();
     Ok((write(parser, &canonical(ast))?, reads, from))
 }
 

@@ -12,6 +12,7 @@ use super::narrow::{self, Conditions};
 use super::shape::{self, Part, Shape};
 use crate::wire::proto;
 use crate::worker::guard::names::{self, Meaning, same};
+use crate::worker::guard::past::{self, PastAt, PastRead, TableFunction};
 use crate::worker::guard::system::{self, SystemTable};
 use crate::worker::guard::{Parser, Refusal, Scope, SystemObject};
 
@@ -27,7 +28,10 @@ pub(in crate::worker::guard) struct Reads {
     pub tables: Vec<proto::TableName>,
     pub listings: Vec<proto::WantedListing>,
     pub system: Vec<SystemObject>,
-    pub time_travel: bool,
+    /// Tables that are read as they were.
+    pub past: Vec<PastRead>,
+    /// Tables that are read as they are, each once.
+    pub present: Vec<proto::TableName>,
     /// Parameters that stand directly in a CAST, with that CAST of NULL as text.
     pub casts: Vec<(String, String)>,
     /// Of a whole query: it looks at a few rows of its table only, or counts them.
@@ -48,8 +52,31 @@ impl Reads {
         other.tables.into_iter().for_each(|table| self.add_table(table));
         other.listings.into_iter().for_each(|listing| self.add_listing(listing));
         other.system.into_iter().for_each(|object| self.add_system(object));
-        self.time_travel |= other.time_travel;
+        other.past.into_iter().for_each(|read| self.add_past(read));
+        other.present.into_iter().for_each(|table| self.add_present(table));
         self.casts.extend(other.casts);
+    }
+
+    fn add_past(&mut self, read: PastRead) {
+        if !self.past.contains(&read) {
+            self.past.push(read);
+        }
+    }
+
+    fn add_present(&mut self, table: proto::TableName) {
+        if !self.present.contains(&table) {
+            self.present.push(table);
+        }
+    }
+
+    /// Beside tables that are read as they were, the others are held to one snapshot too: with the whole metadata that such a statement
+    /// gets, DuckDB would choose theirs by its own clock.
+    pub fn pin_the_present(&mut self) {
+        if !self.past.is_empty() {
+            for table in std::mem::take(&mut self.present) {
+                self.add_past(PastRead { table, at: PastAt::Now });
+            }
+        }
     }
 
     /// A listing of which different parts are read is sent once, with all of them.
@@ -396,6 +423,11 @@ impl Walk<'_> {
                 "SHOW, DESCRIBE and SUMMARIZE are not supported inside a query: read information_schema.columns".to_owned(),
             ));
         }
+        if class == "TABLE_FUNCTION"
+            && let Some(function) = past::table_function(node)
+        {
+            return self.metadata(node, function);
+        }
         let shape = find(shape::TABLES, class, "table reference")?;
         self.fields(shape, node)?;
         match shape.class {
@@ -424,7 +456,7 @@ impl Walk<'_> {
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         match self.scope.resolve(&parts)? {
             Meaning::Table(table) => {
-                self.reads.time_travel |= travels;
+                self.note_when(node, &table)?;
                 name_table(node, &table.catalog, &table.schema, &table.table);
                 self.reads.add_table(table);
             }
@@ -442,6 +474,23 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// A function that shows a table's own metadata becomes the listing of its rows.
+    fn metadata(&mut self, node: &mut Object, function: TableFunction) -> Judgement {
+        ["alias", "column_name_alias", "query_location"].iter().filter_map(|field| node.get(*field)).try_for_each(plain)?;
+        if let Some(value) = node.get_mut("sample") {
+            self.optional(value, |_, value| sample(value))?;
+        }
+        let listing = function.listing(self.scope, node)?;
+        let mut table = past::as_table(node);
+        if text_of(&table, "alias").is_empty() {
+            table.insert("alias".to_owned(), json!(function.name()));
+        }
+        name_table(&mut table, "temp", "main", &listing_table(&listing.name));
+        self.reads.add_listing(listing);
+        *node = table;
+        Ok(())
+    }
+
     /// A system table becomes the view that the worker makes of it.
     fn system_table(&mut self, node: &mut Object, system: &SystemTable) {
         if let Some(listed) = &system.listing {
@@ -452,18 +501,49 @@ impl Walk<'_> {
                 patterns.catalogs = vec![self.scope.owners_default_catalog().to_owned()];
             }
             let any_of = if patterns == proto::TablePatterns::default() { Vec::new() } else { vec![patterns] };
-            self.reads.add_listing(proto::WantedListing { name: listed.name.to_owned(), any_of });
+            self.reads.add_listing(proto::WantedListing { name: listed.name.to_owned(), any_of, about: None });
         }
         let object = system.object(self.scope);
         name_table(node, "temp", "main", &object.name);
         self.reads.add_system(object);
     }
 
+    /// Takes note of when a table is read, or writes the snapshot down that stands for it.
+    fn note_when(&mut self, node: &mut Object, table: &proto::TableName) -> Judgement {
+        let at = match node.get("at_clause").filter(|at| !at.is_null()) {
+            Some(clause) => self.at_of(&clause.clone())?,
+            None if self.scope.in_the_past => PastAt::Session,
+            None => PastAt::Now,
+        };
+        let read = PastRead { table: table.clone(), at };
+        let known = self.scope.versions.and_then(|versions| versions.iter().find(|(known, _)| *known == read));
+        if let Some((_, snapshot)) = known {
+            node.insert("at_clause".to_owned(), snapshot.map_or(Value::Null, past::clause));
+        }
+        match read.at {
+            PastAt::Now => self.reads.add_present(read.table),
+            _ => self.reads.add_past(read),
+        }
+        Ok(())
+    }
+
+    fn at_of(&mut self, clause: &Value) -> Result<PastAt, Refusal> {
+        let text = super::expression_text(self.parser, super::canonical(clause["expr"].clone()))?;
+        match clause["unit"].as_str().unwrap_or_default().to_ascii_uppercase().as_str() {
+            "VERSION" => Ok(PastAt::Version(text)),
+            "TIMESTAMP" => Ok(PastAt::Timestamp(text)),
+            unit => Err(odd(&format!("AT ({unit} => …)"))),
+        }
+    }
+
     fn at(&mut self, value: &mut Value) -> Judgement {
         for (name, value) in object(value)? {
             match name.as_str() {
                 "unit" => plain(value)?,
-                "expr" => self.expression(value)?,
+                "expr" => {
+                    past::refuse_open(value)?;
+                    self.expression(value)?;
+                }
                 other => return Err(odd(&format!("the field {other} of AT"))),
             }
         }

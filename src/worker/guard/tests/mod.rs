@@ -4,6 +4,7 @@ mod allowed;
 mod functions;
 mod fuzz;
 mod mutated;
+mod past;
 mod queries;
 mod refused;
 mod statements;
