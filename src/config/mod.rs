@@ -350,7 +350,7 @@ fn relative_to(mut tree: Value, file: &Path) -> Value {
         let entries = tree.pointer_mut(place).and_then(Value::as_object_mut);
         for path in entries.into_iter().flat_map(Map::values_mut).filter_map(|entry| entry.get_mut("path")) {
             if let Some(relative) = path.as_str().filter(|p| Path::new(p).is_relative()) {
-                *path = Value::String(folder.join(relative).to_string_lossy().into_owned());
+                *path = Value::String(folder.join(relative.trim_start_matches("./")).to_string_lossy().into_owned());
             }
         }
     }

@@ -54,7 +54,8 @@ pub(super) fn resolve(tree: &mut Value) -> Result<(), ConfigError> {
             *catalog = tiers.whole(name, said.clone())?;
         } else if !said.contains_key("type") {
             let known = listed(tiers.endpoints.keys());
-            let reason = format!("must name an `endpoint` of platform.endpoints ({known}) or have a `type`, embedded or rest");
+            let reason =
+                format!("must name an `endpoint` of platform.endpoints or have a `type`, embedded or rest; of endpoints {known}");
             return Err(ConfigError::Invalid { path: format!("catalogs.{name}"), reason });
         } else if said.contains_key("layers") {
             let reason = "go with an `endpoint`; a catalog of a `type` has allowed_locations and storage of its own";
@@ -71,7 +72,11 @@ fn invalid(path: String, reason: impl Into<String>) -> ConfigError {
 /// Names for a message.
 fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
     let names: Vec<&str> = names.map(String::as_str).collect();
-    if names.is_empty() { "there are none".to_owned() } else { format!("there are: {}", names.join(", ")) }
+    if names.is_empty() {
+        "there are none, so a platform's file may be missing (--config)".to_owned()
+    } else {
+        format!("there are: {}", names.join(", "))
+    }
 }
 
 fn section(platform: &Value, name: &str) -> Map<String, Value> {
@@ -206,7 +211,7 @@ fn not_its_own(key: &str, endpoint: &str) -> String {
     let own = ["endpoint", "layers"].into_iter().chain(CATALOGS_OWN).collect::<Vec<_>>();
     if ENDPOINTS_OWN.contains(&key) {
         let place = format!("platform.endpoints.{endpoint}.{key}");
-        return format!("belongs to the platform, as {place}; a catalog with an endpoint has {}", own.join(", "));
+        return format!("belongs to the platform, as {place}; a catalog with an endpoint says only {}", own.join(", "));
     }
     unknown_key(key, &own)
 }
