@@ -94,12 +94,14 @@ class ReferenceRest:
 
 
 class StandIn:
-    """The stand-in for Polaris with the warehouse `lakehouse`, whose principals have the secrets `<name>-secret`; ends with the `with` block."""
+    """The stand-in for Polaris with the warehouse `lakehouse`, whose principals have the secrets `<name>-secret`; ends with the `with` block.
+    `setup` is a file that says otherwise, `program` a stand-in that is built already."""
 
-    def __init__(self, principals):
+    def __init__(self, principals, setup=None, program=None):
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")
         # Cargo's word on what it builds goes to the log; the first line on standard output is the stand-in's own.
-        command = ["cargo", "run", "--quiet", "--locked", "--example", "polaris-stand-in"]
+        command = [program] if program else ["cargo", "run", "--quiet", "--locked", "--example", "polaris-stand-in", "--"]
+        command += [setup] if setup else []
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.told = json.loads(line_with(self.process, r"\{.*\}", self.log.name))
         for name in principals:
