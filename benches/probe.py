@@ -17,11 +17,12 @@ SCHEMA = "bronze"
 
 
 def built():
-    """Builds gateway and probe, optimised, in one step so that both have the same dependencies; the path of the probe."""
-    command = ["cargo", "build", "--release", "--locked", "--bin", "polynya", "--bench", "probe", "--message-format=json"]
+    """Builds what is measured, optimised, in one step so that all have the same dependencies; paths of the programs by name."""
+    targets = ["--bin", "polynya", "--bench", "probe", "--example", "polaris-stand-in"]
+    command = ["cargo", "build", "--release", "--locked", *targets, "--message-format=json"]
     output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     made = [json.loads(line) for line in output.splitlines()]
-    return next(one["executable"] for one in made if one.get("target", {}).get("name") == "probe" and one.get("executable"))
+    return {one["target"]["name"]: one["executable"] for one in made if one.get("executable")}
 
 
 class Probe:

@@ -17,8 +17,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "support")]
 import listings  # noqa: E402
 import probe as probes  # noqa: E402
+import remote  # noqa: E402
+import runner  # noqa: E402
 from probe import Probe  # noqa: E402
-from report import ALONE, ATTACHED, BEFORE, FROM_MEMORY, ONE_PROCESS, OURS, middle, report  # noqa: E402
+from report import ALONE, ATTACHED, BEFORE, FROM_MEMORY, ONE_PROCESS, OURS, middle, remote_section, report  # noqa: E402
 from runner import Gateway, Peak, ReferenceRest, demo_lake, page  # noqa: E402
 
 LINEITEM_ROWS = 6_000_000
@@ -154,9 +156,13 @@ def main():
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each way")
     parser.add_argument("--against", type=Path, help="another polynya binary to measure beside this tree's")
     parser.add_argument("--small", action="store_true", help="small statements only, which are printed; no page is written")
+    parser.add_argument("--remote", action="store_true", help="only the catalog and store behind a network, which are printed; no page is written")
     options = parser.parse_args()
-    program = probes.built()
+    programs = probes.built()
+    program, runner.BINARY = programs["probe"], Path(programs["polynya"])
     lake = demo_lake(f"{options.scale:g}")
+    if options.remote:
+        return print(remote_section(remote.measure(programs, lake, options.runs)))
     found = {"scale": options.scale, "runs": options.runs}
     with contextlib.ExitStack() as stack:
         gateways = {OURS: stack.enter_context(Gateway(lake, "telemetry.level=warn"))}
@@ -173,6 +179,7 @@ def main():
     with Gateway(lake, "telemetry.level=warn") as gateway:
         found["memory"] = memory(gateway, program, options.runs)
     found["rest"] = on_rest(program, lake, options.runs)
+    found["remote"] = remote.measure(programs, lake, options.runs)
     title, body, missed = report(found)
     body, missed = listings.add_to(body, missed)
     page("bench", title, body)

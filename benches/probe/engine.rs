@@ -26,14 +26,18 @@ impl Engine {
     /// Streams one statement; `take` is given the schema, then each batch, and returns false to stop.
     pub fn stream(&self, sql: &str, begin: impl FnOnce(SchemaRef), mut take: impl FnMut(RecordBatch) -> bool) {
         let connection = self.0.lock().unwrap().try_clone().expect("a connection");
+        // Prepared and run in one transaction, as by DuckDB's own clients: else a catalog would be asked for each table twice.
+        connection.execute_batch("BEGIN").expect("a transaction");
         let mut statement = connection.prepare(sql).expect("a statement");
         let batches = statement.stream_arrow([]).expect("a result");
         begin(batches.get_schema());
         for batch in batches {
             if !take(batch) {
-                return;
+                break;
             }
         }
+        drop(statement);
+        connection.execute_batch("COMMIT").expect("a transaction's end");
     }
 }
 

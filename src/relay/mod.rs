@@ -59,13 +59,13 @@ pub struct Relay {
     cache: TableCache,
     listings: Listings,
     store: Arc<Store>,
-    ahead: storage::Ahead,
+    ahead: Arc<storage::Ahead>,
     /// Parts of files that are held at once.
     uploads: Semaphore,
 }
 
 impl Relay {
-    /// Binds a loopback port and opens the embedded catalogs. Others are first asked when they are needed.
+    /// Binds a loopback port and opens the embedded catalogs. Others are first asked when a worker that may reach them is let in.
     ///
     /// # Errors
     /// When the port, an embedded catalog or a configured secret cannot be had, or a setting cannot be used.
@@ -90,15 +90,15 @@ impl Relay {
         let views = Views::new(catalogs, roles)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let store = Store::new(config.storage.clone()).map_err(std::io::Error::other)?;
+        let store = Arc::new(Store::new(config.storage.clone()).map_err(std::io::Error::other)?);
         let cache = TableCache::new(&config);
         let listings = Listings::new(&config, views.all());
         Ok(Arc::new(Self {
             address: listener.local_addr()?,
             door_address: door.local_addr()?,
             listeners: Mutex::new(Some((listener, door))),
-            store: Arc::new(store),
-            ahead: storage::Ahead::default(),
+            ahead: storage::Ahead::new(Arc::clone(&store)),
+            store,
             uploads: Semaphore::new(config.storage.parallel_uploads.max(1)),
             views,
             workers: Workers::default(),
@@ -145,13 +145,19 @@ impl Relay {
         self.table(credential, table).await?.columns(&table.catalog)
     }
 
-    /// Loads a table, so that the worker which asks for it next finds it in the cache; gives an estimate of the bytes in its data
-    /// files.
+    /// Loads a table, so that the worker which asks for it next finds it in the cache, and its manifests on their way; gives an
+    /// estimate of the bytes in its data files.
     ///
     /// # Errors
-    /// When the table is not there, must not be read, or cannot be read.
+    /// When the table is not there, must not be read, cannot be read, or lies in a store that workers do not reach.
     pub async fn load(&self, credential: &Credential, table: &TableRef) -> Result<u64, CatalogError> {
-        Ok(self.table(credential, table).await?.data_bytes)
+        let view = self.view(credential, &table.catalog)?;
+        let loaded = self.look(&view, table, Purpose::Data, false).await?;
+        loaded.readable(table)?;
+        if let Some(list) = loaded.news() {
+            self.ahead.begin(&view, &list);
+        }
+        Ok(loaded.data_bytes)
     }
 
     async fn table(&self, credential: &Credential, table: &TableRef) -> Result<Arc<table::Table>, CatalogError> {
@@ -204,7 +210,12 @@ impl Realms for Relay {
 }
 
 impl Leases for Relay {
+    /// While the worker attaches, its catalogs are made ready for the statement that it is for: with a far one that takes as long.
     fn admit(&self, grant: WorkerGrant) -> WorkerToken {
+        let views = grant.catalogs.iter().filter_map(|catalog| self.view(&grant.credential, catalog).ok());
+        for view in views {
+            tokio::spawn(async move { view.upstream.make_ready().await });
+        }
         self.workers.admit(grant)
     }
 

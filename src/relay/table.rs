@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::confine::Confinement;
+use super::confine::{Confinement, normal};
 use super::error::CatalogError;
 use super::storage::{Handed, Storage};
 use crate::lake::{self, Column, size, trim};
@@ -39,10 +39,14 @@ pub(super) struct Table {
     pub(super) last_updated_ms: i64,
     /// Its directory, when it lies on this machine's file system.
     directory: Option<PathBuf>,
+    /// The scheme of its location, when workers cannot read there.
+    unread_scheme: Option<String>,
     /// Where its files lie.
     places: Vec<String>,
     /// What was handed out with it, until it is noted by who keeps it.
     handed: Mutex<Option<Handed>>,
+    /// The manifest list of the current snapshot, until somebody begins to read it.
+    list: Mutex<Option<String>>,
 }
 
 /// The load answer as a catalog sends it. Everything else in it, above all `config` and `storage-credentials`, stays here: a
@@ -90,12 +94,15 @@ impl Table {
         let data_bytes = size::data_bytes(&metadata, columns.as_ref().map_or(0, |columns: &Arc<[Column]>| columns.len()));
         let last_updated_ms = metadata["last-updated-ms"].as_i64().unwrap_or_default();
         let whole = body(answer.location.as_deref(), answer.metadata.get());
+        let list = Mutex::new(current_list(&metadata));
         trim::trim(&mut metadata);
         let trimmed = body(answer.location.as_deref(), &metadata.to_string());
         let directory = metadata["location"].as_str().and_then(local_path);
+        let unread_scheme =
+            normal(metadata["location"].as_str().unwrap_or_default()).and_then(|location| unread_scheme(&location));
         let places = handed.as_ref().map(|handed| handed.places.clone()).unwrap_or_default();
         let handed = Mutex::new(handed);
-        Ok(Self { etag, whole, trimmed, columns, data_bytes, last_updated_ms, directory, places, handed })
+        Ok(Self { etag, whole, trimmed, columns, data_bytes, last_updated_ms, directory, unread_scheme, places, handed, list })
     }
 
     /// Makes the directories that a writer expects: DuckDB makes none on a local file system, and a catalog need not. The place was
@@ -117,6 +124,25 @@ impl Table {
         storage.note(table, &self.places, handed.take());
     }
 
+    /// The manifest list of the current snapshot, the first time that it is asked for.
+    pub(super) fn news(&self) -> Option<String> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Refuses a table in a store that workers do not reach, before one of them tries.
+    ///
+    /// # Errors
+    /// `Unsupported`, when it lies in such a one.
+    pub(super) fn readable(&self, table: &TableRef) -> Result<(), CatalogError> {
+        let Some(scheme) = &self.unread_scheme else { return Ok(()) };
+        let reason = format!(
+            "table \"{}.{}\" lies in {scheme}://, and the files of tables are read in S3 and what is like it, in Google's store and in \
+             local directories only",
+            table.namespace, table.table
+        );
+        Err(CatalogError::Unsupported { catalog: table.catalog.clone(), reason })
+    }
+
     /// The columns, with an error that names the table.
     pub(super) fn columns(&self, catalog: &CatalogName) -> Result<Arc<[Column]>, CatalogError> {
         self.columns.clone().map_err(|reason| CatalogError::BadAnswer { catalog: catalog.clone(), reason })
@@ -127,6 +153,19 @@ impl Table {
         let columns = self.columns.as_ref().map_or(0, |columns| columns.len());
         self.whole.len() + self.trimmed.len() + columns * 256
     }
+}
+
+fn current_list(metadata: &Value) -> Option<String> {
+    let current = trim::current_snapshot(metadata)?;
+    let mut snapshots = metadata["snapshots"].as_array()?.iter();
+    let snapshot = snapshots.find(|snapshot| snapshot["snapshot-id"].as_i64() == Some(current))?;
+    snapshot["manifest-list"].as_str().map(str::to_owned)
+}
+
+/// The scheme of a location in normal spelling that no worker can read.
+fn unread_scheme(location: &str) -> Option<String> {
+    let (scheme, _) = location.split_once("://")?;
+    (!matches!(scheme, "s3" | "gs" | "file")).then(|| scheme.to_owned())
 }
 
 /// The path of a `file:` location.

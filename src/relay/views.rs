@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::config::{CatalogConfig, Config, RestConfig, RestCredentials, RoleConfig};
 use super::confine::Confinement;
@@ -171,11 +171,15 @@ impl Views {
         Ok(views)
     }
 
-    /// Forgets views that are not used any more, until it is dropped.
+    /// Forgets views that are not used any more, and keys that have expired, until it is dropped.
     pub(super) async fn keep_swept(&self) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             self.sweep(Instant::now());
+            let storages: Vec<Arc<Storage>> = self.opened().values().map(|opened| Arc::clone(&opened.view.storage)).collect();
+            for storage in storages {
+                storage.sweep(SystemTime::now());
+            }
         }
     }
 

@@ -64,13 +64,13 @@ fn serve(control: UnixStream, judge: JudgeFn, confine: fn(&Init)) -> io::Result<
     // Binds threads that start from here on, and no others.
     confine(&init);
     let statements = Statements::new(control.try_clone()?);
-    let (instance, listener) = match set_up(&init) {
+    let (instance, bench, listener) = match set_up(&init, judge) {
         Ok(parts) => parts,
         Err(error) => return fail(&statements, &error),
     };
     statements.tell(event::Message::Ready(Ready { duckdb_version: version() }))?;
     let shared =
-        SharedParts { judge, instance, statements: Arc::clone(&statements), control: Arc::new(control), failed: Arc::default() };
+        SharedParts { bench, instance, statements: Arc::clone(&statements), control: Arc::new(control), failed: Arc::default() };
     let mut acceptor = Acceptor::new(listener);
     if init.mode() == Mode::Local {
         acceptor.start(shared.build(None, Vec::new()))?;
@@ -97,12 +97,14 @@ fn serve(control: UnixStream, judge: JudgeFn, confine: fn(&Init)) -> io::Result<
     Ok(if drained && usable { End::Orderly } else { End::Stuck })
 }
 
-fn set_up(init: &Init) -> Result<(Instance, UnixListener), StatementError> {
+/// Whatever takes time and needs no catalog: a worker is set up before anybody waits for it.
+fn set_up(init: &Init, judge: JudgeFn) -> Result<(Instance, Option<Bench>, UnixListener), StatementError> {
     let instance = database::open(init)?;
+    let bench = (init.mode() != Mode::Local).then(|| Bench::open(judge)).transpose()?;
     let path = Path::new(&init.run_dir).join(DATA_SOCKET);
     let listener = UnixListener::bind(&path)
         .map_err(|e| StatementError::new(Kind::Internal, format!("cannot bind {}: {e}", path.display())))?;
-    Ok((instance, listener))
+    Ok((instance, bench, listener))
 }
 
 fn fail(statements: &Statements, error: &StatementError) -> io::Result<End> {
@@ -112,7 +114,7 @@ fn fail(statements: &Statements, error: &StatementError) -> io::Result<End> {
 }
 
 struct SharedParts {
-    judge: JudgeFn,
+    bench: Option<Bench>,
     instance: Instance,
     statements: Arc<Statements>,
     control: Arc<UnixStream>,
@@ -121,9 +123,9 @@ struct SharedParts {
 
 impl SharedParts {
     fn attach(&self, attach: &Attach) -> Result<(Arc<Shared>, Attached), StatementError> {
-        let bench = Bench::open(self.judge)?;
         let attached = database::attach(&self.instance, attach)?;
-        Ok((self.build(Some(bench), attach.catalogs.iter().map(|catalog| catalog.name.clone()).collect()), attached))
+        let catalogs = attach.catalogs.iter().map(|catalog| catalog.name.clone()).collect();
+        Ok((self.build(self.bench.clone(), catalogs), attached))
     }
 
     fn build(&self, bench: Option<Bench>, catalogs: Vec<String>) -> Arc<Shared> {

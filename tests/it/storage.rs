@@ -1,6 +1,7 @@
 //! Tables in an object store: a real MinIO behind a front for faults, and the reference catalog with its warehouse there. Keys are
 //! configured, or vended with each table by the store's own STS.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -291,6 +292,65 @@ async fn a_table_whose_manifests_cannot_be_had_ends_in_a_clear_error() {
         lake.front.faults().only = None;
         assert_eq!(told(&gateway, "t").await, right(1000), "after {name} of {file}");
     }
+}
+
+/// Paths of the manifests and manifest lists that were read with other session tokens than these.
+fn metadata_read(lake: &Lake, except: &HashSet<String>) -> Vec<String> {
+    let reads = lake.front.faults().reads.clone().into_iter();
+    reads.filter(|(token, path)| path.ends_with(".avro") && !except.contains(token)).map(|(_, path)| path).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_are_read_once_for_all_workers_of_a_credential() {
+    let lake = Lake::start().await;
+    let maker = lake.with_fixed_keys(&[]);
+    for table in ["a", "b", "c"] {
+        make(&maker, table, 1000).await;
+    }
+    lake.front.faults().reads.clear();
+    let (gateway, _vending) = lake.with_vended_keys(&["relay.max_staleness=1h"]).await;
+    let joined = "SELECT count(*) FROM rest.gold.a JOIN rest.gold.b USING (i) JOIN rest.gold.c USING (i)";
+    let files = || lake.front.faults().reads.iter().filter(|(_, path)| path.ends_with(".parquet")).count();
+    assert_eq!(gateway.value(joined).await, "1000");
+    let (first, data) = (metadata_read(&lake, &HashSet::new()), files());
+    assert_eq!((first.len(), first.iter().collect::<HashSet<_>>().len()), (6, 6), "{first:?}");
+    for pid in gateway.workers() {
+        crate::harness::kill(pid);
+    }
+    crate::harness::until("other workers", Duration::from_secs(20), || gateway.log().contains("worker lost"));
+    assert_eq!(gateway.value(joined).await, "1000");
+    assert_eq!(metadata_read(&lake, &HashSet::new()), first);
+    assert!(files() > data, "another worker reads the data itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_role_reads_with_has_keys_of_its_own_and_nothing_that_was_read_by_others() {
+    let lake = Lake::start().await;
+    make(&lake.with_fixed_keys(&[]), "t", 1000).await;
+    lake.front.faults().reads.clear();
+    let [mode, users] = crate::harness::user_ada();
+    let of = |client: &str| format!("{{type: oauth2, client_id: {client}, client_secret: secret, scope: catalog}}");
+    let role = format!("roles.loader.catalogs.rest={{credentials: {}, reader_credentials: {}}}", of("writer"), of("reader"));
+    let mapping = "auth.mappings=[{user: ada, role: loader}]";
+    let set = [mode.as_str(), &users, "auth.mode=mapped", &role, mapping, "relay.max_staleness=1h"];
+    let (gateway, vending) = lake.with_vended_keys(&set).await;
+    let ada = crate::sessions::log_in(&gateway, "ada", "correct horse").await.expect("a session");
+    let run = async |sql: &str| crate::sessions::run(&gateway, &ada, sql).await.expect("rows");
+
+    assert_eq!(run("SELECT count(*) FROM rest.gold.t").await, "1000");
+    let readers = vending.vended_to("reader");
+    assert!(!readers.is_empty() && vending.vended_to("writer").is_empty(), "a read needs no writer's keys");
+    let shown: HashSet<String> = lake.front.faults().reads.iter().map(|(token, _)| token.clone()).collect();
+    assert!(shown.is_subset(&readers), "{shown:?}");
+
+    let doubled = "INSERT INTO rest.gold.t SELECT i + 1000, s FROM rest.gold.t";
+    crate::harness::query(&mut crate::sessions::with_token(&gateway, &ada).await, doubled).await.expect("a commit");
+    let (readers, writers) = (vending.vended_to("reader"), vending.vended_to("writer"));
+    assert!(!writers.is_empty() && readers.is_disjoint(&writers));
+    // The writer has the manifests from the store by its own keys, although they are here for the reader.
+    assert!(!metadata_read(&lake, &readers).is_empty());
+    assert_eq!(run("SELECT count(*) FROM rest.gold.t").await, "2000");
+    assert_hidden(&gateway.log(), Some(&vending));
 }
 
 async fn told_or_not(gateway: &Gateway, table: &str) -> Result<usize, tonic::Status> {

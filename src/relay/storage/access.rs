@@ -173,6 +173,12 @@ impl Handed {
         Some(Self { places, by_prefix, had: SystemTime::now() })
     }
 
+    /// Whether all keys in it are worth nothing any more.
+    pub(in crate::relay) fn is_over(&self, now: SystemTime) -> bool {
+        let mut keys = self.by_prefix.iter().filter(|(_, said)| said.shown.is_some()).peekable();
+        keys.peek().is_some() && keys.all(|(_, said)| said.expires.is_some_and(|expires| now >= expires))
+    }
+
     /// The prefixes that keys were handed out for, other than the table's places.
     pub(in crate::relay) fn prefixes(&self) -> impl Iterator<Item = &str> {
         self.by_prefix

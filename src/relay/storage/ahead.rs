@@ -1,6 +1,10 @@
-//! Owns manifests that are read ahead of a worker. DuckDB's Iceberg extension ends its process when it cannot read a manifest, and all
-//! statements in it; a manifest list that it cannot read fails the one statement. So a list is given out only when its manifests are
-//! here. Refuses to read ahead more than a few: a statement may need some of many.
+//! Owns manifest lists and manifests that are read ahead of workers, and kept for those that come later: these files never change.
+//! DuckDB's Iceberg extension ends its process when it cannot read a manifest, and all statements in it; a manifest list that it cannot
+//! read fails the one statement. So a list is given out only when its manifests are here. Refuses to read ahead more than a few: a
+//! statement may need some of many.
+//!
+//! Reading begins when a table is loaded, for all tables of a statement at once, while the worker still binds; DuckDB would read one
+//! after the other. A file is read once, however many wait for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +14,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 
-use super::store::{Asked, Outcome, PASSED_BACK, StoreFault};
+use super::store::{Asked, Outcome, PASSED_BACK, Store, StoreFault};
 use crate::lake;
-use crate::relay::Relay;
 use crate::relay::confine::normal;
 use crate::relay::views::View;
 
@@ -24,76 +27,106 @@ const PARALLEL: usize = 8;
 /// A list above this is passed through as it comes.
 const MAX_LIST: u64 = 4 << 20;
 
-/// What is kept of all workers' manifests, and how long: a worker asks for them at once, and keeps them itself.
+/// What is kept of all workers' lists and manifests, and how long. A worker keeps what it has read itself; this is for the others.
 const KEPT_BYTES: u64 = 64 << 20;
-const KEPT: Duration = Duration::from_secs(60);
+const KEPT: Duration = Duration::from_secs(600);
 
 /// A file that was read whole.
 #[derive(Clone)]
-pub(in crate::relay) struct Whole {
+pub(super) struct Whole {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// What it names, if it is a list: locations, and their lengths.
+    manifests: Arc<[(String, u64)]>,
 }
 
-/// Manifests by who may see them and where they lie. They never change.
-pub(in crate::relay) struct Ahead(moka::sync::Cache<(String, String), Whole>);
+/// Who may see a file, and where it lies.
+type At = (String, String);
 
-impl Default for Ahead {
-    fn default() -> Self {
-        let weight = |_: &(String, String), whole: &Whole| u32::try_from(whole.body.len() + 1024).unwrap_or(u32::MAX);
-        Self(moka::sync::Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).time_to_live(KEPT).build())
-    }
+/// Lists and manifests that are here, or on their way.
+pub(in crate::relay) struct Ahead {
+    store: Arc<Store>,
+    files: moka::future::Cache<At, Whole>,
+}
+
+/// Why a file is not here.
+enum Missed {
+    /// The store refused it, or it is too long: whoever wants it is to ask for it again.
+    NotKept,
+    Fault(StoreFault),
 }
 
 impl Ahead {
-    /// What was read ahead.
-    pub(super) fn get(&self, view: &View, asked: &Asked) -> Option<Whole> {
-        let reads = matches!(asked.method, Method::GET | Method::HEAD) && asked.range.is_none();
-        if reads { self.0.get(&key(view, &asked.location)) } else { None }
+    pub(in crate::relay) fn new(store: Arc<Store>) -> Arc<Self> {
+        let weight = |_: &At, whole: &Whole| u32::try_from(whole.body.len() + 1024).unwrap_or(u32::MAX);
+        let files = moka::future::Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).time_to_live(KEPT).build();
+        Arc::new(Self { store, files })
+    }
+
+    /// Begins to read a list that a worker will ask for soon, and what it names. What cannot be had is the worker's to learn.
+    pub(in crate::relay) fn begin(self: &Arc<Self>, view: &Arc<View>, list: &str) {
+        let is_in_store = normal(list).is_some_and(|list| list.starts_with("s3://") || list.starts_with("gs://"));
+        let Some(asked) = Asked::file(list).filter(|asked| is_in_store && is_list(asked)) else { return };
+        if !view.confinement.allows(list) || self.files.contains_key(&at(view, list)) {
+            return;
+        }
+        let (ahead, view) = (Arc::clone(self), Arc::clone(view));
+        tokio::spawn(async move {
+            if let Err(fault) = ahead.list(&view, &asked).await {
+                tracing::debug!(location = asked.location, %fault, "a manifest list cannot be read ahead");
+            }
+        });
+    }
+
+    /// A file that is here, or a list once its manifests are; `None` when it is to be asked for. Only for who has access to it that a
+    /// store would take: what is here is not seen for longer than what is there.
+    ///
+    /// # Errors
+    /// When there is no access to it, or the list or a manifest cannot be had.
+    pub(super) async fn get(&self, view: &Arc<View>, asked: &Asked) -> Result<Option<Whole>, StoreFault> {
+        if !matches!(asked.method, Method::GET | Method::HEAD) || asked.range.is_some() {
+            return Ok(None);
+        }
+        if is_list(asked) {
+            view.storage.access(&asked.location, None).await?;
+            return self.list(view, asked).await;
+        }
+        let Some(whole) = self.files.get(&at(view, &asked.location)).await else { return Ok(None) };
+        view.storage.access(&asked.location, None).await?;
+        Ok(Some(whole))
+    }
+
+    async fn list(&self, view: &Arc<View>, asked: &Asked) -> Result<Option<Whole>, StoreFault> {
+        let Some(list) = self.whole(view, asked.clone(), MAX_LIST).await? else { return Ok(None) };
+        let bytes = list.manifests.iter().fold(0_u64, |sum, (_, length)| sum.saturating_add(*length));
+        if list.manifests.len() > MAX_MANIFESTS || bytes > MAX_BYTES {
+            return Ok(Some(list));
+        }
+        let allowed = list.manifests.iter().filter(|(location, _)| view.confinement.allows(location));
+        let asked: Vec<Asked> = allowed.filter_map(|(location, _)| Asked::file(location)).collect();
+        let read = |manifest: Asked| async move { self.whole(view, manifest, MAX_BYTES).await.map(drop) };
+        futures::stream::iter(asked).map(read).buffer_unordered(PARALLEL).try_collect::<()>().await?;
+        Ok(Some(list))
+    }
+
+    /// A file, from here or from its store; `None` when it cannot be kept.
+    async fn whole(&self, view: &Arc<View>, asked: Asked, limit: u64) -> Result<Option<Whole>, StoreFault> {
+        match self.files.try_get_with(at(view, &asked.location), fetch(&self.store, view, asked, limit)).await {
+            Ok(whole) => Ok(Some(whole)),
+            Err(missed) => match &*missed {
+                Missed::NotKept => Ok(None),
+                Missed::Fault(fault) => Err(fault.clone()),
+            },
+        }
     }
 }
 
-/// Whether a file is a manifest list, by the name that every writer gives one.
-pub(super) fn is_list(asked: &Asked) -> bool {
-    let name = asked.key.rsplit('/').next().unwrap_or_default();
-    asked.method == Method::GET && asked.range.is_none() && name.starts_with("snap-") && name.ends_with(".avro")
-}
-
-/// Reads the manifests of a list that a store is giving; gives the list. `None` when the store refused it or it is too long.
-///
-/// # Errors
-/// When the list or a manifest cannot be had.
-pub(super) async fn read(relay: &Arc<Relay>, view: &Arc<View>, list: Asked) -> Result<Option<Whole>, StoreFault> {
-    let Some(whole) = fetch(relay, view, list, MAX_LIST).await? else { return Ok(None) };
-    let bytes = whole.body.clone();
-    // What cannot be read here is DuckDB's to complain of.
-    let named = tokio::task::spawn_blocking(move || lake::manifests(&bytes)).await.ok().flatten().unwrap_or_default();
-    let bytes = named.iter().fold(0_u64, |sum, (_, length)| sum.saturating_add(*length));
-    if named.len() > MAX_MANIFESTS || bytes > MAX_BYTES {
-        return Ok(Some(whole));
-    }
-    let missing = named.iter().filter(|(location, _)| view.confinement.allows(location));
-    let missing = missing.filter(|(location, _)| relay.ahead.0.get(&key(view, location)).is_none());
-    let asked: Vec<Asked> = missing.filter_map(|(location, _)| Asked::file(location)).collect();
-    let (relay, view) = (Arc::clone(relay), Arc::clone(view));
-    let read = move |manifest: Asked| keep(Arc::clone(&relay), Arc::clone(&view), manifest);
-    futures::stream::iter(asked).map(read).buffer_unordered(PARALLEL).try_collect::<()>().await?;
-    Ok(Some(whole))
-}
-
-async fn keep(relay: Arc<Relay>, view: Arc<View>, manifest: Asked) -> Result<(), StoreFault> {
-    let at = key(&view, &manifest.location);
-    if let Some(whole) = fetch(&relay, &view, manifest, MAX_BYTES).await? {
-        relay.ahead.0.insert(at, whole);
-    }
-    Ok(())
-}
-
-async fn fetch(relay: &Arc<Relay>, view: &Arc<View>, asked: Asked, limit: u64) -> Result<Option<Whole>, StoreFault> {
-    let Outcome::Served(served) = relay.store.ask(&view.storage, asked).await? else { return Ok(None) };
+async fn fetch(store: &Arc<Store>, view: &Arc<View>, asked: Asked, limit: u64) -> Result<Whole, Missed> {
+    let names_others = is_list(&asked);
+    let Outcome::Served(served) = store.ask(&view.storage, asked).await? else { return Err(Missed::NotKept) };
     let is_short = served.response.content_length().is_some_and(|length| length <= limit);
     if served.response.status() != StatusCode::OK || !is_short {
-        return Ok(None);
+        return Err(Missed::NotKept);
     }
     let mut headers = HeaderMap::new();
     for name in PASSED_BACK {
@@ -101,14 +134,32 @@ async fn fetch(relay: &Arc<Relay>, view: &Arc<View>, asked: Asked, limit: u64) -
             headers.insert(name, value.clone());
         }
     }
-    let body = relay.store.body(Arc::clone(&view.storage), *served);
+    let body = store.body(Arc::clone(&view.storage), *served);
     let body = body.try_fold(BytesMut::new(), |mut all, part| async move {
         all.extend_from_slice(&part);
         Ok(all)
     });
-    Ok(Some(Whole { headers, body: body.await?.freeze() }))
+    let body = body.await?.freeze();
+    let bytes = body.clone();
+    // What cannot be read here is DuckDB's to complain of.
+    let named =
+        if names_others { tokio::task::spawn_blocking(move || lake::manifests(&bytes)).await.ok().flatten() } else { None };
+    let manifests = named.unwrap_or_default().into();
+    Ok(Whole { headers, body, manifests })
 }
 
-fn key(view: &View, location: &str) -> (String, String) {
+impl From<StoreFault> for Missed {
+    fn from(fault: StoreFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Whether a file is a manifest list, by the name that every writer gives one.
+fn is_list(asked: &Asked) -> bool {
+    let name = asked.key.rsplit('/').next().unwrap_or_default();
+    asked.method == Method::GET && asked.range.is_none() && name.starts_with("snap-") && name.ends_with(".avro")
+}
+
+fn at(view: &View, location: &str) -> At {
     (format!("{} {}", view.upstream.name(), view.viewer.as_str()), normal(location).unwrap_or_default())
 }

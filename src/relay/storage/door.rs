@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::ahead::{self, Whole};
+use super::ahead::Whole;
 use super::store::{Asked, Outcome, PASSED_BACK, Refused, StoreFault};
 use crate::relay::Relay;
 use crate::relay::views::View;
@@ -60,12 +60,7 @@ async fn served(relay: &Arc<Relay>, request: Request) -> Result<Response, Denied
     let (parts, body) = request.into_parts();
     let mut asked = asked(&parts.method, &parts.uri, &parts.headers)?;
     let view = view(relay, &visitor, &asked.location)?;
-    if let Some(whole) = relay.ahead.get(&view, &asked) {
-        return Ok(given(whole, &parts.method));
-    }
-    if ahead::is_list(&asked)
-        && let Some(whole) = ahead::read(relay, &view, asked.clone()).await.map_err(|fault| told(&asked.location, fault))?
-    {
+    if let Some(whole) = relay.ahead.get(&view, &asked).await.map_err(|fault| told(&asked.location, fault))? {
         return Ok(given(whole, &parts.method));
     }
     // Held until the store has answered, so that only so many parts are in memory.

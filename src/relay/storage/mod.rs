@@ -83,6 +83,22 @@ impl Storage {
         }
     }
 
+    /// Forgets keys that are worth nothing any more: of tables that are read on they are had anew, and others are gone.
+    pub(super) fn sweep(&self, now: SystemTime) {
+        for (_, known) in &self.places {
+            let mut hands = known.hands();
+            if hands.handed.as_ref().is_some_and(|handed| handed.is_over(now)) {
+                hands.handed = None;
+            }
+        }
+    }
+
+    /// Of how many places there are keys.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> usize {
+        self.places.iter().filter(|(_, known)| known.hands().handed.is_some()).count()
+    }
+
     /// How many characters of a location are known here; `None` when nothing is known of it. Of two catalogs that both allow a
     /// location, the one that knows more of it has the file.
     pub(super) fn knows(&self, location: &str) -> Option<usize> {

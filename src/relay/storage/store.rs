@@ -69,7 +69,7 @@ impl Asked {
 }
 
 /// Why a store did not give what it was asked for.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum StoreFault {
     /// There are no keys for it.
     #[error(transparent)]

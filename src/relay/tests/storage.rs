@@ -2,15 +2,19 @@
 //! gateway have a real one.
 
 use std::sync::Mutex;
+use std::time::SystemTime;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
 
 use super::*;
 use crate::relay::config::RestConfig;
+use crate::relay::error::CatalogError;
+use crate::relay::storage::Handed;
 
 /// What came to the store.
 #[derive(Default)]
@@ -122,4 +126,46 @@ async fn another_part_than_asked_for_never_gets_through_and_a_refusal_tells_no_s
     assert!(status == 502 && body.contains("the whole file instead of a part"), "{status} {body}");
     let (status, body) = bench.at_the_door(&worker, Method::GET, "/lake/gold/secretive", None).await;
     assert!(status == 403 && body.contains("SignatureDoesNotMatch") && !body.contains("AWS4"), "{status} {body}");
+}
+
+#[tokio::test]
+async fn expired_keys_are_not_kept_and_others_are() {
+    let (bench, _came) = with_store().await;
+    let storage = Arc::clone(&bench.relay.view(&credential(), &name()).unwrap().storage);
+    let now = SystemTime::now();
+    for (table, life) in [("a", Some(60)), ("b", Some(600)), ("c", None)] {
+        let place = format!("s3://lake/gold/{table}");
+        let mut answer = json!({
+            "metadata": { "location": place },
+            "config": { "s3.access-key-id": "id", "s3.secret-access-key": "s3cret" },
+        });
+        if let Some(life) = life {
+            let expires = now.duration_since(SystemTime::UNIX_EPOCH).unwrap() + Duration::from_secs(life);
+            answer["config"]["s3.session-token-expires-at-ms"] = json!(expires.as_millis().to_string());
+        }
+        let handed = Handed::in_answer(answer.to_string().as_bytes());
+        let table = TableRef { catalog: name(), namespace: Namespace::from_schema("gold"), table: table.to_owned() };
+        storage.note(&table, &[place], handed);
+    }
+    for (after, left) in [(59, 3), (61, 2), (10_000, 1)] {
+        storage.sweep(now + Duration::from_secs(after));
+        assert_eq!(storage.keys(), left, "{after} s later");
+    }
+}
+
+#[tokio::test]
+async fn a_table_in_a_store_that_workers_do_not_reach_is_refused_by_name() {
+    let came = Router::new()
+        .route("/v1/config", get(async || Json(json!({ "defaults": {}, "overrides": {} }))))
+        .fallback(async || Json(json!({ "metadata": { "location": "abfss://c@account.dfs.core.windows.net/t" } })));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, came).await });
+    let rest: RestConfig = serde_saphyr::from_str(&format!("uri: {uri}\ncredentials: {{ type: none }}\n")).unwrap();
+    let catalogs = BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]);
+    let relay = Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap();
+    let table = TableRef { catalog: name(), namespace: Namespace::from_schema("gold"), table: "t".to_owned() };
+    let refused = relay.load(&credential(), &table).await.unwrap_err();
+    assert!(matches!(refused, CatalogError::Unsupported { .. }), "{refused}");
+    assert!(refused.to_string().contains("\"gold.t\" lies in abfss://"), "{refused}");
 }

@@ -204,6 +204,19 @@ impl Connection {
         Ok(endpoints.is_empty() || endpoints.iter().any(|offered| offered == endpoint))
     }
 
+    /// Asks for a token and what the catalog says of itself, unless they are known. Calls that come meanwhile wait for this one.
+    pub(super) async fn make_ready(&self) {
+        if self.place.initialized() {
+            return;
+        }
+        let asking = Asking::read();
+        let place = || async { self.place(&asking).await.map(drop) };
+        let verdict = |outcome: &Result<(), Fault>| outcome.as_ref().err().map(Verdict::on_fault).unwrap_or_default();
+        if let Err(error) = self.retried_as(&asking, place, verdict).await {
+            tracing::debug!(catalog = %self.reach.catalog, %error, "a catalog could not be made ready ahead of a statement");
+        }
+    }
+
     /// Whether the catalog takes the credential, asked anew. What is had on the way serves the calls that follow.
     pub(super) async fn prove(&self) -> Result<(), CatalogError> {
         self.source.renew().await.map_err(|fault| self.no_token(fault).error)?;

@@ -107,6 +107,9 @@ pub(super) trait Upstream: Send + Sync + 'static {
         false
     }
 
+    /// Has what every call needs, unless it is here: a token, and where to call. What cannot be had is for the call to say.
+    async fn make_ready(&self) {}
+
     /// Whether the catalog lets the credential in, asked anew.
     async fn prove(&self) -> Result<(), CatalogError> {
         Ok(())

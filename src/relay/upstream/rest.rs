@@ -130,6 +130,10 @@ impl Upstream for Rest {
         self.connection.reach.access_delegation == AccessDelegation::VendedCredentials
     }
 
+    async fn make_ready(&self) {
+        self.connection.make_ready().await;
+    }
+
     async fn prove(&self) -> Result<(), CatalogError> {
         self.connection.prove().await
     }

@@ -45,6 +45,8 @@ pub struct Faults {
     pub whole: u32,
     /// What came, by method.
     pub came: BTreeMap<String, usize>,
+    /// The session token and path of each request for a file.
+    pub reads: Vec<(String, String)>,
     /// Requests that were refused.
     pub refusals: usize,
     /// Session tokens that came.
@@ -100,6 +102,10 @@ impl Faults {
     fn choose(&mut self, request: &Request) -> Option<Fault> {
         *self.came.entry(request.method().to_string()).or_default() += 1;
         let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        if request.method() == Method::GET {
+            let token = text("x-amz-security-token").unwrap_or_default();
+            self.reads.push((token.to_owned(), request.uri().path().to_owned()));
+        }
         if let Some(token) = text("x-amz-security-token") {
             self.tokens.insert(token.to_owned());
             if self.refused.contains(token) {

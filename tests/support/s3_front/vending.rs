@@ -1,6 +1,7 @@
 //! A catalog that vends: whatever it is asked for goes on to the catalog behind it, and with a table that is loaded or created comes
 //! a key of the store's own STS, as Polaris does it. Refuses to vend to who does not ask for it.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +30,8 @@ struct Shared {
     /// The store's address as it is vended.
     endpoint: String,
     client: reqwest::Client,
-    vended: Mutex<Vec<Temporary>>,
+    /// By what was shown as `authorization`.
+    vended: Mutex<Vec<(String, Temporary)>>,
     life: Mutex<Duration>,
 }
 
@@ -55,7 +57,13 @@ impl Vending {
 
     /// What was vended so far.
     pub fn vended(&self) -> Vec<Temporary> {
-        self.shared.vended.lock().expect("the list").clone()
+        self.shared.vended.lock().expect("the list").iter().map(|(_, keys)| keys.clone()).collect()
+    }
+
+    /// The session tokens that were vended to who has this client id.
+    pub fn vended_to(&self, client: &str) -> HashSet<String> {
+        let vended = self.shared.vended.lock().expect("the list");
+        vended.iter().filter(|(shown, _)| shown.ends_with(&format!("sub={client}"))).map(|(_, keys)| keys.token.clone()).collect()
     }
 
     /// How long keys are said to live from here on.
@@ -74,6 +82,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         _ => false,
     };
     let asked = parts.headers.remove("X-Iceberg-Access-Delegation").is_some_and(|mode| mode == "vended-credentials");
+    let shown = parts.headers.get(header::AUTHORIZATION).and_then(|shown| shown.to_str().ok()).unwrap_or_default().to_owned();
     parts.headers.remove(header::HOST);
     // The catalog's marks know nothing of keys.
     parts.headers.remove(header::IF_NONE_MATCH);
@@ -92,7 +101,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         && asked
         && let Ok(mut table) = serde_json::from_slice::<Value>(&body)
     {
-        shared.vend(&mut table).await;
+        shared.vend(&mut table, shown).await;
         body = table.to_string().into();
     }
     *response.body_mut() = Body::from(body);
@@ -100,7 +109,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 }
 
 impl Shared {
-    async fn vend(&self, table: &mut Value) {
+    async fn vend(&self, table: &mut Value, shown: String) {
         let keys = self.store.assume_role().await;
         let expires = SystemTime::now() + *self.life.lock().expect("the life");
         let expires_ms = expires.duration_since(UNIX_EPOCH).expect("a time").as_millis().to_string();
@@ -117,6 +126,6 @@ impl Shared {
         let prefix = table["metadata"]["location"].clone();
         table["config"] = config;
         table["storage-credentials"] = json!([{ "prefix": prefix, "config": secret }]);
-        self.vended.lock().expect("the list").push(keys);
+        self.vended.lock().expect("the list").push((shown, keys));
     }
 }
