@@ -54,6 +54,7 @@ impl Call {
             session: self.session.id().clone(),
             catalog: defaults.catalog,
             schema: defaults.schema,
+            begun: None,
         }
     }
 }
@@ -90,6 +91,7 @@ impl Edge {
             session: SessionId::from(""),
             catalog: defaults.catalog.clone(),
             schema: defaults.schema.clone(),
+            begun: None,
         };
         let visible = self.kernel.catalogs(&caller);
         if visible.contains(&defaults.catalog) {

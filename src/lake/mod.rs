@@ -6,6 +6,7 @@ pub mod catalog;
 mod files;
 mod manifests;
 mod metadata;
+pub mod order;
 pub mod size;
 #[cfg(test)]
 mod tests;

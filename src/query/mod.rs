@@ -15,7 +15,7 @@ mod statement;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -49,6 +49,8 @@ pub struct Caller {
     pub catalog: CatalogName,
     /// Where names without a schema are looked up.
     pub schema: String,
+    /// When the statement began, if that was a while before the call: what was read then is new enough for it.
+    pub begun: Option<Instant>,
 }
 
 /// What a statement wants to change in its session.

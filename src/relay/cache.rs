@@ -9,8 +9,13 @@
 //! known, else after `slow_after`. The asking goes on in the background, one at a time for a catalog that is known to be out of reach.
 //!
 //! A load is shared by all who want its answer, and dropped with the last of them; one of them going away means nothing to the others.
+//!
+//! A statement asks once: its tables are loaded ahead as old as they may be, and what is asked on its behalf afterwards, by its worker
+//! above all, takes what is there. Entries are only ever replaced by newer ones, so that is never older than what the statement was
+//! promised, however short `max_staleness` is.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +32,9 @@ use crate::names::{CredentialId, TableRef};
 /// The lists of loads under way and of who holds what are swept of what is gone when they are longer than this, and again when they
 /// are twice as long as the last sweep left them.
 const SWEEP_ABOVE: usize = 4096;
+
+/// How long after a table was loaded ahead of a statement what is asked on its behalf takes it as it is.
+const AHEAD_FOR: Duration = Duration::from_secs(10);
 
 type Outcome = Result<Arc<Table>, CatalogError>;
 type Load = Shared<BoxFuture<'static, Outcome>>;
@@ -45,8 +53,25 @@ pub(super) struct Wanted<'a> {
     pub(super) viewer: &'a CredentialId,
     pub(super) table: &'a TableRef,
     pub(super) purpose: Purpose,
+    pub(super) step: Step,
     /// Never an old table in the place of a catalog out of reach.
     pub(super) strict: bool,
+}
+
+/// Where the statement stands that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It began then: what was asked for since is new enough, or what is at most `max_staleness` old.
+    Begun(Instant),
+    /// Its tables were loaded ahead, if they are its tables.
+    Ahead,
+}
+
+impl Step {
+    /// It begins now.
+    pub(super) fn begins() -> Self {
+        Self::Begun(Instant::now())
+    }
 }
 
 impl Wanted<'_> {
@@ -61,6 +86,9 @@ struct Entry {
     outcome: Outcome,
     /// When the call that brought it began.
     as_of: Instant,
+    /// When the last statement began that it was loaded ahead of, in microseconds since the cache was made; 0 for none. Shared with
+    /// the entries that take its place.
+    ahead_of: Arc<AtomicU64>,
 }
 
 /// A load under way.
@@ -100,6 +128,7 @@ impl Sweep {
 
 /// The cache.
 pub(super) struct TableCache {
+    made: Instant,
     entries: moka::sync::Cache<Key, Entry>,
     /// Guards the loads under way together with storing; held only for map operations.
     flights: Mutex<Flights>,
@@ -116,10 +145,10 @@ impl TableCache {
         };
         let entries = moka::sync::Cache::builder().max_capacity(config.cache_bytes).weigher(weight).build();
         let &Config { max_staleness, negative_ttl, stale_grace, slow_after, .. } = config;
-        Self { entries, flights: Mutex::default(), max_staleness, negative_ttl, stale_grace, slow_after }
+        Self { made: Instant::now(), entries, flights: Mutex::default(), max_staleness, negative_ttl, stale_grace, slow_after }
     }
 
-    /// The table, at most `max_staleness` old, or `stale_grace` while its catalog is out of reach.
+    /// The table as new as the step asks for, or at most `stale_grace` old while its catalog is out of reach.
     pub(super) async fn get(
         self: &Arc<Self>,
         wanted: Wanted<'_>,
@@ -128,7 +157,7 @@ impl TableCache {
     ) -> Outcome {
         let key = wanted.key();
         let known = self.entries.get(&key);
-        if let Some(entry) = known.as_ref().filter(|entry| self.is_fresh(entry)) {
+        if let Some(entry) = known.as_ref().filter(|entry| self.is_new_enough(entry, wanted)) {
             return entry.outcome.clone();
         }
         let spare = known.as_ref().filter(|entry| !wanted.strict && entry.as_of.elapsed() < self.stale_grace);
@@ -168,19 +197,41 @@ impl TableCache {
 
     /// The table, if it is known and not too old; nobody is asked.
     pub(super) fn fresh(&self, viewer: &CredentialId, table: &TableRef, purpose: Purpose) -> Option<Arc<Table>> {
-        let entry = self.entries.get(&Wanted { viewer, table, purpose, strict: true }.key());
+        let entry = self.entries.get(&Key { viewer: viewer.clone(), purpose, table: table.clone() });
         entry.filter(|entry| self.is_fresh(entry)).and_then(|entry| entry.outcome.ok())
+    }
+
+    /// Notes that a statement which began then has this table loaded ahead.
+    pub(super) fn is_ahead_of(&self, begun: Instant, viewer: &CredentialId, table: &TableRef, purpose: Purpose) {
+        if let Some(entry) = self.entries.get(&Key { viewer: viewer.clone(), purpose, table: table.clone() }) {
+            entry.ahead_of.fetch_max(self.micros(begun), Ordering::AcqRel);
+        }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        micros(at.saturating_duration_since(self.made)).max(1)
     }
 
     /// What is known of the table, however old, without asking anybody.
     pub(super) fn peek(&self, viewer: &CredentialId, table: &TableRef) -> Option<Arc<Table>> {
-        let of = |purpose| self.entries.get(&Wanted { viewer, table, purpose, strict: true }.key());
+        let of = |purpose| self.entries.get(&Key { viewer: viewer.clone(), purpose, table: table.clone() });
         [Purpose::Data, Purpose::Columns].into_iter().find_map(|purpose| of(purpose)?.outcome.ok())
     }
 
     fn is_fresh(&self, entry: &Entry) -> bool {
-        let fresh_for = if entry.outcome.is_ok() { self.max_staleness } else { self.negative_ttl };
+        let fresh_for = if entry.outcome.is_ok() { self.max_staleness } else { self.negative_ttl.min(self.max_staleness) };
         entry.as_of.elapsed() < fresh_for
+    }
+
+    fn is_new_enough(&self, entry: &Entry, wanted: Wanted<'_>) -> bool {
+        let began = match wanted.step {
+            Step::Begun(began) => return self.is_fresh(entry) || entry.as_of >= began,
+            Step::Ahead => entry.ahead_of.load(Ordering::Acquire),
+        };
+        let is_ahead = began > 0 && self.micros(Instant::now()).saturating_sub(began) < micros(AHEAD_FOR);
+        // The table that a statement began with may have been an old one in the place of a catalog out of reach.
+        let is_asked_for = !wanted.strict || self.micros(entry.as_of) >= began;
+        self.is_fresh(entry) || (is_ahead && is_asked_for && entry.outcome.is_ok())
     }
 
     /// How many bytes the remembered tables take, once the cache has done its housekeeping.
@@ -228,7 +279,7 @@ impl TableCache {
         let of = key.clone();
         let load = async move {
             let outcome = fetch(&of, known, &*upstream, confinement).await;
-            cache.settle(&of, number, Entry { outcome: outcome.clone(), as_of: begun });
+            cache.settle(&of, number, outcome.clone(), begun);
             outcome
         }
         .boxed()
@@ -240,16 +291,17 @@ impl TableCache {
     }
 
     /// Takes a finished load off the list, and remembers what it brought if nothing newer is known and nobody has made it void.
-    fn settle(&self, key: &Key, number: u64, entry: Entry) {
+    fn settle(&self, key: &Key, number: u64, outcome: Outcome, as_of: Instant) {
         let mut flights = self.flights();
         let Some(flight) = flights.under_way.get(key).filter(|flight| number >= flight.valid_from) else { return };
         if flight.number == number {
             flights.under_way.remove(key);
         }
-        if self.entries.get(key).is_some_and(|known| known.as_of > entry.as_of) {
+        let known = self.entries.get(key);
+        if known.as_ref().is_some_and(|known| known.as_of > as_of) {
             return;
         }
-        match &entry.outcome {
+        match &outcome {
             Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
             }
             // Nothing was heard of the table: what is known stays as old as it is.
@@ -261,7 +313,8 @@ impl TableCache {
         }
         let is_new = flights.holders.entry(key.table.clone()).or_default().insert((key.viewer.clone(), key.purpose));
         flights.held += usize::from(is_new);
-        self.entries.insert(key.clone(), entry);
+        let ahead_of = known.map(|known| known.ahead_of).unwrap_or_default();
+        self.entries.insert(key.clone(), Entry { outcome, as_of, ahead_of });
     }
 
     /// Takes tables off the list of holders that the cache has dropped for want of room.
@@ -279,6 +332,10 @@ impl TableCache {
     fn flights(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 async fn fetch(of: &Key, known: Option<Arc<Table>>, upstream: &dyn Upstream, confinement: Arc<Confinement>) -> Outcome {
@@ -321,7 +378,7 @@ mod tests {
             flights.next += 1;
             flights.under_way.insert(key.clone(), Flight { number, valid_from: number, begun, load: load.downgrade().unwrap() });
             drop(flights);
-            self.settle(&key, number, Entry { outcome, as_of: begun });
+            self.settle(&key, number, outcome, begun);
             self.flights().held_sweep
         }
 

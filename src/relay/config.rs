@@ -17,10 +17,11 @@ use crate::secret::SecretRef;
 pub struct Config {
     /// How many bytes of table metadata are kept.
     pub cache_bytes: u64,
-    /// How old a cached table may be before the catalog is asked whether it has changed. Own commits are seen at once.
+    /// How old a cached table may be before the catalog is asked whether it has changed; 0 for at every statement. Own commits are
+    /// seen at once.
     #[serde(with = "humantime_serde")]
     pub max_staleness: Duration,
-    /// How long "there is no such table" and "not allowed" are remembered.
+    /// How long "there is no such table" and "not allowed" are remembered; never longer than `max_staleness`.
     #[serde(with = "humantime_serde")]
     pub negative_ttl: Duration,
     /// How long a connection to a catalog may take to open.

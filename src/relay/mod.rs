@@ -23,6 +23,7 @@ mod workers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -30,7 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::cache::{TableCache, Wanted};
+use self::cache::{Step, TableCache, Wanted};
 use self::config::{CatalogConfig, Config, RoleConfig};
 pub use self::error::{CatalogError, RelayError};
 use self::lease::{LeaseTerms, Leases, WorkerGrant};
@@ -219,12 +220,13 @@ impl Relay {
         Err(endless(catalog))
     }
 
-    /// The columns of a table whose rows the credential may read.
+    /// The columns of a table whose rows the credential may read, as the statement has it that it was loaded ahead of.
     ///
     /// # Errors
     /// When the table is not there, must not be read, or cannot be read.
     pub async fn columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
-        self.table(credential, table).await?.columns(&table.catalog)
+        let view = self.view(credential, &table.catalog)?;
+        self.look(&view, table, Purpose::Data, Step::Ahead, false).await?.columns(&table.catalog)
     }
 
     /// The columns of a table for a listing: the right to see them is enough.
@@ -237,35 +239,47 @@ impl Relay {
         let known = self.cache.fresh(&view.viewer, table, Purpose::Data);
         let table_seen = match known {
             Some(known) => known,
-            None => self.look(&view, table, Purpose::Columns, false).await?,
+            None => self.look(&view, table, Purpose::Columns, Step::begins(), false).await?,
         };
         table_seen.columns(&table.catalog)
     }
 
-    /// Loads a table, so that the worker which asks for it next finds it in the cache; gives an estimate of the bytes in its data
-    /// files.
+    /// Loads a table ahead of a statement that begins now, so that its worker finds it in the cache; gives an estimate of the bytes in
+    /// its data files.
     ///
     /// # Errors
     /// When the table is not there, must not be read, or cannot be read.
     pub async fn load(&self, credential: &Credential, table: &TableRef) -> Result<u64, CatalogError> {
-        Ok(self.table(credential, table).await?.data_bytes)
+        self.load_since(credential, table, Instant::now()).await
+    }
+
+    /// The same for a statement that began then: what was heard of the table since is new enough.
+    ///
+    /// # Errors
+    /// When the table is not there, must not be read, or cannot be read.
+    pub async fn load_since(&self, credential: &Credential, table: &TableRef, begun: Instant) -> Result<u64, CatalogError> {
+        let view = self.view(credential, &table.catalog)?;
+        let loaded = self.look(&view, table, Purpose::Data, Step::Begun(begun), false).await?;
+        self.cache.is_ahead_of(begun, &view.viewer, table, Purpose::Data);
+        Ok(loaded.data_bytes)
     }
 
     async fn table(&self, credential: &Credential, table: &TableRef) -> Result<Arc<table::Table>, CatalogError> {
         let view = self.view(credential, &table.catalog)?;
-        self.look(&view, table, Purpose::Data, false).await
+        self.look(&view, table, Purpose::Data, Step::begins(), false).await
     }
 
-    /// A table as a view has it. A strict look never takes what is older than `max_staleness`, even when the catalog is out of reach.
+    /// A table as a view has it. A strict look never takes an old one in the place of a catalog out of reach.
     async fn look(
         &self,
         view: &View,
         table: &TableRef,
         purpose: Purpose,
+        step: Step,
         strict: bool,
     ) -> Result<Arc<table::Table>, CatalogError> {
         let purpose = if view.upstream.tells_data_from_columns() { purpose } else { Purpose::Data };
-        let wanted = Wanted { viewer: &view.viewer, table, purpose, strict };
+        let wanted = Wanted { viewer: &view.viewer, table, purpose, step, strict };
         let loaded = self.cache.get(wanted, &view.upstream, &view.confinement).await?;
         loaded.tell(table, &view.storage);
         Ok(loaded)

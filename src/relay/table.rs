@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::confine::Confinement;
 use super::error::CatalogError;
 use super::storage::{Handed, Storage};
-use crate::lake::{self, Column, size, trim};
+use crate::lake::{self, Column, order, size, trim};
 use crate::names::{CatalogName, TableRef};
 
 /// An answer above this is parsed on a thread that may block.
@@ -29,6 +29,8 @@ pub(super) struct Table {
     pub(super) etag: Option<String>,
     /// The load answer with full metadata; its `config` is empty.
     pub(super) whole: Bytes,
+    /// The time of its current snapshot, if those of the others agree with the order of its history.
+    head_ms: Option<i64>,
     /// The load answer with trimmed and backdated metadata; its `config` is empty.
     pub(super) trimmed: Bytes,
     /// The current columns, or why they cannot be read.
@@ -90,12 +92,30 @@ impl Table {
         let data_bytes = size::data_bytes(&metadata, columns.as_ref().map_or(0, |columns: &Arc<[Column]>| columns.len()));
         let last_updated_ms = metadata["last-updated-ms"].as_i64().unwrap_or_default();
         let whole = body(answer.location.as_deref(), answer.metadata.get());
+        let head_ms = order::head_ms(&metadata);
         trim::trim(&mut metadata);
         let trimmed = body(answer.location.as_deref(), &metadata.to_string());
         let directory = metadata["location"].as_str().and_then(local_path);
         let places = handed.as_ref().map(|handed| handed.places.clone()).unwrap_or_default();
         let handed = Mutex::new(handed);
-        Ok(Self { etag, whole, trimmed, columns, data_bytes, last_updated_ms, directory, places, handed })
+        Ok(Self { etag, whole, head_ms, trimmed, columns, data_bytes, last_updated_ms, directory, places, handed })
+    }
+
+    /// The load answer with full metadata for a statement that began then, whose current snapshot is the youngest one and not younger
+    /// than the statement, whatever clocks say.
+    pub(super) async fn whole_at(&self, begun_ms: i64) -> Bytes {
+        if self.head_ms.is_some_and(|head_ms| head_ms <= begun_ms) {
+            return self.whole.clone();
+        }
+        let whole = self.whole.clone();
+        let in_order = move || {
+            let mut answer: Value = serde_json::from_slice(&whole).ok()?;
+            order::put_in_order(answer.get_mut("metadata")?, begun_ms);
+            Some(Bytes::from(answer.to_string()))
+        };
+        let in_order =
+            if self.whole.len() < LARGE_BYTES { in_order() } else { tokio::task::spawn_blocking(in_order).await.ok().flatten() };
+        in_order.unwrap_or_else(|| self.whole.clone())
     }
 
     /// Makes the directories that a writer expects: DuckDB makes none on a local file system, and a catalog need not. The place was
