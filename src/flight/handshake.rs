@@ -65,6 +65,7 @@ impl Call {
             catalog: defaults.catalog,
             schema: defaults.schema,
             as_of: defaults.as_of,
+            begun: None,
         }
     }
 }
@@ -103,6 +104,7 @@ impl Edge {
             catalog: CatalogName::from(""),
             schema: String::new(),
             as_of: None,
+            begun: None,
         };
         let visible = self.kernel.catalogs(&caller);
         let defaults = self.sessions.beginning(&principal, &visible);

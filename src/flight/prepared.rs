@@ -1,6 +1,8 @@
 //! Owns prepared statements as clients see them: create, bind, run, close. Refuses to change a handle: after binding, one client goes
 //! on with the handle that it gets back and another with the old one, and the same one suits both.
 
+use std::time::{Duration, Instant};
+
 use arrow::datatypes::Schema;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any,
@@ -13,13 +15,17 @@ use prost::Message;
 use super::handshake::Call;
 use super::ingest::Parameters;
 use super::statement::Statement;
-use super::ticket::Content;
+use super::ticket::{Begun, Content};
 use super::types::{schema_bytes, with_metadata};
 use super::{Edge, FlightError};
 use crate::session::{Binding, PreparedId, PreparedStatement};
 
 /// Field 4 of ActionCreatePreparedStatementResult, `optional bool is_update`, as protobuf: the generated message is older than it.
 const IS_UPDATE_TAG: u8 = 4 << 3;
+
+/// How long a prepared statement is taken to return the columns that it was described with: its tables may be other ones by then. It is
+/// described anew after that, mostly from memory.
+const PROMISED_FOR: Duration = Duration::from_secs(1);
 
 impl Edge {
     /// The action CreatePreparedStatement; returns the `Any` that is its result.
@@ -29,7 +35,7 @@ impl Edge {
         request: ActionCreatePreparedStatementRequest,
     ) -> Result<Bytes, FlightError> {
         self.check_statement(&request.query, request.transaction_id.as_ref())?;
-        let defaults = call.defaults();
+        let (defaults, described) = (call.defaults(), Instant::now());
         let description = self.kernel.describe(&call.caller_at(defaults.clone()), &request.query, call.limits).await?;
         let statement = PreparedStatement {
             sql: request.query,
@@ -37,6 +43,7 @@ impl Edge {
             parameters: description.parameters,
             columns: description.columns,
             provisional: description.provisional,
+            described,
         };
         let is_update = statement.columns.is_none();
         // Without fields, never absent, for a statement without rows: the JDBC driver takes both for an update, the ODBC driver
@@ -72,14 +79,22 @@ impl Edge {
         if statement.columns.is_none() {
             return self.run_info(call, descriptor, Statement { sql, defaults, parameters }).await;
         }
+        // What may turn out otherwise is not promised: ADBC refuses a stream with another schema than its FlightInfo's.
+        let promised = !statement.provisional && !other_types;
+        let mut begun = None;
+        let schema = if promised && statement.described.elapsed() > PROMISED_FOR {
+            let now = Begun::now();
+            let description = self.kernel.describe(&call.caller_at(defaults.clone()), &sql, call.limits).await?;
+            begun = Some(now.described());
+            description.columns.filter(|_| !description.provisional).map(|columns| with_metadata(&columns, None))
+        } else {
+            promised.then(|| result_schema(&statement))
+        };
         let content = if parameters.len() <= self.config.max_ticket_parameter_bytes {
-            Content::Statement { sql, defaults, parameters }
+            Content::Statement { sql, defaults, parameters, begun }
         } else {
             Content::Prepared { id, binding: number }
         };
-        // What may turn out otherwise is not promised: ADBC refuses a stream with another schema than its FlightInfo's.
-        let promised = !statement.provisional && !other_types;
-        let schema = promised.then(|| result_schema(&statement));
         self.ticket_info(call, descriptor, schema.as_ref(), -1, content)
     }
 

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::handshake::Call;
-use super::ticket::Content;
+use super::ticket::{Begun, Content};
 use super::transport::results::{Messages, whole_message};
 use super::types::{schema_header_with_metadata, schema_message, with_metadata};
 use super::{Edge, FlightError};
-use crate::query::{Execution, Frames, SessionChange};
+use crate::query::{Caller, Execution, Frames, SessionChange};
 use crate::session::{Defaults, Session};
 use crate::status::to_status;
 
@@ -37,13 +37,14 @@ impl Edge {
         command: CommandStatementQuery,
     ) -> Result<FlightInfo, FlightError> {
         self.check_statement(&command.query, command.transaction_id.as_ref())?;
+        let begun = Begun::now();
         let defaults = call.defaults();
         let description = self.kernel.describe(&call.caller_at(defaults.clone()), &command.query, call.limits).await?;
         let statement = Statement { sql: command.query, defaults, parameters: Bytes::new() };
         match description.columns {
             Some(columns) => {
                 let Statement { sql, defaults, parameters } = statement;
-                let content = Content::Statement { sql, defaults, parameters };
+                let content = Content::Statement { sql, defaults, parameters, begun: Some(begun.described()) };
                 self.ticket_info(call, descriptor, Some(&with_metadata(&columns, None)), -1, content)
             }
             None => self.run_info(call, descriptor, statement).await,
@@ -92,12 +93,13 @@ impl Edge {
 
     /// DoGet of a ticket of ours.
     pub(super) async fn ticket_rows(&self, call: &Call, handle: &[u8]) -> Result<Messages, FlightError> {
-        let statement = match self.open_ticket(call, handle)? {
+        let (statement, begun) = match self.open_ticket(call, handle)? {
             Content::Outcome => return Ok(stream::once(async { whole_message(&schema_message(&Schema::empty())) }).boxed()),
-            Content::Statement { sql, defaults, parameters } => Statement { sql, defaults, parameters },
-            Content::Prepared { id, binding } => self.bound_statement(call, &id, binding)?,
+            Content::Statement { sql, defaults, parameters, begun } => (Statement { sql, defaults, parameters }, begun),
+            Content::Prepared { id, binding } => (self.bound_statement(call, &id, binding)?, None),
         };
-        let caller = call.caller_at(statement.defaults);
+        let begun = begun.and_then(Begun::if_soon);
+        let caller = Caller { begun, ..call.caller_at(statement.defaults) };
         match self.kernel.execute(&caller, &statement.sql, statement.parameters, call.limits).await? {
             Execution::Rows(frames) => Ok(messages(frames, Arc::clone(&call.session))),
             Execution::Done { .. } => {

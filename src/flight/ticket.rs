@@ -2,6 +2,9 @@
 //! the principal, so that a ticket is worth nothing to anybody else; a ticket of a write holds nothing that could run again. Refuses to
 //! run anything.
 
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
 use arrow::datatypes::Schema;
 use arrow_flight::sql::{Any, ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
@@ -19,11 +22,65 @@ use crate::session::{Defaults, PreparedId};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
     /// Run this when the rows are fetched.
-    Statement { sql: String, defaults: Defaults, parameters: Bytes },
+    Statement { sql: String, defaults: Defaults, parameters: Bytes, begun: Option<Begun> },
     /// Run this prepared statement with its binding of this number: used when the parameters are too large for a ticket.
     Prepared { id: PreparedId, binding: u64 },
     /// It has run, and returned no rows.
     Outcome,
+}
+
+/// When a statement was described, on this gateway's own clock: that of another one, or of one before it, says nothing here.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct Begun {
+    /// Tells the clocks apart.
+    #[prost(uint64, tag = "1")]
+    clock: u64,
+    /// When its description was asked for, in microseconds.
+    #[prost(uint64, tag = "2")]
+    asked_us: u64,
+    /// When it was there.
+    #[prost(uint64, tag = "3")]
+    described_us: u64,
+}
+
+/// Rows that are fetched so soon behind the description belong to one statement with it, and may be as old as it. Fetched later, or once
+/// more later, they are read anew.
+const SOON: Duration = Duration::from_secs(2);
+
+impl Begun {
+    pub(super) fn now() -> Self {
+        let clock = Clock::get();
+        Self { clock: clock.mark, asked_us: clock.now_us(), described_us: 0 }
+    }
+
+    pub(super) fn described(self) -> Self {
+        Self { described_us: Clock::get().now_us(), ..self }
+    }
+
+    /// When it was, if the rows are fetched soon behind the description.
+    pub(super) fn if_soon(self) -> Option<Instant> {
+        let clock = Clock::get();
+        let at = |us| clock.zero.checked_add(Duration::from_micros(us)).filter(|_| self.clock == clock.mark);
+        at(self.described_us).filter(|described| described.elapsed() < SOON).and_then(|_| at(self.asked_us))
+    }
+}
+
+/// The clock of this process.
+#[derive(Clone, Copy)]
+struct Clock {
+    mark: u64,
+    zero: Instant,
+}
+
+impl Clock {
+    fn get() -> Self {
+        static CLOCK: OnceLock<Clock> = OnceLock::new();
+        *CLOCK.get_or_init(|| Self { mark: rand::random(), zero: Instant::now() })
+    }
+
+    fn now_us(self) -> u64 {
+        u64::try_from(self.zero.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -57,6 +114,8 @@ struct StatementBody {
     /// Milliseconds since 1970.
     #[prost(int64, optional, tag = "5")]
     as_of: Option<i64>,
+    #[prost(message, tag = "6")]
+    begun: Option<Begun>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -73,10 +132,10 @@ struct OutcomeBody {}
 impl From<Content> for Body {
     fn from(content: Content) -> Self {
         match content {
-            Content::Statement { sql, defaults, parameters } => {
+            Content::Statement { sql, defaults, parameters, begun } => {
                 let Defaults { catalog, schema, as_of } = defaults;
                 let as_of = as_of.map(AsOf::ms);
-                Self::Statement(StatementBody { sql, catalog: catalog.to_string(), schema, parameters, as_of })
+                Self::Statement(StatementBody { sql, catalog: catalog.to_string(), schema, parameters, as_of, begun })
             }
             Content::Prepared { id, binding } => Self::Prepared(PreparedBody { handle: id.to_bytes(), binding }),
             Content::Outcome => Self::Outcome(OutcomeBody {}),
@@ -87,9 +146,9 @@ impl From<Content> for Body {
 impl From<Body> for Content {
     fn from(body: Body) -> Self {
         match body {
-            Body::Statement(StatementBody { sql, catalog, schema, parameters, as_of }) => {
+            Body::Statement(StatementBody { sql, catalog, schema, parameters, as_of, begun }) => {
                 let defaults = Defaults { catalog: catalog.into(), schema, as_of: as_of.map(AsOf::from_ms) };
-                Self::Statement { sql, defaults, parameters }
+                Self::Statement { sql, defaults, parameters, begun }
             }
             Body::Prepared(PreparedBody { handle, binding }) => Self::Prepared { id: PreparedId::from_bytes(&handle), binding },
             Body::Outcome(OutcomeBody {}) => Self::Outcome,

@@ -8,6 +8,7 @@ mod files;
 pub mod history;
 mod manifests;
 mod metadata;
+pub mod order;
 pub mod size;
 #[cfg(test)]
 mod tests;

@@ -85,12 +85,17 @@ impl Engine {
             let catalogs: BTreeSet<CatalogName> = remembered.tables.iter().map(|(table, _)| table.catalog.clone()).collect();
             QueryError::SilentCatalog { catalogs: catalogs.into_iter().collect(), after: began.elapsed() }
         };
-        let now = tokio::time::timeout_at(deadline, self.columns_of(caller, tables)).await.map_err(|_| silent())?;
+        let credential = caller.reads();
+        let asked = async {
+            try_join_all(tables.iter().map(|table| self.relay().load(&credential, table))).await?;
+            self.columns_of(caller, tables.clone()).await
+        };
+        let now = tokio::time::timeout_at(deadline, asked).await.map_err(|_| silent())?;
         let same = now? == remembered.tables;
         Ok(same.then(|| remembered.description.clone()))
     }
 
-    /// To be asked for before the worker binds the statement.
+    /// To be asked for when the statement's tables are loaded and before the worker binds it.
     pub(super) async fn basis(&self, caller: &Caller, judged: &Judged) -> Option<Basis> {
         if judged.class() != Class::Read || !judged.listings.is_empty() {
             return None;
@@ -111,6 +116,7 @@ impl Engine {
         }
     }
 
+    /// As the statement has them whose tables were loaded ahead.
     async fn columns_of(&self, caller: &Caller, tables: Vec<TableRef>) -> Result<Columns, CatalogError> {
         let loads = tables.into_iter().map(async |table| {
             let columns = self.relay().columns(&caller.reads(), &table).await?;

@@ -16,7 +16,7 @@ mod statement;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -53,6 +53,8 @@ pub struct Caller {
     pub schema: String,
     /// Tables are read as they were then, and nothing is written.
     pub as_of: Option<AsOf>,
+    /// When the statement began, if that was a while before the call: what was read then is new enough for it.
+    pub begun: Option<Instant>,
 }
 
 /// What a statement wants to change in its session.

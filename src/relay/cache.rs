@@ -1,10 +1,15 @@
 //! Owns the tables that the relay remembers: what of them is asked for and how a load reads it. How long they are good for, and what a
 //! commit makes of them, is in `remembered`, which listings share. Refuses to know catalogs' protocols.
+//!
+//! A statement asks once: its tables are loaded ahead as old as they may be, and what is asked on its behalf afterwards, by its worker
+//! above all, takes what is there. Entries are only ever replaced by newer ones, so that is never older than what the statement was
+//! promised, however short `max_staleness` is.
 
 pub(super) mod remembered;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 
@@ -16,14 +21,34 @@ use super::table::Table;
 use super::upstream::{Answer, Purpose, Upstream};
 use crate::names::{CredentialId, TableRef};
 
+/// How long after a table was loaded ahead of a statement what is asked on its behalf takes it as it is.
+const AHEAD_FOR: Duration = Duration::from_secs(10);
+
 /// What is asked for.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub(super) viewer: &'a CredentialId,
     pub(super) table: &'a TableRef,
     pub(super) purpose: Purpose,
+    pub(super) step: Step,
     /// Never an old table in the place of a catalog out of reach.
     pub(super) strict: bool,
+}
+
+/// Where the statement stands that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It began then: what was asked for since is new enough, or what is at most `max_staleness` old.
+    Begun(Instant),
+    /// Its tables were loaded ahead, if they are its tables.
+    Ahead,
+}
+
+impl Step {
+    /// It begins now.
+    pub(super) fn begins() -> Self {
+        Self::Begun(Instant::now())
+    }
 }
 
 impl Wanted<'_> {
@@ -40,16 +65,18 @@ impl Value for Table {
 
 /// The cache.
 pub(super) struct TableCache {
+    made: Instant,
+    /// An entry's mark is when the last statement began that it was loaded ahead of, in microseconds since `made`; 0 for none.
     tables: Arc<Remembered<TableRef, Table>>,
     max_staleness: Duration,
 }
 
 impl TableCache {
     pub(super) fn new(config: &Config) -> Self {
-        Self { tables: Remembered::new(config.cache_bytes, config), max_staleness: config.max_staleness }
+        Self { made: Instant::now(), tables: Remembered::new(config.cache_bytes, config), max_staleness: config.max_staleness }
     }
 
-    /// The table, at most `max_staleness` old, or `stale_grace` while its catalog is out of reach.
+    /// The table as new as the step asks for, or at most `stale_grace` old while its catalog is out of reach.
     pub(super) async fn get(
         &self,
         wanted: Wanted<'_>,
@@ -57,6 +84,9 @@ impl TableCache {
         confinement: &Arc<Confinement>,
     ) -> Outcome<Table> {
         let key = wanted.key();
+        if let Some(entry) = self.tables.known(&key).filter(|entry| self.is_of_the_statement(entry, wanted)) {
+            return entry.outcome;
+        }
         let terms = Terms { fresh_for: self.max_staleness, strict: wanted.strict, is_long: false, turns: None };
         let (of, upstream_of, confinement) = (key.clone(), Arc::clone(upstream), Arc::clone(confinement));
         let load = move |known| async move { fetch(&of, known, &*upstream_of, confinement).await }.boxed();
@@ -65,7 +95,30 @@ impl TableCache {
 
     /// What is known of a table for this purpose, however old, without asking anybody.
     pub(super) fn known(&self, viewer: &CredentialId, table: &TableRef, purpose: Purpose) -> Option<Entry<Table>> {
-        self.tables.known(&Wanted { viewer, table, purpose, strict: true }.key())
+        self.tables.known(&Key { viewer: viewer.clone(), purpose, of: table.clone() })
+    }
+
+    /// Notes that a statement which began then has this table loaded ahead.
+    pub(super) fn is_ahead_of(&self, begun: Instant, viewer: &CredentialId, table: &TableRef, purpose: Purpose) {
+        if let Some(entry) = self.known(viewer, table, purpose) {
+            entry.mark.fetch_max(self.micros(begun), Ordering::AcqRel);
+        }
+    }
+
+    /// Whether it was asked for since the statement began, or loaded ahead of it, so that its age does not matter.
+    fn is_of_the_statement(&self, entry: &Entry<Table>, wanted: Wanted<'_>) -> bool {
+        let began = match wanted.step {
+            Step::Begun(began) => return entry.as_of >= began,
+            Step::Ahead => entry.mark.load(Ordering::Acquire),
+        };
+        let is_ahead = began > 0 && self.micros(Instant::now()).saturating_sub(began) < micros(AHEAD_FOR);
+        // The table that a statement began with may have been an old one in the place of a catalog out of reach.
+        let is_asked_for = !wanted.strict || self.micros(entry.as_of) >= began;
+        is_ahead && is_asked_for && entry.outcome.is_ok()
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        micros(at.saturating_duration_since(self.made)).max(1)
     }
 
     /// What is known of the table for any purpose.
@@ -84,6 +137,10 @@ impl TableCache {
     pub(super) fn forget(&self, table: &TableRef) {
         self.tables.forget(table);
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 async fn fetch(

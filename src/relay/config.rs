@@ -24,10 +24,11 @@ pub struct Config {
     pub listing_staleness: Duration,
     /// How many names a catalog is asked for at once; 0 leaves it to the catalog.
     pub list_page_size: usize,
-    /// How old a cached table may be before the catalog is asked whether it has changed. Own commits are seen at once.
+    /// How old a cached table may be before the catalog is asked whether it has changed; 0 for at every statement. Own commits are
+    /// seen at once.
     #[serde(with = "humantime_serde")]
     pub max_staleness: Duration,
-    /// How long "there is no such table" and "not allowed" are remembered.
+    /// How long "there is no such table" and "not allowed" are remembered; never longer than `max_staleness`.
     #[serde(with = "humantime_serde")]
     pub negative_ttl: Duration,
     /// How long a connection to a catalog may take to open.

@@ -25,13 +25,14 @@ mod workers;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::cache::{TableCache, Wanted};
+use self::cache::{Step, TableCache, Wanted};
 use self::config::{CatalogConfig, Config, RoleConfig};
 pub use self::error::{CatalogError, RelayError};
 use self::lease::{LeaseTerms, Leases, WorkerGrant};
@@ -137,12 +138,13 @@ impl Relay {
         self.views.of(credential)
     }
 
-    /// The columns of a table whose rows the credential may read.
+    /// The columns of a table whose rows the credential may read, as the statement has it that it was loaded ahead of.
     ///
     /// # Errors
     /// When the table is not there, must not be read, or cannot be read.
     pub async fn columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
-        self.table(credential, table).await?.columns(&table.catalog)
+        let view = self.view(credential, &table.catalog)?;
+        self.look(&view, table, Purpose::Data, Step::Ahead, false).await?.columns(&table.catalog)
     }
 
     /// Loads a table, so that the worker which asks for it next finds it in the cache, and its manifests on their way; gives an
@@ -151,8 +153,17 @@ impl Relay {
     /// # Errors
     /// When the table is not there, must not be read, cannot be read, or lies in a store that workers do not reach.
     pub async fn load(&self, credential: &Credential, table: &TableRef) -> Result<u64, CatalogError> {
+        self.load_since(credential, table, Instant::now()).await
+    }
+
+    /// The same for a statement that began then: what was heard of the table since is new enough.
+    ///
+    /// # Errors
+    /// As for [`Relay::load`].
+    pub async fn load_since(&self, credential: &Credential, table: &TableRef, begun: Instant) -> Result<u64, CatalogError> {
         let view = self.view(credential, &table.catalog)?;
-        let loaded = self.look(&view, table, Purpose::Data, false).await?;
+        let loaded = self.look(&view, table, Purpose::Data, Step::Begun(begun), false).await?;
+        self.cache.is_ahead_of(begun, &view.viewer, table, Purpose::Data);
         loaded.readable(table)?;
         if let Some(list) = loaded.news() {
             self.ahead.begin(&view, &list);
@@ -162,19 +173,20 @@ impl Relay {
 
     async fn table(&self, credential: &Credential, table: &TableRef) -> Result<Arc<table::Table>, CatalogError> {
         let view = self.view(credential, &table.catalog)?;
-        self.look(&view, table, Purpose::Data, false).await
+        self.look(&view, table, Purpose::Data, Step::begins(), false).await
     }
 
-    /// A table as a view has it. A strict look never takes what is older than `max_staleness`, even when the catalog is out of reach.
+    /// A table as a view has it. A strict look never takes an old one in the place of a catalog out of reach.
     async fn look(
         &self,
         view: &View,
         table: &TableRef,
         purpose: Purpose,
+        step: Step,
         strict: bool,
     ) -> Result<Arc<table::Table>, CatalogError> {
         let purpose = if view.upstream.tells_data_from_columns() { purpose } else { Purpose::Data };
-        let wanted = Wanted { viewer: &view.viewer, table, purpose, strict };
+        let wanted = Wanted { viewer: &view.viewer, table, purpose, step, strict };
         let loaded = self.cache.get(wanted, &view.upstream, &view.confinement).await?;
         loaded.tell(table, &view.storage);
         Ok(loaded)

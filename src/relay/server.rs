@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Relay;
+use super::cache::Step;
 use super::commit::commit;
 use super::error::CatalogError;
 use super::table::{self, Table};
@@ -216,13 +217,15 @@ async fn load_table(
     let served = relay.seen_by(&visitor, &catalog)?;
     let table = TableRef { catalog, namespace: levels(&namespace), table };
     let terms = visitor.terms();
-    let loaded = relay.look(&served, &table, Purpose::Data, terms.writes).await?;
+    let loaded = relay.look(&served, &table, Purpose::Data, Step::Ahead, terms.writes).await?;
     if terms.writes {
         loaded.make_directories().await;
     }
     // A writer must see the true head, whatever else its lease says.
-    let body = if terms.whole_metadata || terms.writes { &loaded.whole } else { &loaded.trimmed };
-    Ok(json_bytes(body.clone()))
+    Ok(json_bytes(match visitor.lease {
+        Some(lease) if terms.whole_metadata || terms.writes => loaded.whole_at(lease.granted_ms).await,
+        _ => loaded.trimmed.clone(),
+    }))
 }
 
 async fn drop_table(

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::confine::{Confinement, normal};
 use super::error::CatalogError;
 use super::storage::{Handed, Storage};
-use crate::lake::{self, Column, size, trim};
+use crate::lake::{self, Column, order, size, trim};
 use crate::names::{CatalogName, TableRef};
 
 /// An answer above this is parsed on a thread that may block.
@@ -29,6 +29,8 @@ pub(super) struct Table {
     pub(super) etag: Option<String>,
     /// The load answer with full metadata; its `config` is empty.
     pub(super) whole: Bytes,
+    /// The time of its current snapshot, if those of the others agree with the order of its history.
+    head_ms: Option<i64>,
     /// The load answer with trimmed and backdated metadata; its `config` is empty.
     pub(super) trimmed: Bytes,
     /// The current columns, or why they cannot be read.
@@ -95,6 +97,7 @@ impl Table {
         let last_updated_ms = metadata["last-updated-ms"].as_i64().unwrap_or_default();
         let whole = body(answer.location.as_deref(), answer.metadata.get());
         let list = Mutex::new(current_list(&metadata));
+        let head_ms = order::head_ms(&metadata);
         trim::trim(&mut metadata);
         let trimmed = body(answer.location.as_deref(), &metadata.to_string());
         let directory = metadata["location"].as_str().and_then(local_path);
@@ -102,7 +105,37 @@ impl Table {
             normal(metadata["location"].as_str().unwrap_or_default()).and_then(|location| unread_scheme(&location));
         let places = handed.as_ref().map(|handed| handed.places.clone()).unwrap_or_default();
         let handed = Mutex::new(handed);
-        Ok(Self { etag, whole, trimmed, columns, data_bytes, last_updated_ms, directory, unread_scheme, places, handed, list })
+        Ok(Self {
+            etag,
+            whole,
+            head_ms,
+            trimmed,
+            columns,
+            data_bytes,
+            last_updated_ms,
+            directory,
+            unread_scheme,
+            places,
+            handed,
+            list,
+        })
+    }
+
+    /// The load answer with full metadata for a statement that began then, whose current snapshot is the youngest one and not younger
+    /// than the statement, whatever clocks say.
+    pub(super) async fn whole_at(&self, begun_ms: i64) -> Bytes {
+        if self.head_ms.is_some_and(|head_ms| head_ms <= begun_ms) {
+            return self.whole.clone();
+        }
+        let whole = self.whole.clone();
+        let in_order = move || {
+            let mut answer: Value = serde_json::from_slice(&whole).ok()?;
+            order::put_in_order(answer.get_mut("metadata")?, begun_ms);
+            Some(Bytes::from(answer.to_string()))
+        };
+        let in_order =
+            if self.whole.len() < LARGE_BYTES { in_order() } else { tokio::task::spawn_blocking(in_order).await.ok().flatten() };
+        in_order.unwrap_or_else(|| self.whole.clone())
     }
 
     /// Makes the directories that a writer expects: DuckDB makes none on a local file system, and a catalog need not. The place was

@@ -49,6 +49,8 @@ pub struct PreparedStatement {
     pub columns: Option<SchemaRef>,
     /// The columns may turn out otherwise once values are bound.
     pub provisional: bool,
+    /// When its description was asked for.
+    pub described: Instant,
 }
 
 /// Parameters bound to a prepared statement.
@@ -172,6 +174,7 @@ mod tests {
             parameters: Arc::new(Schema::empty()),
             columns: None,
             provisional: false,
+            described: Instant::now(),
         }
     }
 

@@ -24,7 +24,7 @@ fn sessions(config: Config) -> Sessions {
 fn prepared(sql: &str) -> PreparedStatement {
     let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned(), as_of: None };
     let parameters = Arc::new(arrow::datatypes::Schema::empty());
-    PreparedStatement { sql: sql.to_owned(), defaults, parameters, columns: None, provisional: false }
+    PreparedStatement { sql: sql.to_owned(), defaults, parameters, columns: None, provisional: false, described: Instant::now() }
 }
 
 fn principal(name: &str) -> Principal {

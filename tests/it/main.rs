@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a failed step is a failed test")]
 
+mod caching;
 mod callers;
 mod catalogs;
 mod check_catalog;

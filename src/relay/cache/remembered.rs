@@ -12,6 +12,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -73,11 +74,13 @@ pub(in crate::relay) struct Entry<V: ?Sized> {
     pub(in crate::relay) outcome: Outcome<V>,
     /// When the call that brought it began.
     pub(in crate::relay) as_of: Instant,
+    /// What the asker notes of the question, from 0 on: answers that take each other's place share it, until they are forgotten.
+    pub(in crate::relay) mark: Arc<AtomicU64>,
 }
 
 impl<V: ?Sized> Clone for Entry<V> {
     fn clone(&self) -> Self {
-        Self { outcome: self.outcome.clone(), as_of: self.as_of }
+        Self { outcome: self.outcome.clone(), as_of: self.as_of, mark: Arc::clone(&self.mark) }
     }
 }
 
@@ -220,7 +223,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
 
     /// Whether it may be taken without asking.
     pub(in crate::relay) fn is_fresh(&self, entry: &Entry<V>, fresh_for: Duration) -> bool {
-        let fresh_for = if entry.outcome.is_ok() { fresh_for } else { self.negative_ttl };
+        let fresh_for = if entry.outcome.is_ok() { fresh_for } else { self.negative_ttl.min(fresh_for) };
         entry.as_of.elapsed() < fresh_for
     }
 
@@ -267,7 +270,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
         let (cache, of, load) = (self.clone(), key.clone(), load());
         let load = async move {
             let outcome = load.await;
-            cache.settle(&of, number, Entry { outcome: outcome.clone(), as_of: begun });
+            cache.settle(&of, number, outcome.clone(), begun);
             outcome
         }
         .boxed()
@@ -279,16 +282,17 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
     }
 
     /// Takes a finished load off the list, and remembers what it brought if nothing newer is known and nobody has made it void.
-    fn settle(&self, key: &Key<S>, number: u64, entry: Entry<V>) {
+    fn settle(&self, key: &Key<S>, number: u64, outcome: Outcome<V>, as_of: Instant) {
         let mut flights = self.flights();
         let Some(flight) = flights.under_way.get(key).filter(|flight| number >= flight.valid_from) else { return };
         if flight.number == number {
             flights.under_way.remove(key);
         }
-        if self.entries.get(key).is_some_and(|known| known.as_of > entry.as_of) {
+        let known = self.entries.get(key);
+        if known.as_ref().is_some_and(|known| known.as_of > as_of) {
             return;
         }
-        match &entry.outcome {
+        match &outcome {
             Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
             }
             // Nothing was heard: what is known stays as old as it is.
@@ -300,7 +304,8 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
         }
         let is_new = flights.holders.entry(key.of.clone()).or_default().insert((key.viewer.clone(), key.purpose));
         flights.held += usize::from(is_new);
-        self.entries.insert(key.clone(), entry);
+        let mark = known.map(|known| known.mark).unwrap_or_default();
+        self.entries.insert(key.clone(), Entry { outcome, as_of, mark });
     }
 
     /// Takes subjects off the list of holders that the cache has dropped for want of room.
@@ -358,7 +363,7 @@ mod tests {
             flights.next += 1;
             flights.under_way.insert(key.clone(), Flight { number, valid_from: number, begun, load: load.downgrade().unwrap() });
             drop(flights);
-            self.settle(&key, number, Entry { outcome, as_of: begun });
+            self.settle(&key, number, outcome, begun);
             self.flights().held_sweep
         }
 

@@ -14,6 +14,7 @@ use crate::lake::history::{History, Snapshot};
 use crate::lake::{self, LiveFile, ManifestAt};
 use crate::names::TableRef;
 use crate::relay::Relay;
+use crate::relay::cache::Step;
 use crate::relay::confine::{Confinement, normal};
 use crate::relay::error::CatalogError;
 use crate::relay::table::{local_path, outside};
@@ -36,7 +37,7 @@ impl Relay {
     /// When the table is not there, must not be read, or cannot be read.
     pub async fn history(&self, credential: &Credential, table: &TableRef) -> Result<History, CatalogError> {
         let view = self.view(credential, &table.catalog)?;
-        let whole = self.look(&view, table, Purpose::Data, false).await?.whole.clone();
+        let whole = self.look(&view, table, Purpose::Data, Step::begins(), false).await?.whole.clone();
         let bad = |reason: String| bad(table, &reason);
         let read = tokio::task::spawn_blocking(move || History::read(&whole)).await.map_err(|panic| bad(panic.to_string()))?;
         read.map_err(|error| bad(format!("its metadata cannot be read: {error}")))

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::faults::Faulty;
 use super::*;
 use crate::names::CredentialId;
-use crate::relay::cache::Wanted;
+use crate::relay::cache::{Step, Wanted};
 use crate::relay::upstream::Purpose;
 
 pub(super) async fn counted(config: Config) -> (Bench, String, Arc<Faulty>) {
@@ -212,7 +212,7 @@ async fn what_one_credential_may_see_is_not_shown_to_another() {
     let (one, two) = (CredentialId::from("one"), CredentialId::from("two"));
     let view = bench.relay.view(&credential(), &name()).unwrap();
     for viewer in [&one, &two, &one] {
-        let wanted = Wanted { viewer, table: &table("t"), purpose: Purpose::Data, strict: false };
+        let wanted = Wanted { viewer, table: &table("t"), purpose: Purpose::Data, step: Step::begins(), strict: false };
         bench.relay.cache.get(wanted, &view.upstream, &view.confinement).await.unwrap();
     }
     assert_eq!(catalog.loads(), 2);

@@ -83,6 +83,8 @@ async fn readers_get_trimmed_metadata_and_leases_with_whole_metadata_all_of_it()
     for (parent, id) in [(None, 1), (Some(1), 2), (Some(2), 3)] {
         assert_eq!(bench.transact(vec![append("t", &location, parent, id, now_ms() + id)]).await.0, 204);
     }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    bench.relay.grant(&bench.worker, WRITES);
     let whole = bench.metadata("t").await;
     assert_eq!(snapshot_ids(&whole), [1, 2, 3]);
     bench.relay.clear(&bench.worker);
