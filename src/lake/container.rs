@@ -76,7 +76,9 @@ fn codec(rest: &mut &[u8]) -> Option<Codec> {
 
 /// A length and so many bytes.
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (taken, behind) = rest.split_at_checked(usize::try_from(long(rest)?).ok()?)?;
+    // Read first: what is split is what stands behind it.
+    let length = usize::try_from(long(rest)?).ok()?;
+    let (taken, behind) = rest.split_at_checked(length)?;
     *rest = behind;
     Some(taken)
 }
