@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
+use tokio::sync::Semaphore;
 
 use super::store::{Asked, Outcome, PASSED_BACK, Store, StoreFault};
 use crate::lake;
@@ -23,6 +24,9 @@ use crate::relay::views::View;
 const MAX_MANIFESTS: usize = 32;
 const MAX_BYTES: u64 = 8 << 20;
 const PARALLEL: usize = 8;
+
+/// Lists that are begun before a worker asks, at once: what is on its way is in memory. Of more, workers ask themselves.
+const MAX_BEGUN: usize = 16;
 
 /// A list above this is passed through as it comes.
 const MAX_LIST: u64 = 4 << 20;
@@ -47,6 +51,7 @@ type At = (String, String);
 pub(in crate::relay) struct Ahead {
     store: Arc<Store>,
     files: moka::future::Cache<At, Whole>,
+    begun: Arc<Semaphore>,
 }
 
 /// Why a file is not here.
@@ -60,7 +65,7 @@ impl Ahead {
     pub(in crate::relay) fn new(store: Arc<Store>) -> Arc<Self> {
         let weight = |_: &At, whole: &Whole| u32::try_from(whole.body.len() + 1024).unwrap_or(u32::MAX);
         let files = moka::future::Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).time_to_live(KEPT).build();
-        Arc::new(Self { store, files })
+        Arc::new(Self { store, files, begun: Arc::new(Semaphore::new(MAX_BEGUN)) })
     }
 
     /// Begins to read a list that a worker will ask for soon, and what it names. What cannot be had is the worker's to learn.
@@ -70,8 +75,10 @@ impl Ahead {
         if !view.confinement.allows(list) || self.files.contains_key(&at(view, list)) {
             return;
         }
+        let Ok(place) = Arc::clone(&self.begun).try_acquire_owned() else { return };
         let (ahead, view) = (Arc::clone(self), Arc::clone(view));
         tokio::spawn(async move {
+            let _place = place;
             if let Err(fault) = ahead.list(&view, &asked).await {
                 tracing::debug!(location = asked.location, %fault, "a manifest list cannot be read ahead");
             }
