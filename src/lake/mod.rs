@@ -14,7 +14,7 @@ pub mod types;
 
 use crate::names::Namespace;
 
-pub use manifests::manifests;
+pub use manifests::{files, manifests};
 pub use types::{Column, columns};
 
 /// What can go wrong in the embedded catalog and in Iceberg metadata.

@@ -7,6 +7,7 @@ mod access;
 mod ahead;
 pub mod config;
 pub(super) mod door;
+mod ends;
 pub mod sign;
 mod store;
 mod stores;
