@@ -66,6 +66,7 @@ demo: build ## gateway, data, queries and how to connect (ARGS: see polynya demo
 
 bench: ## speed and memory at TPC-H scale 1 (ARGS='--against BINARY' for a before and after)
 	@$(ALL_ENV)
+	$(MINIO_ENV)
 	"$$POLYNYA_CLIENTS_PYTHON" benches/run.py $(ARGS)
 
 interop: build ## stock clients and foreign catalogs, at larger scale than the tests
@@ -74,4 +75,5 @@ interop: build ## stock clients and foreign catalogs, at larger scale than the t
 
 soak: build ## long runs under load and faults
 	@$(ALL_ENV)
+	$(MINIO_ENV)
 	"$$POLYNYA_CLIENTS_PYTHON" tests/soak/run.py $(ARGS)

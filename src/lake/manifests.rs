@@ -124,8 +124,18 @@ fn text(transform: Transform, type_of: &Type, value: &Literal) -> Option<String>
 /// A data file of a manifest, with its length in bytes; `None` when it has none, or is no manifest.
 #[must_use]
 pub fn data_file(manifest: &[u8]) -> Option<(String, u64)> {
+    super::container::unpacked_bytes(manifest, MAX_MANIFEST)?;
     let manifest = Manifest::parse_avro(manifest).ok()?;
     let mut alive = manifest.entries().iter().filter(|entry| entry.is_alive());
     let entry = alive.find(|entry| entry.content_type() == DataContentType::Data)?;
     Some((entry.file_path().to_owned(), entry.file_size_in_bytes()))
+}
+
+/// The files of a manifest that are not deleted, each with its length in bytes. `None` when it is no manifest, or too large.
+#[must_use]
+pub fn files(manifest: &[u8]) -> Option<Vec<(String, u64)>> {
+    super::container::unpacked_bytes(manifest, MAX_MANIFEST)?;
+    let manifest = Manifest::parse_avro(manifest).ok()?;
+    let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
+    Some(alive.map(|entry| (entry.file_path().to_owned(), entry.file_size_in_bytes())).collect())
 }

@@ -17,7 +17,7 @@ pub mod types;
 
 use crate::names::Namespace;
 
-pub use manifests::{LiveFile, ManifestAt, data_file, live_files, manifest_list, manifests};
+pub use manifests::{LiveFile, ManifestAt, data_file, files, live_files, manifest_list, manifests};
 pub use types::{Column, columns};
 
 /// What can go wrong in the embedded catalog and in Iceberg metadata.

@@ -304,8 +304,8 @@ fn metadata_read(lake: &Lake, except: &HashSet<String>) -> Vec<String> {
 async fn manifests_are_read_once_for_all_workers_of_a_credential() {
     let lake = Lake::start().await;
     let maker = lake.with_fixed_keys(&[]);
-    for table in ["a", "b", "c"] {
-        make(&maker, table, 1000).await;
+    for (table, rows) in [("a", 1000), ("b", 1000), ("c", 100_000)] {
+        make(&maker, table, rows).await;
     }
     lake.front.faults().reads.clear();
     let (gateway, _vending) = lake.with_vended_keys(&["relay.max_staleness=1h"]).await;
@@ -321,6 +321,26 @@ async fn manifests_are_read_once_for_all_workers_of_a_credential() {
     assert_eq!(gateway.value(joined).await, "1000");
     assert_eq!(metadata_read(&lake, &HashSet::new()), first);
     assert!(files() > data, "another worker reads the data itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_files_are_read_while_a_statement_is_described_and_once() {
+    let lake = Lake::start().await;
+    let maker = lake.with_fixed_keys(&[]);
+    for table in ["a", "b", "c"] {
+        make(&maker, table, 1000).await;
+    }
+    lake.front.faults().reads.clear();
+    let (gateway, _vending) = lake.with_vended_keys(&["relay.max_staleness=1h"]).await;
+    let joined = "SELECT count(*) FROM rest.gold.a JOIN rest.gold.b USING (i) JOIN rest.gold.c USING (i)";
+    let files = || lake.front.faults().reads.iter().filter(|(_, path)| path.ends_with(".parquet")).count();
+    let mut client = gateway.client().await;
+    let info = client.execute(joined.to_owned(), None).await.expect("a ticket");
+    crate::harness::until("the data is read ahead", Duration::from_secs(20), || files() == 3);
+    let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
+    let rows: Vec<_> = client.do_get(ticket).await.expect("rows").collect().await;
+    let rows: usize = rows.into_iter().map(|batch| batch.expect("a batch").num_rows()).sum();
+    assert_eq!((rows, files()), (1, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]

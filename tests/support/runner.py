@@ -1,6 +1,7 @@
 """What the bench, interop and soak programs share: a gateway of the release binary on port 0, Iceberg's reference REST server, DuckDB
 itself on the same files, what processes use, and the dated page under docs/results. Owns no measurement of its own."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -48,7 +49,9 @@ class Gateway:
         """The gateway's process id and those of its workers."""
         children = []
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            children += [int(pid) for pid in (task / "children").read_text().split()]
+            # A thread may end while it is looked at.
+            with contextlib.suppress(FileNotFoundError):
+                children += [int(pid) for pid in (task / "children").read_text().split()]
         return [self.process.pid, *children]
 
     def memory(self):

@@ -4,7 +4,7 @@
 //! statement may need some of many.
 //!
 //! Reading begins when a table is loaded, for all tables of a statement at once, while the worker still binds; DuckDB would read one
-//! after the other. A file is read once, however many wait for it.
+//! after the other. A file is read once, however many wait for it. Then the ends of the data files follow, where they are few.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
+use tokio::sync::Semaphore;
 
+use super::ends::Ends;
 use super::store::{Asked, Outcome, PASSED_BACK, Store, StoreFault};
 use crate::lake;
 use crate::relay::confine::normal;
@@ -24,8 +26,14 @@ const MAX_MANIFESTS: usize = 32;
 const MAX_BYTES: u64 = 8 << 20;
 const PARALLEL: usize = 8;
 
+/// Lists that are begun before a worker asks, at once: what is on its way is in memory. Of more, workers ask themselves.
+const MAX_BEGUN: usize = 16;
+
 /// A list above this is passed through as it comes.
 const MAX_LIST: u64 = 4 << 20;
+
+/// A manifest above this names many files, of whose ends none are read ahead.
+const MAX_PARSED: usize = 64 << 10;
 
 /// What is kept of all workers' lists and manifests, and how long. A worker keeps what it has read itself; this is for the others.
 const KEPT_BYTES: u64 = 64 << 20;
@@ -34,19 +42,29 @@ const KEPT: Duration = Duration::from_secs(600);
 /// A file that was read whole.
 #[derive(Clone)]
 pub(super) struct Whole {
+    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// What it names, if it is a list: locations, and their lengths.
-    manifests: Arc<[(String, u64)]>,
+    /// What a list or a short manifest names: locations, and their lengths.
+    names: Arc<[(String, u64)]>,
+}
+
+impl Whole {
+    /// A part of a file, which is all of it that was asked for.
+    pub(super) fn part(headers: HeaderMap, body: Bytes) -> Self {
+        Self { status: StatusCode::PARTIAL_CONTENT, headers, body, names: Arc::default() }
+    }
 }
 
 /// Who may see a file, and where it lies.
-type At = (String, String);
+pub(super) type At = (String, String);
 
 /// Lists and manifests that are here, or on their way.
 pub(in crate::relay) struct Ahead {
     store: Arc<Store>,
     files: moka::future::Cache<At, Whole>,
+    ends: Ends,
+    begun: Arc<Semaphore>,
 }
 
 /// Why a file is not here.
@@ -60,7 +78,8 @@ impl Ahead {
     pub(in crate::relay) fn new(store: Arc<Store>) -> Arc<Self> {
         let weight = |_: &At, whole: &Whole| u32::try_from(whole.body.len() + 1024).unwrap_or(u32::MAX);
         let files = moka::future::Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).time_to_live(KEPT).build();
-        Arc::new(Self { store, files })
+        let ends = Ends::new(Arc::clone(&store));
+        Arc::new(Self { store, files, ends, begun: Arc::new(Semaphore::new(MAX_BEGUN)) })
     }
 
     /// Begins to read a list that a worker will ask for soon, and what it names. What cannot be had is the worker's to learn.
@@ -70,10 +89,13 @@ impl Ahead {
         if !view.confinement.allows(list) || self.files.contains_key(&at(view, list)) {
             return;
         }
+        let Ok(place) = Arc::clone(&self.begun).try_acquire_owned() else { return };
         let (ahead, view) = (Arc::clone(self), Arc::clone(view));
         tokio::spawn(async move {
-            if let Err(fault) = ahead.list(&view, &asked).await {
-                tracing::debug!(location = asked.location, %fault, "a manifest list cannot be read ahead");
+            let _place = place;
+            match ahead.list(&view, &asked).await {
+                Ok(list) => ahead.begin_ends(&view, list.iter().flat_map(|list| list.names.iter())).await,
+                Err(fault) => tracing::debug!(location = asked.location, %fault, "a manifest list cannot be read ahead"),
             }
         });
     }
@@ -84,8 +106,11 @@ impl Ahead {
     /// # Errors
     /// When there is no access to it, or the list or a manifest cannot be had.
     pub(super) async fn get(&self, view: &Arc<View>, asked: &Asked) -> Result<Option<Whole>, StoreFault> {
-        if !matches!(asked.method, Method::GET | Method::HEAD) || asked.range.is_some() {
+        if !matches!(asked.method, Method::GET | Method::HEAD) {
             return Ok(None);
+        }
+        if asked.range.is_some() {
+            return self.ends.get(view, asked).await;
         }
         if is_list(asked) {
             view.storage.access(&asked.location, None).await?;
@@ -96,13 +121,23 @@ impl Ahead {
         Ok(Some(whole))
     }
 
+    /// Begins to read the ends of what these manifests name, if they are here.
+    async fn begin_ends(&self, view: &Arc<View>, manifests: impl Iterator<Item = &(String, u64)>) {
+        let mut files = Vec::new();
+        for (location, _) in manifests {
+            let Some(manifest) = self.files.get(&at(view, location)).await else { return };
+            files.extend_from_slice(&manifest.names);
+        }
+        self.ends.begin(view, &files);
+    }
+
     async fn list(&self, view: &Arc<View>, asked: &Asked) -> Result<Option<Whole>, StoreFault> {
         let Some(list) = self.whole(view, asked.clone(), MAX_LIST).await? else { return Ok(None) };
-        let bytes = list.manifests.iter().fold(0_u64, |sum, (_, length)| sum.saturating_add(*length));
-        if list.manifests.len() > MAX_MANIFESTS || bytes > MAX_BYTES {
+        let bytes = list.names.iter().fold(0_u64, |sum, (_, length)| sum.saturating_add(*length));
+        if list.names.len() > MAX_MANIFESTS || bytes > MAX_BYTES {
             return Ok(Some(list));
         }
-        let allowed = list.manifests.iter().filter(|(location, _)| view.confinement.allows(location));
+        let allowed = list.names.iter().filter(|(location, _)| view.confinement.allows(location));
         let asked: Vec<Asked> = allowed.filter_map(|(location, _)| Asked::file(location)).collect();
         let read = |manifest: Asked| async move { self.whole(view, manifest, MAX_BYTES).await.map(drop) };
         futures::stream::iter(asked).map(read).buffer_unordered(PARALLEL).try_collect::<()>().await?;
@@ -122,7 +157,7 @@ impl Ahead {
 }
 
 async fn fetch(store: &Arc<Store>, view: &Arc<View>, asked: Asked, limit: u64) -> Result<Whole, Missed> {
-    let names_others = is_list(&asked);
+    let is_list = is_list(&asked);
     let Outcome::Served(served) = store.ask(&view.storage, asked).await? else { return Err(Missed::NotKept) };
     let is_short = served.response.content_length().is_some_and(|length| length <= limit);
     if served.response.status() != StatusCode::OK || !is_short {
@@ -140,12 +175,19 @@ async fn fetch(store: &Arc<Store>, view: &Arc<View>, asked: Asked, limit: u64) -
         Ok(all)
     });
     let body = body.await?.freeze();
+    let names = named(is_list, &body).await;
+    Ok(Whole { status: StatusCode::OK, headers, body, names })
+}
+
+/// What a list, or a manifest of a few files, names. What cannot be read here is DuckDB's to complain of.
+async fn named(is_list: bool, body: &Bytes) -> Arc<[(String, u64)]> {
+    let read = if is_list { lake::manifests } else { lake::files };
+    if !is_list && body.len() > MAX_PARSED {
+        return Arc::default();
+    }
     let bytes = body.clone();
-    // What cannot be read here is DuckDB's to complain of.
-    let named =
-        if names_others { tokio::task::spawn_blocking(move || lake::manifests(&bytes)).await.ok().flatten() } else { None };
-    let manifests = named.unwrap_or_default().into();
-    Ok(Whole { headers, body, manifests })
+    let named = tokio::task::spawn_blocking(move || read(&bytes)).await;
+    named.ok().flatten().unwrap_or_default().into()
 }
 
 impl From<StoreFault> for Missed {
@@ -160,6 +202,6 @@ fn is_list(asked: &Asked) -> bool {
     asked.method == Method::GET && asked.range.is_none() && name.starts_with("snap-") && name.ends_with(".avro")
 }
 
-fn at(view: &View, location: &str) -> At {
+pub(super) fn at(view: &View, location: &str) -> At {
     (format!("{} {}", view.upstream.name(), view.viewer.as_str()), normal(location).unwrap_or_default())
 }

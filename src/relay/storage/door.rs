@@ -106,6 +106,7 @@ fn told(location: &str, fault: StoreFault) -> Denied {
 /// A file that is here.
 fn given(whole: Whole, method: &Method) -> Response {
     let mut response = Response::new(if method == Method::HEAD { Body::empty() } else { Body::from(whole.body) });
+    *response.status_mut() = whole.status;
     *response.headers_mut() = whole.headers;
     response
 }

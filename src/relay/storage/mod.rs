@@ -7,6 +7,7 @@ mod access;
 mod ahead;
 pub mod config;
 pub(super) mod door;
+mod ends;
 mod manifests;
 pub(super) mod sample;
 pub mod sign;

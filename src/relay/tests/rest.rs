@@ -283,3 +283,37 @@ polaris:
     assert_eq!((relay.max_staleness, relay.commit_attempts), (Duration::from_millis(250), 4));
     assert!(serde_saphyr::from_str::<Config>("max_stalenes: 1s").is_err());
 }
+
+/// Remembers the path of each call, and answers to any of them.
+async fn notes(State(came): State<Arc<Mutex<Vec<String>>>>, uri: axum::http::Uri) -> Json<Value> {
+    came.lock().unwrap().push(uri.path().to_owned());
+    Json(json!({
+        "access_token": "a", "token_type": "bearer", "expires_in": 3600,
+        "defaults": {}, "overrides": {},
+        "metadata": { "location": "s3://lake/gold/t" },
+    }))
+}
+
+#[tokio::test]
+async fn a_catalog_is_made_ready_when_a_worker_is_let_in_and_once() {
+    let came: Arc<Mutex<Vec<String>>> = Arc::default();
+    let routes = Router::new().fallback(notes).with_state(came.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let lake = rest(&uri, oauth2(format!("{uri}/tokens")), &["s3://lake/"]);
+    let relay = Relay::bind(config(), BTreeMap::from([(name(), lake)]), BTreeMap::new()).await.unwrap();
+    assert!(came.lock().unwrap().is_empty(), "nobody has come yet");
+    let bench = Bench::serve(relay, Arc::new(tempfile::tempdir().unwrap()));
+    for _ in 0..500 {
+        if came.lock().unwrap().len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(*came.lock().unwrap(), ["/tokens", "/v1/config"]);
+    bench.relay.admit(WorkerGrant { credential: credential(), catalogs: bench.relay.catalogs() });
+    let table = TableRef { catalog: name(), namespace: Namespace::from_schema("gold"), table: "t".to_owned() };
+    bench.relay.load(&credential(), &table).await.unwrap();
+    assert_eq!(*came.lock().unwrap(), ["/tokens", "/v1/config", "/v1/namespaces/gold/tables/t"]);
+}

@@ -38,18 +38,24 @@ impl Came {
     }
 }
 
-/// A relay whose catalog has this store, with fixed keys for it.
-async fn with_store() -> (Bench, Arc<Came>) {
+/// A store, and what the section of its catalog says of it, with fixed keys.
+async fn store() -> (Arc<Came>, String) {
     let came = Arc::new(Came::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let routes = Router::new().fallback(Came::take).with_state(came.clone());
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    let rest: RestConfig = serde_saphyr::from_str(&format!(
-        "uri: http://127.0.0.1:9\nallowed_locations: ['s3://lake/gold/']\nstorage:\n  - endpoint: {endpoint}\n    path_style: true\n    \
+    let section = format!(
+        "allowed_locations: ['s3://lake/gold/']\nstorage:\n  - endpoint: {endpoint}\n    path_style: true\n    \
          access_key_id: gateway\n    secret_access_key: s3cret\n"
-    ))
-    .unwrap();
+    );
+    (came, section)
+}
+
+/// A relay whose catalog has this store.
+async fn with_store() -> (Bench, Arc<Came>) {
+    let (came, section) = store().await;
+    let rest: RestConfig = serde_saphyr::from_str(&format!("uri: http://127.0.0.1:9\n{section}")).unwrap();
     let catalogs = BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]);
     let relay = Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap();
     (Bench::serve(relay, Arc::new(tempfile::tempdir().unwrap())), came)
@@ -144,8 +150,7 @@ async fn expired_keys_are_not_kept_and_others_are() {
             answer["config"]["s3.session-token-expires-at-ms"] = json!(expires.as_millis().to_string());
         }
         let handed = Handed::in_answer(answer.to_string().as_bytes());
-        let table = TableRef { catalog: name(), namespace: Namespace::from_schema("gold"), table: table.to_owned() };
-        storage.note(&table, &[place], handed);
+        storage.note(&gold(table), &[place], handed);
     }
     for (after, left) in [(59, 3), (61, 2), (10_000, 1)] {
         storage.sweep(now + Duration::from_secs(after));
@@ -153,19 +158,53 @@ async fn expired_keys_are_not_kept_and_others_are() {
     }
 }
 
-#[tokio::test]
-async fn a_table_in_a_store_that_workers_do_not_reach_is_refused_by_name() {
-    let came = Router::new()
+/// A relay whose catalog answers to each load with this metadata; what more the catalog's section says.
+async fn with_metadata(metadata: Value, section: &str) -> Arc<Relay> {
+    let routes = Router::new()
         .route("/v1/config", get(async || Json(json!({ "defaults": {}, "overrides": {} }))))
-        .fallback(async || Json(json!({ "metadata": { "location": "abfss://c@account.dfs.core.windows.net/t" } })));
+        .fallback(async move || Json(json!({ "metadata": metadata })));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, came).await });
-    let rest: RestConfig = serde_saphyr::from_str(&format!("uri: {uri}\ncredentials: {{ type: none }}\n")).unwrap();
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let rest: RestConfig = serde_saphyr::from_str(&format!("uri: {uri}\ncredentials: {{ type: none }}\n{section}")).unwrap();
     let catalogs = BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]);
-    let relay = Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap();
-    let table = TableRef { catalog: name(), namespace: Namespace::from_schema("gold"), table: "t".to_owned() };
-    let refused = relay.load(&credential(), &table).await.unwrap_err();
+    Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap()
+}
+
+fn gold(table: &str) -> TableRef {
+    TableRef { catalog: name(), namespace: Namespace::from_schema("gold"), table: table.to_owned() }
+}
+
+#[tokio::test]
+async fn a_manifest_list_is_read_when_its_table_is_loaded_and_once() {
+    let (came, section) = store().await;
+    let list = "/lake/gold/t/metadata/snap-7.avro";
+    let snapshots = json!([{ "snapshot-id": 7, "manifest-list": format!("s3:/{list}") }]);
+    let metadata = json!({ "location": "s3://lake/gold/t", "current-snapshot-id": 7, "snapshots": snapshots });
+    let bench = Bench::serve(with_metadata(metadata, &section).await, Arc::new(tempfile::tempdir().unwrap()));
+    let paths = || came.0.lock().unwrap().iter().map(|(_, path, ..)| path.clone()).collect::<Vec<_>>();
+    bench.relay.load(&credential(), &gold("t")).await.unwrap();
+    for _ in 0..500 {
+        if !paths().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(paths(), [list], "no worker has asked");
+    for _ in 0..2 {
+        assert_eq!(bench.at_the_door(bench.worker.as_str(), Method::GET, list, None).await, (200, "0123456789".to_owned()));
+        bench.relay.load(&credential(), &gold("t")).await.unwrap();
+    }
+    assert_eq!(paths(), [list]);
+    // A part of a file is data.
+    bench.at_the_door(bench.worker.as_str(), Method::GET, list, Some("bytes=0-2")).await;
+    assert!(paths().len() > 1);
+}
+
+#[tokio::test]
+async fn a_table_in_a_store_that_workers_do_not_reach_is_refused_by_name() {
+    let relay = with_metadata(json!({ "location": "abfss://c@account.dfs.core.windows.net/t" }), "").await;
+    let refused = relay.load(&credential(), &gold("t")).await.unwrap_err();
     assert!(matches!(refused, CatalogError::Unsupported { .. }), "{refused}");
     assert!(refused.to_string().contains("\"gold.t\" lies in abfss://"), "{refused}");
 }

@@ -1,0 +1,121 @@
+//! Owns the ends of data files that are read ahead of a worker: there a Parquet file says what is in it, and a small one is there whole.
+//! DuckDB reads them one table after the other. Refuses to read ahead of more than a few files, and to keep what is read for long: a
+//! worker asks for it at once, and keeps it itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt as _, TryStreamExt as _};
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode};
+
+use super::ahead::{At, Whole, at};
+use super::store::{Asked, Outcome, PASSED_BACK, Store, StoreFault};
+use crate::relay::views::View;
+
+/// Files of one table that are read ahead.
+const MAX_FILES: usize = 8;
+
+/// What DuckDB reads first of a Parquet file, from its end.
+const END: u64 = 16 << 10;
+
+/// A file that is not longer is read whole.
+const SMALL: u64 = 64 << 10;
+
+/// What is kept of all workers' files, and how long.
+const KEPT_BYTES: u64 = 16 << 20;
+const KEPT: Duration = Duration::from_secs(30);
+
+/// An end that is here or on its way.
+#[derive(Clone)]
+struct Coming {
+    /// Offset of its first byte.
+    from: u64,
+    /// Of the file.
+    length: u64,
+    /// `None` when it cannot be had: whoever wants it is to ask.
+    part: Shared<BoxFuture<'static, Option<Part>>>,
+}
+
+#[derive(Clone)]
+struct Part {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// The ends of files.
+pub(super) struct Ends {
+    store: Arc<Store>,
+    coming: moka::sync::Cache<At, Coming>,
+}
+
+impl Ends {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        let weight = |_: &At, coming: &Coming| u32::try_from(coming.length - coming.from + 1024).unwrap_or(u32::MAX);
+        let coming = moka::sync::Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).time_to_live(KEPT).build();
+        Self { store, coming }
+    }
+
+    /// Begins to read the ends of these files, each with its length, unless they are many.
+    pub(super) fn begin(&self, view: &Arc<View>, files: &[(String, u64)]) {
+        let parquet = |(location, length): &&(String, u64)| location.ends_with(".parquet") && *length > 0;
+        let files: Vec<&(String, u64)> = files.iter().filter(parquet).collect();
+        if files.len() > MAX_FILES {
+            return;
+        }
+        for (location, length) in files {
+            let at = at(view, location);
+            let Some(asked) = Asked::file(location).filter(|_| view.confinement.allows(location)) else { continue };
+            if self.coming.contains_key(&at) {
+                continue;
+            }
+            let from = if *length <= SMALL { 0 } else { length - END };
+            let asked = Asked { range: Some((from, Some(length - 1))), ..asked };
+            let (store, view, length) = (Arc::clone(&self.store), Arc::clone(view), *length);
+            let part = async move { read(&store, &view, asked, length - from).await.ok().flatten() }.boxed().shared();
+            self.coming.insert(at, Coming { from, length, part: part.clone() });
+            tokio::spawn(part);
+        }
+    }
+
+    /// A part of a file that lies in its end.
+    ///
+    /// # Errors
+    /// When there is no access to the file.
+    pub(super) async fn get(&self, view: &Arc<View>, asked: &Asked) -> Result<Option<Whole>, StoreFault> {
+        let (Some((from, Some(to))), &Method::GET) = (asked.range, &asked.method) else { return Ok(None) };
+        let Some(coming) = self.coming.get(&at(view, &asked.location)) else { return Ok(None) };
+        if from < coming.from || to >= coming.length {
+            return Ok(None);
+        }
+        view.storage.access(&asked.location, None).await?;
+        let Some(Part { mut headers, body }) = coming.part.await else { return Ok(None) };
+        let within = |offset: u64| usize::try_from(offset - coming.from).unwrap_or(usize::MAX);
+        if within(to) >= body.len() {
+            return Ok(None);
+        }
+        let body = body.slice(within(from)..=within(to));
+        let said = HeaderValue::try_from(format!("bytes {from}-{to}/{}", coming.length)).ok();
+        headers.extend(said.map(|said| (header::CONTENT_RANGE, said)));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        Ok(Some(Whole::part(headers, body)))
+    }
+}
+
+/// `None` when the store refuses it, or gives less.
+async fn read(store: &Arc<Store>, view: &Arc<View>, asked: Asked, length: u64) -> Result<Option<Part>, StoreFault> {
+    let Outcome::Served(served) = store.ask(&view.storage, asked).await? else { return Ok(None) };
+    if served.response.status() != StatusCode::PARTIAL_CONTENT || served.response.content_length() != Some(length) {
+        return Ok(None);
+    }
+    let headers = PASSED_BACK.iter().filter_map(|name| Some((name.clone(), served.response.headers().get(name)?.clone())));
+    let headers = headers.collect();
+    let body = store.body(Arc::clone(&view.storage), *served);
+    let body = body.try_fold(BytesMut::new(), |mut all, part| async move {
+        all.extend_from_slice(&part);
+        Ok(all)
+    });
+    Ok(Some(Part { headers, body: body.await?.freeze() }))
+}
