@@ -167,6 +167,9 @@ fn judged(
     worked: &mut Worked,
     now: Instant,
 ) -> Result<(), String> {
+    if answers.is_empty() {
+        return Err("no catalog is opened to anybody (roles)".to_owned());
+    }
     let mut failed = BTreeMap::new();
     let all = answers.len();
     for (catalog, answer) in answers {

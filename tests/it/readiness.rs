@@ -153,3 +153,21 @@ async fn known_tables_are_reason_enough_for_as_long_as_they_are_read_on() {
     assert_eq!(status(&gateway, READINESS).await, Serving);
     becomes(&gateway, NotServing).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_of_roles_is_ready_when_the_credential_of_one_works() {
+    let polaris = StandIn::start(Setup::lakehouse()).await;
+    let [_, users] = user_ada();
+    let credentials = |secret: &str| format!("{{type: oauth2, client_id: analyst-client-id, client_secret: {secret}}}");
+    let roles = format!("roles={{r: {{catalogs: {{rest: {{credentials: {}}}}}}}}}", credentials("planted-later"));
+    let none = "catalogs.rest.credentials={type: none}";
+    let mapping = "auth.mappings=[{any: true, role: r}]";
+    // The embedded catalog, which no role opens, is no reason to be ready.
+    let gateway = gateway(&polaris, &["health.catalogs=any", none, "auth.mode=mapped", &users, mapping, &roles]);
+    becomes(&gateway, NotServing).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(status(&gateway, READINESS).await, NotServing);
+    polaris.realm(HOME).rotate_secret("analyst", "planted-later");
+    becomes(&gateway, Serving).await;
+    assert!(!gateway.log().contains("planted"), "{}", gateway.log());
+}

@@ -53,6 +53,8 @@ pub enum Fault {
     BucketGone,
     /// A file that the metadata names is not there.
     FileGone,
+    /// A file is not what the metadata says.
+    BadFile,
     /// The store does not know the keys.
     BadKeys,
     /// The store knows the keys and refuses the file.
@@ -171,6 +173,10 @@ impl Fault {
             }
             Self::FileGone => {
                 "the catalog names a file that the store does not have: was it deleted beside the catalog, or is this another store?"
+                    .to_owned()
+            }
+            Self::BadFile => {
+                "the file is not what the table's metadata says: was it cut, or written by something else? Readers of the table fail at it"
                     .to_owned()
             }
             Self::BadKeys => format!("the store does not know these keys: look at {storage}, or at whom the catalog has keys from"),

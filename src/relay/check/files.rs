@@ -1,7 +1,7 @@
 //! Owns the steps of a table's files: what is shown to their store, and that one of them can be read as workers read it. Refuses to know
 //! how stores are asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -56,7 +56,7 @@ pub(super) async fn run(
     let files = Files { relay, view };
     let found = match files.read(loaded).await {
         Ok(detail) => Found::ok(detail),
-        Err((location, trouble)) => failed(subject, &location, trouble),
+        Err((fault, detail)) => Found::failed(fault, &subject.name, detail),
     };
     record.note(Step::Read, began, found);
 }
@@ -97,8 +97,8 @@ fn told(access: &Access) -> String {
     format!("{}://{}, region {}", access.endpoint.scheme(), host_of(&access.endpoint), access.region)
 }
 
-/// A file that could not be read, and why.
-type Unread = (String, Trouble);
+/// Why a file could not be read, in words without a secret.
+type Unread = (Fault, String);
 
 struct Files<'a> {
     relay: &'a Relay,
@@ -115,7 +115,7 @@ impl Files<'_> {
             return self.read_metadata(loaded).await;
         };
         let bytes = self.file(list, None).await?;
-        let unfit = |location: &str, what: &str| (location.to_owned(), Trouble::Unfit(format!("{location} is no {what}")));
+        let unfit = |location: &str, what: &str| (Fault::BadFile, format!("{location} is no {what}"));
         let manifests = lake::manifests(&bytes).ok_or_else(|| unfit(list, "manifest list"))?;
         for (manifest, _) in manifests.iter().take(MAX_MANIFESTS) {
             let bytes = self.file(manifest, None).await?;
@@ -142,39 +142,40 @@ impl Files<'_> {
     }
 
     async fn file(&self, location: &str, part: Option<(u64, u64)>) -> Result<Bytes, Unread> {
-        let at = |trouble| (location.to_owned(), trouble);
         if !self.view.confinement.allows(location) {
-            return Err(at(Trouble::Unfit(format!("{location} lies outside allowed_locations"))));
+            return Err((Fault::OutsideLocations, format!("{location} lies outside the catalog's locations")));
         }
-        match local(location) {
-            Some(path) => {
-                let bytes =
-                    tokio::fs::read(&path).await.map_err(|error| at(Trouble::Unreachable(format!("{location}: {error}"))))?;
-                let bytes = Bytes::from(bytes);
-                let length = bytes.len();
-                let bound = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(length);
-                Ok(part.map_or(bytes.clone(), |(first, last)| bytes.slice(bound(first)..bound(last.saturating_add(1)))))
-            }
-            None => sample(self.relay, &self.view.storage, location, part, MAX_LIST).await.map_err(at),
+        if let Some(path) = local(location) {
+            return local_file(&path, part).await;
         }
+        sample(self.relay, &self.view.storage, location, part, MAX_LIST).await.map_err(|trouble| told_of(location, trouble))
     }
 }
 
-fn failed(subject: &Subject, location: &str, trouble: Trouble) -> Found {
-    let (fault, detail) = match trouble {
+async fn local_file(path: &Path, part: Option<(u64, u64)>) -> Result<Bytes, Unread> {
+    let bytes = tokio::fs::read(path).await.map_err(|error| {
+        let fault = if error.kind() == std::io::ErrorKind::NotFound { Fault::FileGone } else { Fault::Directory };
+        (fault, format!("{} cannot be read: {error}", path.display()))
+    })?;
+    let bytes = Bytes::from(bytes);
+    let bound = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+    Ok(part.map_or(bytes.clone(), |(first, last)| bytes.slice(bound(first)..bound(last.saturating_add(1)))))
+}
+
+fn told_of(location: &str, trouble: Trouble) -> Unread {
+    match trouble {
         Trouble::NoAccess(error @ CatalogError::Forbidden { .. }) => (Fault::NoVending, error.to_string()),
         Trouble::NoAccess(error) => (Fault::of_catalog(&error), error.to_string()),
         Trouble::Unreachable(reason) => (Fault::StoreUnreachable, reason),
         Trouble::Failing(reason) => (Fault::Failing, reason),
-        Trouble::Unfit(reason) => (Fault::OutsideLocations, reason),
+        Trouble::Unfit(reason) => (Fault::BadFile, reason),
         Trouble::Refused { status, code, message } => {
             let said =
                 [code.as_str(), message.as_str()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
             let detail = format!("the store refuses {location} with {status} {said}");
             (Fault::of_store(status, &code, &message), detail.trim_end().to_owned())
         }
-    };
-    Found::failed(fault, &subject.name, detail)
+    }
 }
 
 /// The path of a place on this machine.

@@ -77,6 +77,10 @@ fn failed(subject: &Subject, fault: &TokenFault) -> Found {
         TokenFault::Refused(said) if said.to_ascii_lowercase().contains("scope") => {
             (Fault::BadScope, format!("the token endpoint refuses the scope: {said}"))
         }
+        // OAuth2 would say in words why.
+        TokenFault::Refused(said) if said.starts_with("status ") => {
+            (Fault::WrongTokenUri, format!("what is asked for a token refuses, and does not speak OAuth2: {said}"))
+        }
         TokenFault::Refused(said) => (Fault::BadSecret, format!("the token endpoint refuses the client: {said}")),
         TokenFault::Lapsed => (Fault::BadSecret, "the token has expired".to_owned()),
         TokenFault::NoSecret(reason) => (Fault::BadConfig, reason.clone()),

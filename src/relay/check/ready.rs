@@ -38,52 +38,46 @@ pub struct NotReady {
 }
 
 impl Relay {
-    /// Whether some credential of each catalog works; nobody waits for longer than `timeout`.
+    /// Whether some credential of each catalog works that somebody can come to; nobody waits for longer than `timeout`.
     pub async fn readiness(&self, logins: Logins, timeout: Duration) -> BTreeMap<CatalogName, Result<(), NotReady>> {
         let asked = self.catalogs().into_iter().map(|catalog| async move {
-            let outcome = match tokio::time::timeout(timeout, self.catalog_readiness(&catalog, logins, timeout)).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    let reason = format!("catalog \"{catalog}\" did not answer within {} s", timeout.as_secs_f32());
-                    Err(NotReady { reason, outage: true })
-                }
-            };
-            (catalog, outcome)
+            let asked = tokio::time::timeout(timeout, self.catalog_readiness(&catalog, logins, timeout)).await;
+            let outcome = asked.unwrap_or_else(|_| {
+                let reason = format!("catalog \"{catalog}\" did not answer within {} s", timeout.as_secs_f32());
+                Some(Err(NotReady { reason, outage: true }))
+            });
+            Some((catalog, outcome?))
         });
-        stream::iter(asked).buffer_unordered(PARALLEL).collect().await
+        let answers: Vec<Option<_>> = stream::iter(asked).buffer_unordered(PARALLEL).collect().await;
+        answers.into_iter().flatten().collect()
     }
 
-    async fn catalog_readiness(&self, catalog: &CatalogName, logins: Logins, timeout: Duration) -> Result<(), NotReady> {
-        let service = Credential::service();
-        if logins == Logins::Callers {
-            // An embedded catalog has no way over the network, and is open.
-            return match self.views.way(&service, catalog) {
-                Some(way) => answers(&way, catalog, timeout).await,
-                None => Ok(()),
-            };
-        }
-        let wallet = Wallet::default();
-        let credentials = match logins {
-            Logins::Roles => {
+    /// `None` when nobody can come to it.
+    async fn catalog_readiness(&self, catalog: &CatalogName, logins: Logins, timeout: Duration) -> Option<Result<(), NotReady>> {
+        let (service, wallet) = (Credential::service(), Wallet::default());
+        let credentials: Vec<Credential> = match logins {
+            Logins::Catalogs => vec![service.clone()],
+            Logins::Roles | Logins::Callers => {
                 let roles = self.views.roles_of(catalog);
                 roles.iter().map(|role| wallet.role(role)).flat_map(|role| [role.for_reads(), role]).collect()
             }
-            Logins::Catalogs | Logins::Callers => vec![service],
         };
-        let mut worst = None;
+        let mut first = None;
         for credential in &credentials {
-            let view = self.view(credential, catalog);
-            let knocked = match view {
+            let knocked = match self.view(credential, catalog) {
                 Ok(view) => view.upstream.knock().await,
                 Err(error) => Err(error),
             };
             match knocked {
-                Ok(()) => return Ok(()),
-                Err(error) => worst = worst.or(Some(NotReady::from(error))),
+                Ok(()) => return Some(Ok(())),
+                Err(error) => first = first.or(Some(Err(NotReady::from(error)))),
             }
         }
-        // No role opens it, so nobody needs it.
-        worst.map_or(Ok(()), Err)
+        // Callers have no way but their own to a catalog over the network, and none to an embedded one.
+        match self.views.way(&service, catalog).filter(|_| logins == Logins::Callers) {
+            Some(way) => Some(answers(&way, catalog, timeout).await),
+            None => first,
+        }
     }
 }
 

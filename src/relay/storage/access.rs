@@ -60,6 +60,15 @@ impl Access {
         }
     }
 
+    /// What is not to be shown of it.
+    pub(in crate::relay) fn secrets(&self) -> Vec<&SecretString> {
+        match &self.shown {
+            Shown::Keys(keys) => std::iter::once(&keys.secret).chain(&keys.session_token).collect(),
+            Shown::Bearer(token) => vec![token],
+            Shown::Nothing => Vec::new(),
+        }
+    }
+
     /// Whether the keys should be had anew: with a third of their life left, or five minutes of a long one.
     pub(in crate::relay) fn is_due(&self, now: SystemTime) -> bool {
         const AHEAD: Duration = Duration::from_secs(300);

@@ -18,7 +18,7 @@ use super::sign::{Signed, encoded_path, encoded_query, sha256};
 use super::{Access, Storage};
 use crate::relay::error::CatalogError;
 use crate::relay::upstream::reach::client_builder;
-use crate::relay::words::{host_of, innermost};
+use crate::relay::words::{host_of, innermost, without};
 
 /// The pause before a request is tried again; doubled each time, and shortened at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -139,7 +139,7 @@ impl Store {
                     Some(reason) => wrong(&access, reason),
                 },
                 Ok(response) => {
-                    let refused = refusal(response).await;
+                    let refused = refusal(response, &access).await;
                     if refused.is_of_keys() && renewals < MAX_RENEWALS {
                         renewals += 1;
                         let other = storage.access(&asked.location, Some(&access)).await?;
@@ -377,7 +377,7 @@ fn content_range(text: &str) -> Option<(u64, u64, u64)> {
     Some((first.parse().ok()?, last.parse().ok()?, size.parse().ok()?)).filter(|(first, last, size)| first <= last && last < size)
 }
 
-async fn refusal(mut response: Response) -> Refused {
+async fn refusal(mut response: Response, access: &Access) -> Refused {
     let status = response.status();
     let mut body = Vec::new();
     while let Ok(Ok(Some(part))) = tokio::time::timeout(Duration::from_secs(5), response.chunk()).await {
@@ -386,7 +386,8 @@ async fn refusal(mut response: Response) -> Refused {
             break;
         }
     }
-    let body = String::from_utf8_lossy(&body);
+    // It may repeat what it was shown; a part of that, left by a cut, would not be found any more.
+    let body = without(&String::from_utf8_lossy(&body), &access.secrets());
     // Only these two: the rest of what S3 says of a refusal may hold the key's id and what was signed.
     Refused { status, code: element(&body, "Code"), message: element(&body, "Message") }
 }

@@ -29,7 +29,7 @@ pub struct Faults {
     pub refused_with: Option<u16>,
     /// Only of files whose path has this in it, and also of short answers.
     pub only: Option<&'static str>,
-    /// The store's clock is far from that of whoever signs.
+    /// The store's clock is far from that of whoever signs. It says so with the token that it was shown.
     pub skewed: bool,
     /// Nothing may be written.
     pub read_only: bool,
@@ -90,7 +90,7 @@ impl Front {
 /// One fault, chosen for one request.
 enum Fault {
     Refused(StatusCode),
-    Skewed,
+    Skewed(String),
     ReadOnly,
     Busy,
     Cut,
@@ -115,7 +115,7 @@ impl Faults {
             }
         }
         if self.skewed {
-            return Some(Fault::Skewed);
+            return Some(Fault::Skewed(text("x-amz-security-token").unwrap_or_default().to_owned()));
         }
         if self.read_only && !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Some(Fault::ReadOnly);
@@ -162,9 +162,11 @@ async fn pass(State(shared): State<Arc<Shared>>, mut request: Request) -> Respon
             let body = "<?xml version=\"1.0\"?><Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>";
             return (*status, body).into_response();
         }
-        Some(Fault::Skewed) => {
-            let body = "<?xml version=\"1.0\"?><Error><Code>RequestTimeTooSkewed</Code><Message>The difference between the request time \
-                        and the server's time is too large.</Message></Error>";
+        Some(Fault::Skewed(token)) => {
+            let body = format!(
+                "<?xml version=\"1.0\"?><Error><Code>RequestTimeTooSkewed</Code><Message>The difference between the request time and the \
+                 server's time is too large for {token}.</Message></Error>"
+            );
             return (StatusCode::FORBIDDEN, body).into_response();
         }
         Some(Fault::ReadOnly) => {
