@@ -372,9 +372,7 @@ impl IntoResponse for Refusal {
         let (status, name) = match &self.0 {
             CatalogError::NoSuchCatalog(_) => (StatusCode::NOT_FOUND, "NotFoundException"),
             CatalogError::NoSuchNamespace { .. } => (StatusCode::NOT_FOUND, "NoSuchNamespaceException"),
-            CatalogError::NoSuchTable(_) | CatalogError::NoSuchSnapshot { .. } => {
-                (StatusCode::NOT_FOUND, "NoSuchTableException")
-            }
+            CatalogError::NoSuchTable(_) | CatalogError::NoSuchSnapshot { .. } => (StatusCode::NOT_FOUND, "NoSuchTableException"),
             CatalogError::AlreadyExists { .. } => (StatusCode::CONFLICT, "AlreadyExistsException"),
             CatalogError::NotEmpty { .. } => (StatusCode::CONFLICT, "NamespaceNotEmptyException"),
             CatalogError::Conflict { .. } => (StatusCode::CONFLICT, "CommitFailedException"),

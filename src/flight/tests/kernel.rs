@@ -86,7 +86,8 @@ impl Kernel for Counting {
             }
             return Ok(Execution::Rows(stream::iter(frames).boxed()));
         }
-        let session = sql.strip_prefix("use ").map(|schema| SessionChange::Names { catalog: "lake".into(), schema: schema.to_owned() });
+        let session =
+            sql.strip_prefix("use ").map(|schema| SessionChange::Names { catalog: "lake".into(), schema: schema.to_owned() });
         Ok(Execution::Done { affected: sql.starts_with("insert").then_some(3), session })
     }
 
