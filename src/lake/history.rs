@@ -162,7 +162,10 @@ impl History {
             let file = entry["metadata-file"].as_str().and_then(|file| file.rsplit('/').next()).unwrap_or_default();
             file.starts_with("00000-") || file.starts_with("v1.") || file.starts_with("v0.")
         });
-        first.as_i64().filter(|_| is_first).map(AsOf::from_ms)
+        // A table that a catalog has taken over is older than what it knows of it.
+        let oldest = self.snapshots().first().map(|snapshot| snapshot.committed);
+        let created = first.as_i64().filter(|_| is_first).map(AsOf::from_ms);
+        created.filter(|created| oldest.is_none_or(|oldest| *created <= oldest))
     }
 
     /// The current snapshot and those that it comes from, the youngest first, each with when it was committed.
