@@ -2,6 +2,7 @@
 //! ticket is the command itself: it carries no right, and is answered for whoever fetches it. Refuses to list anything itself; names
 //! come from the query layer.
 
+mod schema;
 mod tables;
 
 use std::sync::{Arc, LazyLock};

@@ -14,8 +14,6 @@ use bytes::Bytes;
 use super::FlightError;
 use crate::names::TableRef;
 
-const KEY: &str = "ARROW:FLIGHT:SQL:";
-
 /// The name of a type in SQL.
 pub(super) fn sql_name(data_type: &DataType) -> String {
     match data_type {
@@ -97,30 +95,38 @@ fn with_fraction(whole: i32, unit: TimeUnit) -> (Option<i32>, Option<i32>) {
     (Some(if digits == 0 { whole } else { whole + 1 + digits }), Some(digits))
 }
 
+/// What drivers read of a table in each of its columns.
+pub(super) fn names_of(table: &TableRef) -> [(&'static str, String); 4] {
+    [
+        ("ARROW:FLIGHT:SQL:CATALOG_NAME", table.catalog.to_string()),
+        ("ARROW:FLIGHT:SQL:SCHEMA_NAME", table.namespace.to_string()),
+        ("ARROW:FLIGHT:SQL:DB_SCHEMA_NAME", table.namespace.to_string()),
+        ("ARROW:FLIGHT:SQL:TABLE_NAME", table.table.clone()),
+    ]
+}
+
+/// What drivers read of a column by its type.
+pub(super) fn marks_of(data_type: &DataType, is_of_table: bool) -> impl Iterator<Item = (&'static str, String)> {
+    let (precision, scale) = precision_and_scale(data_type);
+    let is_text = matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let yes_no = |yes: bool| if yes { "1" } else { "0" }.to_owned();
+    let marks = [
+        ("ARROW:FLIGHT:SQL:TYPE_NAME", Some(sql_name(data_type))),
+        ("ARROW:FLIGHT:SQL:PRECISION", precision.map(|precision| precision.to_string())),
+        ("ARROW:FLIGHT:SQL:SCALE", scale.map(|scale| scale.to_string())),
+        ("ARROW:FLIGHT:SQL:IS_AUTO_INCREMENT", Some(yes_no(false))),
+        ("ARROW:FLIGHT:SQL:IS_CASE_SENSITIVE", Some(yes_no(is_text))),
+        ("ARROW:FLIGHT:SQL:IS_READ_ONLY", Some(yes_no(!is_of_table))),
+        ("ARROW:FLIGHT:SQL:IS_SEARCHABLE", Some(yes_no(true))),
+    ];
+    marks.into_iter().filter_map(|(key, value)| Some((key, value?)))
+}
+
 fn described(field: &FieldRef, table: Option<&TableRef>) -> FieldRef {
     let mut metadata = field.metadata().clone();
-    let mut set = |name: &str, value: String| {
-        metadata.entry(format!("{KEY}{name}")).or_insert(value);
-    };
-    if let Some(table) = table {
-        set("CATALOG_NAME", table.catalog.to_string());
-        set("SCHEMA_NAME", table.namespace.to_string());
-        set("DB_SCHEMA_NAME", table.namespace.to_string());
-        set("TABLE_NAME", table.table.clone());
+    for (key, value) in table.into_iter().flat_map(names_of).chain(marks_of(field.data_type(), table.is_some())) {
+        metadata.entry(key.to_owned()).or_insert(value);
     }
-    let (precision, scale) = precision_and_scale(field.data_type());
-    let text = matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    set("TYPE_NAME", sql_name(field.data_type()));
-    if let Some(precision) = precision {
-        set("PRECISION", precision.to_string());
-    }
-    if let Some(scale) = scale {
-        set("SCALE", scale.to_string());
-    }
-    set("IS_AUTO_INCREMENT", "0".to_owned());
-    set("IS_CASE_SENSITIVE", if text { "1" } else { "0" }.to_owned());
-    set("IS_READ_ONLY", if table.is_some() { "0" } else { "1" }.to_owned());
-    set("IS_SEARCHABLE", "1".to_owned());
     Arc::new(Field::clone(field).with_metadata(metadata))
 }
 
@@ -253,7 +259,7 @@ mod tests {
         let table =
             TableRef { catalog: "lake".into(), namespace: crate::names::Namespace::from_schema("gold"), table: "t".to_owned() };
         let schema = with_metadata(&Schema::new(fields), Some(&table));
-        let get = |field: usize, key: &str| schema.field(field).metadata().get(&format!("{KEY}{key}")).cloned();
+        let get = |field: usize, key: &str| schema.field(field).metadata().get(&format!("ARROW:FLIGHT:SQL:{key}")).cloned();
         assert_eq!(get(0, "TYPE_NAME").unwrap(), "DECIMAL(18,2)");
         assert_eq!((get(0, "PRECISION").unwrap(), get(0, "SCALE").unwrap()), ("18".to_owned(), "2".to_owned()));
         assert_eq!(get(0, "CATALOG_NAME").unwrap(), "lake");

@@ -118,7 +118,7 @@ async fn go_on(lakes: &Arc<Lakes>, clients: Clients, until: Instant) {
     let Clients { engineer, root, analyst, guest } = clients;
     let known = tokio::spawn(repeated(engineer.clone(), KNOWN, until, is_forty_five));
     let unknown = tokio::spawn(repeated(engineer, UNKNOWN, until, names_the_catalog));
-    let lists = tokio::spawn(repeated(root, LIST, until, names_the_catalog));
+    let lists = tokio::spawn(repeated(root, LIST, until, |answer| assert_eq!(answer.expect("a list as it was"), "t")));
     let other = tokio::spawn(repeated(analyst, "SELECT sum(v)::BIGINT FROM other.gold.t", until, is_forty_five));
     let starts = {
         let lakes = Arc::clone(lakes);
@@ -140,6 +140,7 @@ async fn go_on(lakes: &Arc<Lakes>, clients: Clients, until: Instant) {
         assert!(seen.half() < AT_ONCE, "{seen:?}");
         assert!(seen.slowest() < SOME_TIME, "{seen:?}");
     }
+    assert!(lists.half() < AT_ONCE, "{lists:?}");
     for seen in [&unknown, &lists] {
         assert!(seen.slowest() < REQUEST_TIMEOUT + SOME_TIME, "{seen:?}");
     }

@@ -12,10 +12,11 @@ use futures::{StreamExt, stream};
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::schema::listed_schema;
 use super::{TABLE, TABLES, TABLES_WITH_SCHEMA};
 use crate::flight::FlightError;
 use crate::flight::transport::results::{Messages, whole_message};
-use crate::flight::types::{schema_bytes, schema_message, with_metadata};
+use crate::flight::types::schema_message;
 use crate::query::ListedTable;
 use crate::query::listing::ListedTables;
 
@@ -105,8 +106,10 @@ impl TableRows {
         self.types.append_value(TABLE);
         self.bytes += 64 + table.table.len();
         if with_schema {
-            let columns = columns.as_ref().map_or_else(Schema::empty, |columns| with_metadata(columns, Some(table)));
-            let bytes = schema_bytes(&columns)?;
+            let bytes = match columns {
+                Some(columns) => listed_schema(table, columns)?,
+                None => listed_schema(table, &Schema::empty())?,
+            };
             self.bytes += bytes.len();
             self.columns.append_value(bytes);
         }
