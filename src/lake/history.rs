@@ -1,6 +1,8 @@
 //! Owns what a table's metadata say of its past: its snapshots, which of them was current when, and what names stand for them. Refuses to
 //! open any file.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::LakeError;
@@ -76,7 +78,8 @@ impl History {
     /// When which snapshot was made the current one, the oldest first.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
-        let ancestors = self.ancestors();
+        let known = self.known();
+        let ancestors: HashSet<i64> = self.ancestors(&known).into_iter().map(|(id, _)| id).collect();
         let log = self.0["snapshot-log"].as_array().map_or(&[][..], Vec::as_slice);
         log.iter()
             .filter_map(|entry| {
@@ -84,8 +87,8 @@ impl History {
                 Some(Change {
                     made_current: AsOf::from_ms(entry["timestamp-ms"].as_i64()?),
                     snapshot: id,
-                    parent: self.snapshot(id).and_then(|snapshot| snapshot.parent),
-                    is_ancestor: ancestors.iter().any(|(ancestor, _)| *ancestor == id),
+                    parent: known.get(&id).and_then(|(parent, _)| *parent),
+                    is_ancestor: ancestors.contains(&id),
                 })
             })
             .collect()
@@ -136,7 +139,7 @@ impl History {
     fn instant(&self, instant: AsOf) -> Result<Option<Snapshot>, String> {
         let changes = self.changes();
         let then = if changes.is_empty() {
-            self.ancestors().into_iter().find(|(_, committed)| *committed <= instant).map(|(id, _)| id)
+            self.ancestors(&self.known()).into_iter().find(|(_, committed)| *committed <= instant).map(|(id, _)| id)
         } else {
             changes.iter().rev().find(|change| change.made_current <= instant).map(|change| change.snapshot)
         };
@@ -168,16 +171,17 @@ impl History {
         created.filter(|created| oldest.is_none_or(|oldest| *created <= oldest))
     }
 
+    /// Each snapshot's parent, and when it was committed.
+    fn known(&self) -> HashMap<i64, (Option<i64>, AsOf)> {
+        let of = |raw: &Value| {
+            let committed = AsOf::from_ms(raw["timestamp-ms"].as_i64()?);
+            Some((raw["snapshot-id"].as_i64()?, (raw["parent-snapshot-id"].as_i64(), committed)))
+        };
+        self.raw_snapshots().iter().filter_map(of).collect()
+    }
+
     /// The current snapshot and those that it comes from, the youngest first, each with when it was committed.
-    fn ancestors(&self) -> Vec<(i64, AsOf)> {
-        let known: std::collections::HashMap<i64, (Option<i64>, AsOf)> = self
-            .raw_snapshots()
-            .iter()
-            .filter_map(|raw| {
-                let committed = AsOf::from_ms(raw["timestamp-ms"].as_i64()?);
-                Some((raw["snapshot-id"].as_i64()?, (raw["parent-snapshot-id"].as_i64(), committed)))
-            })
-            .collect();
+    fn ancestors(&self, known: &HashMap<i64, (Option<i64>, AsOf)>) -> Vec<(i64, AsOf)> {
         let mut found = Vec::new();
         let mut next = current_snapshot(&self.0);
         // No line is longer than there are snapshots, whatever the metadata say.
