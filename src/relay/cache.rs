@@ -63,7 +63,7 @@ pub(super) struct Wanted<'a> {
 pub(super) enum Step {
     /// It began then: what was asked for since is new enough, or what is at most `max_staleness` old.
     Begun(Instant),
-    /// Its tables were loaded ahead, if they are its tables.
+    /// All its tables were loaded ahead.
     Ahead,
 }
 
@@ -157,7 +157,7 @@ impl TableCache {
     ) -> Outcome {
         let key = wanted.key();
         let known = self.entries.get(&key);
-        if let Some(entry) = known.as_ref().filter(|entry| self.is_new_enough(entry, wanted)) {
+        if let Some(entry) = known.as_ref().filter(|entry| self.is_new_enough(entry, wanted.step)) {
             return entry.outcome.clone();
         }
         let spare = known.as_ref().filter(|entry| !wanted.strict && entry.as_of.elapsed() < self.stale_grace);
@@ -223,15 +223,13 @@ impl TableCache {
         entry.as_of.elapsed() < fresh_for
     }
 
-    fn is_new_enough(&self, entry: &Entry, wanted: Wanted<'_>) -> bool {
-        let began = match wanted.step {
+    fn is_new_enough(&self, entry: &Entry, step: Step) -> bool {
+        let began = match step {
             Step::Begun(began) => return self.is_fresh(entry) || entry.as_of >= began,
             Step::Ahead => entry.ahead_of.load(Ordering::Acquire),
         };
         let is_ahead = began > 0 && self.micros(Instant::now()).saturating_sub(began) < micros(AHEAD_FOR);
-        // The table that a statement began with may have been an old one in the place of a catalog out of reach.
-        let is_asked_for = !wanted.strict || self.micros(entry.as_of) >= began;
-        self.is_fresh(entry) || (is_ahead && is_asked_for && entry.outcome.is_ok())
+        self.is_fresh(entry) || (is_ahead && entry.outcome.is_ok())
     }
 
     /// How many bytes the remembered tables take, once the cache has done its housekeeping.
