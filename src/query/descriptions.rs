@@ -119,7 +119,7 @@ impl Engine {
     /// As the statement has them whose tables were loaded ahead.
     async fn columns_of(&self, caller: &Caller, tables: Vec<TableRef>) -> Result<Columns, CatalogError> {
         let loads = tables.into_iter().map(async |table| {
-            let columns = self.relay().columns(&caller.reads(), &table).await?;
+            let columns = self.relay().loaded_columns(&caller.reads(), &table).await?;
             Ok((table, columns))
         });
         try_join_all(loads).await

@@ -40,7 +40,7 @@ pub(super) struct Wanted<'a> {
 pub(super) enum Step {
     /// It began then: what was asked for since is new enough, or what is at most `max_staleness` old.
     Begun(Instant),
-    /// Its tables were loaded ahead, if they are its tables.
+    /// All its tables were loaded ahead.
     Ahead,
 }
 
@@ -84,7 +84,7 @@ impl TableCache {
         confinement: &Arc<Confinement>,
     ) -> Outcome<Table> {
         let key = wanted.key();
-        if let Some(entry) = self.tables.known(&key).filter(|entry| self.is_of_the_statement(entry, wanted)) {
+        if let Some(entry) = self.tables.known(&key).filter(|entry| self.is_of_the_statement(entry, wanted.step)) {
             return entry.outcome;
         }
         let terms = Terms { fresh_for: self.max_staleness, strict: wanted.strict, is_long: false, turns: None };
@@ -106,15 +106,13 @@ impl TableCache {
     }
 
     /// Whether it was asked for since the statement began, or loaded ahead of it, so that its age does not matter.
-    fn is_of_the_statement(&self, entry: &Entry<Table>, wanted: Wanted<'_>) -> bool {
-        let began = match wanted.step {
+    fn is_of_the_statement(&self, entry: &Entry<Table>, step: Step) -> bool {
+        let began = match step {
             Step::Begun(began) => return entry.as_of >= began,
             Step::Ahead => entry.mark.load(Ordering::Acquire),
         };
         let is_ahead = began > 0 && self.micros(Instant::now()).saturating_sub(began) < micros(AHEAD_FOR);
-        // The table that a statement began with may have been an old one in the place of a catalog out of reach.
-        let is_asked_for = !wanted.strict || self.micros(entry.as_of) >= began;
-        is_ahead && is_asked_for && entry.outcome.is_ok()
+        is_ahead && entry.outcome.is_ok()
     }
 
     fn micros(&self, at: Instant) -> u64 {

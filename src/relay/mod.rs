@@ -138,11 +138,11 @@ impl Relay {
         self.views.of(credential)
     }
 
-    /// The columns of a table whose rows the credential may read, as the statement has it that it was loaded ahead of.
+    /// The columns of a table as a statement has it that it was just loaded ahead of. Who has not loaded it may get an older one.
     ///
     /// # Errors
     /// When the table is not there, must not be read, or cannot be read.
-    pub async fn columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
+    pub async fn loaded_columns(&self, credential: &Credential, table: &TableRef) -> Result<Arc<[Column]>, CatalogError> {
         let view = self.view(credential, &table.catalog)?;
         self.look(&view, table, Purpose::Data, Step::Ahead, false).await?.columns(&table.catalog)
     }

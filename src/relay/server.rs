@@ -217,7 +217,9 @@ async fn load_table(
     let served = relay.seen_by(&visitor, &catalog)?;
     let table = TableRef { catalog, namespace: levels(&namespace), table };
     let terms = visitor.terms();
-    let loaded = relay.look(&served, &table, Purpose::Data, Step::Ahead, terms.writes).await?;
+    // All tables of a read were loaded ahead; a change finds out by itself whether its target is there.
+    let step = visitor.lease.filter(|_| terms.writes).map_or(Step::Ahead, |lease| Step::Begun(lease.granted));
+    let loaded = relay.look(&served, &table, Purpose::Data, step, terms.writes).await?;
     if terms.writes {
         loaded.make_directories().await;
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::lease::{LeaseTerms, WorkerGrant};
 use crate::names::WorkerToken;
@@ -25,7 +25,9 @@ struct Worker {
 #[derive(Clone, Copy)]
 pub(super) struct Lease {
     number: u64,
-    /// When it was granted, in milliseconds since 1970: before the statement began.
+    /// When it was granted: before the statement began.
+    pub(super) granted: Instant,
+    /// The same in milliseconds since 1970.
     pub(super) granted_ms: i64,
     /// What the statement may do.
     pub(super) terms: LeaseTerms,
@@ -61,7 +63,7 @@ impl Workers {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let granted_ms = i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX);
         if let Some(worker) = self.known().get_mut(token) {
-            worker.lease = Some(Lease { number, granted_ms, terms });
+            worker.lease = Some(Lease { number, granted: Instant::now(), granted_ms, terms });
         }
     }
 

@@ -351,7 +351,7 @@ async fn who_may_see_a_table_but_not_read_it_sees_its_columns_only() {
             "catalog \"lake\" does not allow it: principal \"analyst\" lacks TABLE_READ_DATA on table \"silver.t\" (principal roles: \
              analysts; grants by way of: analysts, gold_reader); an administrator of the catalog can grant it"
         );
-        let error = lake.relay.columns(&analyst, &table("silver")).await.expect_err("these are for who reads");
+        let error = lake.relay.loaded_columns(&analyst, &table("silver")).await.expect_err("these are for who reads");
         assert_eq!(error.kind(), Kind::PermissionDenied);
     }
     // The right to read is enough to see, and needs no other call.

@@ -218,7 +218,7 @@ impl Engine {
                 rows.column_rows(table, &self.columns_then(caller, table, then).await?)?;
                 continue;
             }
-            match self.relay().columns(&credential, table).await {
+            match self.relay().loaded_columns(&credential, table).await {
                 Ok(columns) => rows.column_rows(table, &columns)?,
                 Err(error) if error.is_of_the_catalog() => return Err(error.into()),
                 // The statement's own load says why.

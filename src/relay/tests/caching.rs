@@ -119,7 +119,7 @@ async fn a_load_begun_before_a_commit_is_never_stored() {
     let (bench, location, catalog) = counted(Config { max_staleness: Duration::from_secs(3600), ..config() }).await;
     catalog.close();
     let (credential, table) = (credential(), table("t"));
-    let early = bench.relay.columns(&credential, &table);
+    let early = bench.relay.loaded_columns(&credential, &table);
     let commit = async {
         // The early load has its answer from before the commit, and is held back with it.
         catalog.until_loads(1).await;

@@ -125,7 +125,7 @@ async fn a_rest_catalog_does_what_an_embedded_one_does() {
     });
     assert_eq!(bench.post("lake/tables/rename", rename).await.0, 204);
     let moved = TableRef { catalog: name(), namespace: all[1].clone(), table: "a/b %é".to_owned() };
-    assert_eq!(bench.relay.columns(&credential(), &moved).await.unwrap().len(), 2);
+    assert_eq!(bench.relay.loaded_columns(&credential(), &moved).await.unwrap().len(), 2);
     assert_eq!(bench.call(Method::DELETE, "lake/namespaces/gold%1Feu", None).await.0, 409);
     assert_eq!(bench.call(Method::DELETE, "lake/namespaces/gold/tables/t", None).await.0, 204);
     let missing = bench.relay.load(&credential(), &table("t")).await.unwrap_err();

@@ -140,12 +140,12 @@ async fn namespaces_and_tables_are_made_listed_renamed_and_dropped() {
 #[tokio::test]
 async fn the_columns_of_a_table_are_told_in_sql_and_arrow() {
     let (bench, _) = Bench::new().await.with_table().await;
-    let columns = bench.relay.columns(&credential(), &table("t")).await.unwrap();
+    let columns = bench.relay.loaded_columns(&credential(), &table("t")).await.unwrap();
     let seen: Vec<(&str, &str, bool)> =
         columns.iter().map(|column| (column.name.as_str(), column.sql_type.as_str(), column.nullable)).collect();
     assert_eq!(seen, [("id", "BIGINT", false), ("amount", "DECIMAL(12,2)", true)]);
     assert_eq!(columns[0].comment.as_deref(), Some("the key"));
-    let missing = bench.relay.columns(&credential(), &table("no")).await.unwrap_err();
+    let missing = bench.relay.loaded_columns(&credential(), &table("no")).await.unwrap_err();
     assert_eq!(missing.to_string(), "table \"gold.no\" does not exist in catalog \"lake\"");
 }
 
@@ -156,7 +156,7 @@ async fn the_gateways_own_calls_can_be_spawned() {
     let spawned = tokio::spawn(async move {
         let gold = Namespace::from_schema("gold");
         relay.load(&credential(), &table("t")).await?;
-        relay.columns(&credential(), &table("t")).await?;
+        relay.loaded_columns(&credential(), &table("t")).await?;
         relay.namespace_exists(&credential(), &name(), &gold).await?;
         relay.namespaces(&credential(), &name()).await?;
         relay.tables(&credential(), &name(), &gold).await

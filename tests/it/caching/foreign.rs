@@ -128,7 +128,7 @@ async fn clocks_five_seconds_apart_change_nothing() {
     let mut client = lake.gateway.client().await;
     let told = "SELECT count(*) * 1000 + sum(n)::BIGINT FROM rest.gold.t";
     let (mut rows, mut sum) = (0, 0);
-    let mut made: Vec<(i64, i64)> = Vec::new();
+    let (mut made, mut times) = (Vec::new(), Vec::new());
     for (added, off) in (1_i64..).zip([0, 5, -5, 5, 0, -5]) {
         writer.sets_clock_off(off);
         let snapshot = writer.appends("gold.t", json!({ "n": [added] }));
@@ -147,7 +147,16 @@ async fn clocks_five_seconds_apart_change_nothing() {
         query(&mut client, &own).await.unwrap_or_else(|error| panic!("{own} after a clock {off} s off: {error}"));
         sum += 100;
         assert_eq!(number(&mut client, told).await, rows * 1000 + sum, "an own update after a clock {off} s off");
+        let now = "SELECT count(*) FROM rest.gold.t AT (TIMESTAMP => now())";
+        assert_eq!(number(&mut client, now).await, rows, "by time, after a clock {off} s off");
+        times.push(row(&mut client, "SELECT (now() AT TIME ZONE 'UTC')::VARCHAR").await.remove(0));
     }
+    let mut counts = Vec::new();
+    for time in times {
+        let past = format!("SELECT count(*) FROM rest.gold.t AT (TIMESTAMP => TIMESTAMP '{time}')");
+        counts.push(number(&mut client, &past).await);
+    }
+    assert!(counts.is_sorted() && counts.last() <= Some(&rows), "the past goes one way: {counts:?}");
     for (snapshot, rows) in made {
         let past = format!("SELECT count(*) FROM rest.gold.t AT (VERSION => {snapshot})");
         assert_eq!(number(&mut client, &past).await, rows, "{past}");
