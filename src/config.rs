@@ -174,10 +174,10 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
             reason: format!("`{}` is not one of the catalogs: {}", config.default_catalog, known.join(", ")),
         });
     }
-    config.health.check(&config.catalogs.keys().cloned().collect()).map_err(|(key, reason)| ConfigError::Invalid {
-        path: format!("health.{key}"),
-        reason,
-    })?;
+    config
+        .health
+        .check(&config.catalogs.keys().cloned().collect())
+        .map_err(|(key, reason)| ConfigError::Invalid { path: format!("health.{key}"), reason })?;
     check_identity(&config)?;
     Ok(config)
 }

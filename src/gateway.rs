@@ -143,7 +143,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let tls = config.flight.tls.clone().map(Certificates::open).transpose().map_err(flight::ConfigError::from)?;
     let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
     let current = tls.map(|certificates| keep_reloaded(certificates, &tasks, stop_workers.clone()));
-    let server = FlightServer::new(engine.clone(), auth, sessions, config.flight).serve(listener, current, health.routes(), stop.clone());
+    let server =
+        FlightServer::new(engine.clone(), auth, sessions, config.flight).serve(listener, current, health.routes(), stop.clone());
     edges.spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(error = &error as &dyn std::error::Error, "the Flight edge ended");
