@@ -28,7 +28,7 @@ use crate::auth::credential::Credential;
 use crate::lake::Column;
 use crate::names::{CatalogName, Namespace, TableRef};
 
-/// Names, each with its length in bytes on the heap.
+/// One list of a catalog.
 struct Names<T>(Vec<T>);
 
 impl Value for Names<Namespace> {
