@@ -379,7 +379,7 @@ async fn partitions_and_deleted_rows_are_counted() {
     is(&mut client, content, "0:1 0:50 0:50 1:1").await;
     is(
         &mut client,
-        "SELECT count(*) FROM table_files('bronze.p') WHERE map_keys(partition) = ['day_month', 'at_hour', 's']",
+        "SELECT count(*) FROM table_files('bronze.p') WHERE map_keys(partition) = ['month_day_1', 'hour_at_2', 'identity_s_3']",
         "3",
     )
     .await;
