@@ -19,6 +19,7 @@ import listings  # noqa: E402
 import probe as probes  # noqa: E402
 import remote  # noqa: E402
 import runner  # noqa: E402
+import snapshots  # noqa: E402
 from probe import Probe  # noqa: E402
 from report import ALONE, ATTACHED, BEFORE, FROM_MEMORY, ONE_PROCESS, OURS, middle, remote_section, report  # noqa: E402
 from runner import Gateway, Peak, ReferenceRest, demo_lake, page  # noqa: E402
@@ -182,6 +183,7 @@ def main():
     found["remote"] = remote.measure(programs, lake, options.runs)
     title, body, missed = report(found)
     body, missed = listings.add_to(body, missed)
+    body, missed = snapshots.add_to(body, missed, options.runs)
     page("bench", title, body)
     print("goals missed: " + ("; ".join(missed) or "none"))
 

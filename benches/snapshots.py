@@ -146,6 +146,12 @@ def missed(found):
     return [goal for goal, met in goals.items() if not met]
 
 
+def add_to(body, missed_before, runs):
+    """Measures, and adds to a page and its goals."""
+    found = measure(runs)
+    return body + "\n\n## What the table cache saves\n\n" + "\n".join(section(found)), missed_before + missed(found)
+
+
 if __name__ == "__main__":
     measured = measure(3, Path(sys.argv[1]).resolve() if sys.argv[1:] else None)
     print("goals missed: " + ("; ".join(missed(measured)) or "none"))

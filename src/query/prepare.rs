@@ -33,6 +33,8 @@ impl Engine {
         tables.dedup();
         let credential = caller.credential_of(judged.class());
         let begun = caller.begun.unwrap_or_else(Instant::now);
+        // Its listings are of the same moment.
+        let caller = &Caller { begun: Some(begun), ..caller.clone() };
         let loads = try_join_all(tables.iter().map(|table| self.relay().load_since(&credential, table, begun)));
         let (sizes, mut listings, about, versions) = tokio::try_join!(
             async { Ok(loads.await?) },

@@ -138,6 +138,20 @@ impl Relay {
         self.views.of(credential)
     }
 
+    /// The columns of a table whose rows the credential may read, for a statement that began then.
+    ///
+    /// # Errors
+    /// When the table is not there, must not be read, or cannot be read.
+    pub async fn columns(
+        &self,
+        credential: &Credential,
+        table: &TableRef,
+        begun: Instant,
+    ) -> Result<Arc<[Column]>, CatalogError> {
+        let view = self.view(credential, &table.catalog)?;
+        self.look(&view, table, Purpose::Data, Step::Begun(begun), false).await?.columns(&table.catalog)
+    }
+
     /// The columns of a table as a statement has it that it was just loaded ahead of. Who has not loaded it may get an older one.
     ///
     /// # Errors

@@ -29,8 +29,8 @@ pub(super) struct Table {
     pub(super) etag: Option<String>,
     /// The load answer with full metadata; its `config` is empty.
     pub(super) whole: Bytes,
-    /// The time of its current snapshot, if those of the others agree with the order of its history.
-    head_ms: Option<i64>,
+    /// When it was changed last, if the times of its history agree with their order.
+    last_ms: Option<i64>,
     /// The load answer with trimmed and backdated metadata; its `config` is empty.
     pub(super) trimmed: Bytes,
     /// The current columns, or why they cannot be read.
@@ -97,7 +97,7 @@ impl Table {
         let last_updated_ms = metadata["last-updated-ms"].as_i64().unwrap_or_default();
         let whole = body(answer.location.as_deref(), answer.metadata.get());
         let list = Mutex::new(current_list(&metadata));
-        let head_ms = order::head_ms(&metadata);
+        let last_ms = order::last_ms(&metadata);
         trim::trim(&mut metadata);
         let trimmed = body(answer.location.as_deref(), &metadata.to_string());
         let directory = metadata["location"].as_str().and_then(local_path);
@@ -108,7 +108,7 @@ impl Table {
         Ok(Self {
             etag,
             whole,
-            head_ms,
+            last_ms,
             trimmed,
             columns,
             data_bytes,
@@ -124,7 +124,7 @@ impl Table {
     /// The load answer with full metadata for a statement that began then, whose current snapshot is the youngest one and not younger
     /// than the statement, whatever clocks say.
     pub(super) async fn whole_at(&self, begun_ms: i64) -> Bytes {
-        if self.head_ms.is_some_and(|head_ms| head_ms <= begun_ms) {
+        if self.last_ms.is_some_and(|last_ms| last_ms <= begun_ms) {
             return self.whole.clone();
         }
         let whole = self.whole.clone();

@@ -176,7 +176,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
             && health.ails()
         {
             if let Some(probe) = health.probe() {
-                let load = self.join(key, terms.fresh_for, || load(known.and_then(|entry| entry.outcome.ok())));
+                let load = self.join(key, terms, || load(known.and_then(|entry| entry.outcome.ok())));
                 tokio::spawn(async move {
                     let _outcome = load.await;
                     drop(probe);
@@ -184,7 +184,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
             }
             return Ok(Arc::clone(spare));
         }
-        let load = self.join(key, terms.fresh_for, || load(known.and_then(|entry| entry.outcome.ok())));
+        let load = self.join(key, terms, || load(known.and_then(|entry| entry.outcome.ok())));
         match (spare, health) {
             (Some(spare), Some(health)) => self.or_spare(load, spare, health, terms.is_long).await,
             _ => load.await,
@@ -249,12 +249,12 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
     fn join(
         self: &Arc<Self>,
         key: Key<S>,
-        fresh_for: Duration,
+        terms: Terms<'_>,
         load: impl FnOnce() -> BoxFuture<'static, Outcome<V>>,
     ) -> Load<V> {
         let mut flights = self.flights();
         if let Some(flight) = flights.under_way.get(&key)
-            && flight.begun.elapsed() <= fresh_for
+            && (flight.begun.elapsed() <= terms.fresh_for || terms.since.is_some_and(|since| flight.begun >= since))
             && let Some(load) = flight.load.upgrade()
         {
             return load;
