@@ -44,8 +44,8 @@ pub(super) struct Begun {
 }
 
 /// Rows that are fetched so soon behind the description belong to one statement with it, and may be as old as it. Fetched later, or once
-/// more later, they are read anew.
-const SOON: Duration = Duration::from_secs(2);
+/// more later, they are read anew, and the right to them is asked for again.
+const SOON: Duration = Duration::from_millis(250);
 
 impl Begun {
     pub(super) fn now() -> Self {
