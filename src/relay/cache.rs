@@ -1,14 +1,13 @@
 //! Owns the tables that the relay remembers: what of them is asked for and how a load reads it. How long they are good for, and what a
 //! commit makes of them, is in `remembered`, which listings share. Refuses to know catalogs' protocols.
 //!
-//! A statement asks once: its tables are loaded ahead as old as they may be, and what is asked on its behalf afterwards, by its worker
+//! A statement asks once: its tables are loaded ahead as new as it needs them, and what is asked on its behalf afterwards, by its worker
 //! above all, takes what is there. Entries are only ever replaced by newer ones, so that is never older than what the statement was
 //! promised, however short `max_staleness` is.
 
 pub(super) mod remembered;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -23,6 +22,9 @@ use crate::names::{CredentialId, TableRef};
 
 /// How long after a table was loaded ahead of a statement what is asked on its behalf takes it as it is.
 const AHEAD_FOR: Duration = Duration::from_secs(10);
+
+/// Of so many tables it is known that they were loaded ahead; of others their catalog is asked once more.
+const MANY_AHEAD: u64 = 100_000;
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -65,15 +67,16 @@ impl Value for Table {
 
 /// The cache.
 pub(super) struct TableCache {
-    made: Instant,
-    /// An entry's mark is when the last statement began that it was loaded ahead of, in microseconds since `made`; 0 for none.
     tables: Arc<Remembered<TableRef, Table>>,
+    /// What was loaded ahead of a statement a short while ago.
+    ahead: moka::sync::Cache<Key<TableRef>, ()>,
     max_staleness: Duration,
 }
 
 impl TableCache {
     pub(super) fn new(config: &Config) -> Self {
-        Self { made: Instant::now(), tables: Remembered::new(config.cache_bytes, config), max_staleness: config.max_staleness }
+        let ahead = moka::sync::Cache::builder().max_capacity(MANY_AHEAD).time_to_live(AHEAD_FOR).build();
+        Self { tables: Remembered::new(config.cache_bytes, config), ahead, max_staleness: config.max_staleness }
     }
 
     /// The table as new as the step asks for, or at most `stale_grace` old while its catalog is out of reach.
@@ -84,39 +87,28 @@ impl TableCache {
         confinement: &Arc<Confinement>,
     ) -> Outcome<Table> {
         let key = wanted.key();
-        if let Some(entry) = self.tables.known(&key).filter(|entry| self.is_of_the_statement(entry, wanted.step)) {
-            return entry.outcome;
-        }
-        let terms = Terms { fresh_for: self.max_staleness, strict: wanted.strict, is_long: false, turns: None };
+        let since = match wanted.step {
+            Step::Begun(begun) => Some(begun),
+            Step::Ahead if self.ahead.contains_key(&key) => match self.tables.known(&key).and_then(|entry| entry.outcome.ok()) {
+                Some(table) => return Ok(table),
+                None => None,
+            },
+            Step::Ahead => None,
+        };
+        let terms = Terms { fresh_for: self.max_staleness, since, strict: wanted.strict, is_long: false, turns: None };
         let (of, upstream_of, confinement) = (key.clone(), Arc::clone(upstream), Arc::clone(confinement));
         let load = move |known| async move { fetch(&of, known, &*upstream_of, confinement).await }.boxed();
         self.tables.get(key, terms, upstream.health(), load).await
     }
 
+    /// Notes that a statement has this table loaded ahead.
+    pub(super) fn is_ahead(&self, viewer: &CredentialId, table: &TableRef, purpose: Purpose) {
+        self.ahead.insert(Key { viewer: viewer.clone(), purpose, of: table.clone() }, ());
+    }
+
     /// What is known of a table for this purpose, however old, without asking anybody.
     pub(super) fn known(&self, viewer: &CredentialId, table: &TableRef, purpose: Purpose) -> Option<Entry<Table>> {
         self.tables.known(&Key { viewer: viewer.clone(), purpose, of: table.clone() })
-    }
-
-    /// Notes that a statement which began then has this table loaded ahead.
-    pub(super) fn is_ahead_of(&self, begun: Instant, viewer: &CredentialId, table: &TableRef, purpose: Purpose) {
-        if let Some(entry) = self.known(viewer, table, purpose) {
-            entry.mark.fetch_max(self.micros(begun), Ordering::AcqRel);
-        }
-    }
-
-    /// Whether it was asked for since the statement began, or loaded ahead of it, so that its age does not matter.
-    fn is_of_the_statement(&self, entry: &Entry<Table>, step: Step) -> bool {
-        let began = match step {
-            Step::Begun(began) => return entry.as_of >= began,
-            Step::Ahead => entry.mark.load(Ordering::Acquire),
-        };
-        let is_ahead = began > 0 && self.micros(Instant::now()).saturating_sub(began) < micros(AHEAD_FOR);
-        is_ahead && entry.outcome.is_ok()
-    }
-
-    fn micros(&self, at: Instant) -> u64 {
-        micros(at.saturating_duration_since(self.made)).max(1)
     }
 
     /// What is known of the table for any purpose.
@@ -135,10 +127,6 @@ impl TableCache {
     pub(super) fn forget(&self, table: &TableRef) {
         self.tables.forget(table);
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 async fn fetch(

@@ -177,7 +177,7 @@ impl Relay {
     pub async fn load_since(&self, credential: &Credential, table: &TableRef, begun: Instant) -> Result<u64, CatalogError> {
         let view = self.view(credential, &table.catalog)?;
         let loaded = self.look(&view, table, Purpose::Data, Step::Begun(begun), false).await?;
-        self.cache.is_ahead_of(begun, &view.viewer, table, Purpose::Data);
+        self.cache.is_ahead(&view.viewer, table, Purpose::Data);
         loaded.readable(table)?;
         if let Some(list) = loaded.news() {
             self.ahead.begin(&view, &list);

@@ -12,7 +12,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +60,8 @@ pub(in crate::relay) struct Key<S> {
 pub(in crate::relay) struct Terms<'a> {
     /// It is taken without asking up to this age.
     pub(in crate::relay) fresh_for: Duration,
+    /// And at any age if it was asked for since then.
+    pub(in crate::relay) since: Option<Instant>,
     /// Never an older one in the place of a catalog out of reach.
     pub(in crate::relay) strict: bool,
     /// It may take several calls: that it takes long says nothing of the catalog.
@@ -74,13 +75,11 @@ pub(in crate::relay) struct Entry<V: ?Sized> {
     pub(in crate::relay) outcome: Outcome<V>,
     /// When the call that brought it began.
     pub(in crate::relay) as_of: Instant,
-    /// What the asker notes of the question, from 0 on: answers that take each other's place share it, until they are forgotten.
-    pub(in crate::relay) mark: Arc<AtomicU64>,
 }
 
 impl<V: ?Sized> Clone for Entry<V> {
     fn clone(&self) -> Self {
-        Self { outcome: self.outcome.clone(), as_of: self.as_of, mark: Arc::clone(&self.mark) }
+        Self { outcome: self.outcome.clone(), as_of: self.as_of }
     }
 }
 
@@ -157,7 +156,9 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
         load: impl FnOnce(Option<Arc<V>>) -> BoxFuture<'static, Outcome<V>>,
     ) -> Outcome<V> {
         let known = self.entries.get(&key);
-        if let Some(entry) = known.as_ref().filter(|entry| self.is_fresh(entry, terms.fresh_for)) {
+        let will_do =
+            |entry: &&Entry<V>| self.is_fresh(entry, terms.fresh_for) || terms.since.is_some_and(|since| entry.as_of >= since);
+        if let Some(entry) = known.as_ref().filter(will_do) {
             return entry.outcome.clone();
         }
         let ails = || health.is_some_and(|health| health.ails());
@@ -168,7 +169,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
         };
         // Whoever had to wait may find the answer there.
         let known = if turn.is_some() { self.entries.get(&key) } else { known };
-        if let Some(entry) = known.as_ref().filter(|entry| self.is_fresh(entry, terms.fresh_for)) {
+        if let Some(entry) = known.as_ref().filter(will_do) {
             return entry.outcome.clone();
         }
         let spare = self.spare(known.as_ref(), terms);
@@ -223,7 +224,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
 
     /// Whether it may be taken without asking.
     pub(in crate::relay) fn is_fresh(&self, entry: &Entry<V>, fresh_for: Duration) -> bool {
-        let fresh_for = if entry.outcome.is_ok() { fresh_for } else { self.negative_ttl.min(fresh_for) };
+        let fresh_for = if entry.outcome.is_ok() { fresh_for } else { fresh_for.min(self.negative_ttl) };
         entry.as_of.elapsed() < fresh_for
     }
 
@@ -246,12 +247,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
     }
 
     /// Joins the load under way, or starts one.
-    fn join(
-        self: &Arc<Self>,
-        key: Key<S>,
-        terms: Terms<'_>,
-        load: impl FnOnce() -> BoxFuture<'static, Outcome<V>>,
-    ) -> Load<V> {
+    fn join(self: &Arc<Self>, key: Key<S>, terms: Terms<'_>, load: impl FnOnce() -> BoxFuture<'static, Outcome<V>>) -> Load<V> {
         let mut flights = self.flights();
         if let Some(flight) = flights.under_way.get(&key)
             && (flight.begun.elapsed() <= terms.fresh_for || terms.since.is_some_and(|since| flight.begun >= since))
@@ -270,7 +266,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
         let (cache, of, load) = (self.clone(), key.clone(), load());
         let load = async move {
             let outcome = load.await;
-            cache.settle(&of, number, outcome.clone(), begun);
+            cache.settle(&of, number, Entry { outcome: outcome.clone(), as_of: begun });
             outcome
         }
         .boxed()
@@ -282,17 +278,16 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
     }
 
     /// Takes a finished load off the list, and remembers what it brought if nothing newer is known and nobody has made it void.
-    fn settle(&self, key: &Key<S>, number: u64, outcome: Outcome<V>, as_of: Instant) {
+    fn settle(&self, key: &Key<S>, number: u64, entry: Entry<V>) {
         let mut flights = self.flights();
         let Some(flight) = flights.under_way.get(key).filter(|flight| number >= flight.valid_from) else { return };
         if flight.number == number {
             flights.under_way.remove(key);
         }
-        let known = self.entries.get(key);
-        if known.as_ref().is_some_and(|known| known.as_of > as_of) {
+        if self.entries.get(key).is_some_and(|known| known.as_of > entry.as_of) {
             return;
         }
-        match &outcome {
+        match &entry.outcome {
             Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
             }
             // Nothing was heard: what is known stays as old as it is.
@@ -304,8 +299,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
         }
         let is_new = flights.holders.entry(key.of.clone()).or_default().insert((key.viewer.clone(), key.purpose));
         flights.held += usize::from(is_new);
-        let mark = known.map(|known| known.mark).unwrap_or_default();
-        self.entries.insert(key.clone(), Entry { outcome, as_of, mark });
+        self.entries.insert(key.clone(), entry);
     }
 
     /// Takes subjects off the list of holders that the cache has dropped for want of room.
@@ -363,7 +357,7 @@ mod tests {
             flights.next += 1;
             flights.under_way.insert(key.clone(), Flight { number, valid_from: number, begun, load: load.downgrade().unwrap() });
             drop(flights);
-            self.settle(&key, number, outcome, begun);
+            self.settle(&key, number, Entry { outcome, as_of: begun });
             self.flights().held_sweep
         }
 

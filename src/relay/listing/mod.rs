@@ -94,7 +94,7 @@ impl Listings {
 
     /// The walk takes a turn for each of its calls.
     fn names(&self) -> Terms<'static> {
-        Terms { fresh_for: self.max_staleness, strict: false, is_long: true, turns: None }
+        Terms { fresh_for: self.max_staleness, since: None, strict: false, is_long: true, turns: None }
     }
 
     fn fresh_for(&self, extent: Extent) -> Duration {
@@ -177,7 +177,7 @@ impl Relay {
         }
         let listed = &self.listings;
         let turns = listed.turns(&table.catalog)?;
-        let terms = Terms { fresh_for: listed.fresh_for(extent), strict: false, is_long: false, turns: Some(turns) };
+        let terms = Terms { fresh_for: listed.fresh_for(extent), since: None, strict: false, is_long: false, turns: Some(turns) };
         let (of, upstream) = (table.clone(), Arc::clone(&view.upstream));
         let load = move |known| async move { columns::load(&*upstream, &of, known).await }.boxed();
         let found = listed.columns.get(key(&view, table.clone()), terms, view.upstream.health(), load).await?;
