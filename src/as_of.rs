@@ -48,6 +48,12 @@ impl AsOf {
         Ok(Some(instant))
     }
 
+    /// By the clock of this machine.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(now_ms())
+    }
+
     /// Of milliseconds since 1970.
     #[must_use]
     pub fn from_ms(ms: i64) -> Self {

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::LakeError;
+use super::order::put_log_in_order;
 use super::trim::current_snapshot;
 use super::types::{Column, columns_of_schema};
 use crate::as_of::AsOf;
@@ -137,12 +138,15 @@ impl History {
     /// What was current then by the log of the table, which knows of rollbacks; where a catalog keeps none, by the line of the current
     /// snapshot.
     fn instant(&self, instant: AsOf) -> Result<Option<Snapshot>, String> {
-        let changes = self.changes();
-        let then = if changes.is_empty() {
-            self.ancestors(&self.known()).into_iter().find(|(_, committed)| *committed <= instant).map(|(id, _)| id)
-        } else {
-            changes.iter().rev().find(|change| change.made_current <= instant).map(|change| change.snapshot)
-        };
+        let logged = self.0["snapshot-log"].as_array().into_iter().flatten();
+        let mut log: Vec<(i64, i64)> =
+            logged.filter_map(|entry| Some((entry["snapshot-id"].as_i64()?, entry["timestamp-ms"].as_i64()?))).collect();
+        if log.is_empty() {
+            log = self.ancestors(&self.known()).into_iter().rev().map(|(id, committed)| (id, committed.ms())).collect();
+        }
+        // Writers' clocks differ, and one of them may be ahead of this one; the order of their commits is sure.
+        put_log_in_order(&mut log, AsOf::now().ms());
+        let then = log.iter().rev().find(|(_, ms)| *ms <= instant.ms()).map(|(id, _)| *id);
         match then {
             Some(id) => self
                 .snapshot(id)

@@ -39,14 +39,7 @@ pub fn put_in_order(metadata: &mut Value, now_ms: i64) {
         let of_head = of_list(metadata, "snapshots").find(|(id, _)| *id == head);
         log.extend(of_head);
     }
-    for at in 1..log.len() {
-        log[at].1 = log[at].1.max(log[at - 1].1 + 1);
-    }
-    let mut bound_ms = now_ms;
-    for (_, ms) in log.iter_mut().rev() {
-        *ms = bound_ms.min(*ms);
-        bound_ms = *ms - 1;
-    }
+    put_log_in_order(&mut log, now_ms);
     let Some((_, head_ms)) = log.last().copied() else { return };
     if is_logged {
         metadata["snapshot-log"] = log.iter().map(|(id, ms)| json!({ "snapshot-id": id, "timestamp-ms": ms })).collect();
@@ -56,6 +49,18 @@ pub fn put_in_order(metadata: &mut Value, now_ms: i64) {
     for snapshot in metadata.get_mut("snapshots").and_then(Value::as_array_mut).into_iter().flatten() {
         let Some((id, ms)) = dated(snapshot) else { continue };
         snapshot["timestamp-ms"] = json!(times.get(&id).copied().unwrap_or_else(|| ms.min(head_ms - 1)));
+    }
+}
+
+/// Makes the times of these changes rise, and none younger than `now_ms`.
+pub fn put_log_in_order(log: &mut [(i64, i64)], now_ms: i64) {
+    for at in 1..log.len() {
+        log[at].1 = log[at].1.max(log[at - 1].1 + 1);
+    }
+    let mut bound_ms = now_ms;
+    for (_, ms) in log.iter_mut().rev() {
+        *ms = bound_ms.min(*ms);
+        bound_ms = *ms - 1;
     }
 }
 
