@@ -125,14 +125,25 @@ fn attach_one(connection: &Connection, catalog: &CatalogAttachment) -> EngineRes
     ))
 }
 
+/// Spellings of a scheme that mean the same store: DuckDB reads all of them, with the secrets of the first.
+const SPELLINGS: [&[&str]; 2] = [&["s3", "s3a", "s3n"], &["gs", "gcs"]];
+
 /// The forms in which DuckDB may name files below a location, each ending with a slash so that `…/lake` does not allow `…/lake2`.
+/// A scheme without a path stays as it is: `s3:/` would be a directory of this machine.
 fn allowed_forms(location: &str) -> Vec<String> {
-    let location = format!("{}/", location.trim_end_matches('/'));
-    let Some(path) = location.strip_prefix("file:") else {
-        return vec![location];
+    if let Some(path) = location.strip_prefix("file:") {
+        let path = format!("/{}", path.trim_matches('/'));
+        let path = format!("{}/", path.trim_end_matches('/'));
+        return vec![format!("file://{path}"), path];
+    }
+    let Some((scheme, rest)) = location.split_once("://") else {
+        return vec![format!("{}/", location.trim_end_matches('/'))];
     };
-    let path = format!("/{}", path.trim_start_matches('/'));
-    vec![format!("file://{path}"), path]
+    let rest = rest.trim_end_matches('/');
+    let below = if rest.is_empty() { String::new() } else { format!("{rest}/") };
+    let scheme = scheme.to_ascii_lowercase();
+    let same = SPELLINGS.into_iter().find(|spellings| spellings.contains(&scheme.as_str()));
+    same.unwrap_or(&[scheme.as_str()]).iter().map(|scheme| format!("{scheme}://{below}")).collect()
 }
 
 fn list(texts: &[String]) -> String {
@@ -149,4 +160,20 @@ pub fn literal(text: &str) -> String {
 #[must_use]
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::allowed_forms;
+
+    #[test]
+    fn a_location_is_allowed_in_all_spellings_that_mean_it() {
+        assert_eq!(allowed_forms("s3://"), ["s3://", "s3a://", "s3n://"]);
+        assert_eq!(allowed_forms("S3A://lake/gold"), ["s3://lake/gold/", "s3a://lake/gold/", "s3n://lake/gold/"]);
+        assert_eq!(allowed_forms("gcs://lake//"), ["gs://lake/", "gcs://lake/"]);
+        assert_eq!(allowed_forms("abfss://"), ["abfss://"]);
+        assert_eq!(allowed_forms("file:/w/lake/"), ["file:///w/lake/", "/w/lake/"]);
+        assert_eq!(allowed_forms("file:///w"), ["file:///w/", "/w/"]);
+        assert_eq!(allowed_forms("/w/lake"), ["/w/lake/"]);
+    }
 }
