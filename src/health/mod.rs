@@ -4,20 +4,22 @@
 //! how catalogs are asked, which the relay does, and how the answer is served.
 
 mod service;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::names::CatalogName;
 use crate::relay::Relay;
 use crate::relay::check::ready::{Logins, NotReady};
+use watches::Watches;
 
-pub use service::READINESS;
+pub use service::{ConnectionOf, READINESS};
 
 /// The `health` section of the config.
 #[derive(Clone, Debug, Deserialize)]
@@ -107,7 +109,8 @@ struct Inner {
     /// How long a catalog that is out of reach counts as working.
     grace: Duration,
     standing: watch::Sender<Standing>,
-    watches: Arc<Semaphore>,
+    watches: Watches,
+    connection_of: ConnectionOf,
     /// What is watched ends with it.
     stop: CancellationToken,
 }
@@ -118,9 +121,10 @@ type Worked = BTreeMap<CatalogName, Instant>;
 impl Health {
     /// Not ready until catalogs were asked.
     #[must_use]
-    pub fn new(config: Config, grace: Duration, stop: CancellationToken) -> Self {
-        let watches = Arc::new(Semaphore::new(config.max_watches.min(Semaphore::MAX_PERMITS)));
-        Self(Arc::new(Inner { config, grace, standing: watch::Sender::new(Standing::NotReady), watches, stop }))
+    pub fn new(config: Config, grace: Duration, connection_of: ConnectionOf, stop: CancellationToken) -> Self {
+        let watches = Watches::new(config.max_watches);
+        let standing = watch::Sender::new(Standing::NotReady);
+        Self(Arc::new(Inner { config, grace, standing, watches, connection_of, stop }))
     }
 
     /// Asks the catalogs again and again, until it is dropped.
@@ -171,7 +175,7 @@ fn judged(
         return Err("no catalog is opened to anybody (roles)".to_owned());
     }
     let mut failed = BTreeMap::new();
-    let all = answers.len();
+    let asked: BTreeSet<CatalogName> = answers.keys().cloned().collect();
     for (catalog, answer) in answers {
         match answer {
             Ok(()) => {
@@ -187,10 +191,12 @@ fn judged(
         }
     }
     let enough = match needed {
-        Needed::Some(Quantity::Any) => failed.len() < all,
+        Needed::Some(Quantity::Any) => failed.len() < asked.len(),
         Needed::Some(Quantity::All) => failed.is_empty(),
         Needed::Named(names) => {
             failed.retain(|name, _| names.contains(name));
+            let shut = names.iter().filter(|name| !asked.contains(*name));
+            failed.extend(shut.map(|name| (name.clone(), format!("catalog \"{name}\" is opened to nobody (roles)"))));
             failed.is_empty()
         }
     };
@@ -221,6 +227,9 @@ mod tests {
         assert_eq!(judge(&Needed::Named(vec!["a".into()]), &half), Ok(()));
         assert_eq!(judge(&Needed::Named(vec!["b".into()]), &half), Err("b fails".to_owned()));
         assert_eq!(judge(&any, &[("a", Some(true)), ("b", Some(false))]), Err("a fails; b fails".to_owned()));
+        // Nobody can come to it, so it was not asked.
+        let shut = judge(&Needed::Named(vec!["a".into(), "c".into()]), &half);
+        assert_eq!(shut, Err("catalog \"c\" is opened to nobody (roles)".to_owned()));
     }
 
     #[test]
@@ -252,7 +261,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_drains_is_never_ready_again() {
-        let health = Health::new(Config::default(), GRACE, CancellationToken::new());
+        let health = Health::new(Config::default(), GRACE, |_| None, CancellationToken::new());
         health.stand(Standing::Ready);
         assert_eq!(*health.0.standing.borrow(), Standing::Ready);
         health.drain();

@@ -6,11 +6,12 @@ use std::pin::Pin;
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{self, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use super::watches::NoPlace;
 use super::{Health, Standing};
 
 /// The service whose health is that catalogs can be worked with.
@@ -18,6 +19,9 @@ pub const READINESS: &str = "readiness";
 
 /// What load balancers ask for that know nothing but what they balance.
 const FLIGHT: &str = "arrow.flight.protocol.FlightService";
+
+/// Tells connections apart by the extensions of their requests.
+pub type ConnectionOf = fn(&Extensions) -> Option<u64>;
 
 /// A request is a service's name.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -86,13 +90,13 @@ impl health_server::Health for Health {
     }
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let place = self.0.watches.clone().try_acquire_owned().map_err(|_| {
-            let limit = self.0.config.max_watches;
-            Status::resource_exhausted(format!("{limit} calls of Watch are under way already (health.max_watches); use Check"))
-        })?;
-        let statuses = match Asked::of(&request.into_inner().service) {
+        let connection = (self.0.connection_of)(request.extensions());
+        let asked = Asked::of(&request.into_inner().service);
+        let refused = |none: NoPlace| Status::resource_exhausted(format!("{none}; use Check"));
+        let place = self.0.watches.take(connection, asked.is_some()).map_err(refused)?;
+        let statuses = match asked {
             Some(asked) => self.changes(asked).boxed(),
-            // The protocol wants such a call to stay open, in case the service comes.
+            // The protocol wants such a call to stay open, in case the service comes. It takes nothing from those who ask for one.
             None => stream::once(async { ServingStatus::ServiceUnknown }).chain(stream::pending()).boxed(),
         };
         let told = statuses.map(move |status| {
@@ -116,7 +120,7 @@ mod tests {
     fn health(max_watches: usize) -> (Health, CancellationToken) {
         let stop = CancellationToken::new();
         let config = Config { max_watches, ..Config::default() };
-        (Health::new(config, std::time::Duration::ZERO, stop.clone()), stop)
+        (Health::new(config, std::time::Duration::ZERO, |extensions| extensions.get().copied(), stop.clone()), stop)
     }
 
     fn asking(service: &str) -> Request<HealthCheckRequest> {
@@ -168,5 +172,32 @@ mod tests {
         assert!(error.message().contains("health.max_watches"), "{error}");
         drop(watch);
         assert!(health.watch(asking("")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_serves_and_one_connection_leave_places_to_others() {
+        let (health, _stop) = health(6);
+        let on = |connection: u64, service: &str| {
+            let mut request = asking(service);
+            request.extensions_mut().insert(connection);
+            health.watch(request)
+        };
+        let mut held = Vec::new();
+        for connection in 0..6 {
+            held.push(on(connection, "nope").await.unwrap());
+        }
+        for _ in 0..3 {
+            held.push(on(0, READINESS).await.unwrap());
+        }
+        let error = on(0, READINESS).await.err().unwrap();
+        assert_eq!(error.code(), Code::ResourceExhausted);
+        assert!(error.message().contains("4 calls of Watch on this connection"), "{error}");
+        assert!(on(0, "nope").await.is_err());
+        for _ in 0..3 {
+            held.push(on(1, READINESS).await.unwrap());
+        }
+        assert!(on(2, READINESS).await.err().unwrap().message().contains("health.max_watches"));
+        held.clear();
+        assert!(on(0, READINESS).await.is_ok());
     }
 }

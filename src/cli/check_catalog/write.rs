@@ -191,8 +191,27 @@ impl Scratch<'_> {
 
     fn failed(&self, what: &str, error: &ClientError) -> Found {
         let text = error.to_string();
-        let refused = error.code() == Some(Code::PermissionDenied) || text.contains("AccessDenied") || text.contains("403");
-        let fault = if refused { Fault::ReadOnly } else { Fault::Failing };
+        let fault = if is_refusal(error.code(), &text) { Fault::ReadOnly } else { Fault::Failing };
         Found::failed(fault, self.catalog, format!("{what}: {text}"))
+    }
+}
+
+/// A store's own word for it comes through where the gateway does not know an error for a refusal. Numbers do not tell: locations are full
+/// of random ones.
+fn is_refusal(code: Option<Code>, text: &str) -> bool {
+    code == Some(Code::PermissionDenied) || text.contains("AccessDenied")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_in_a_location_is_no_refusal() {
+        let at = "s3://lake/polynya_check_0b4033f1/data/00403.parquet";
+        assert!(!is_refusal(Some(Code::Unavailable), &format!("the store of {at} answers 503")));
+        assert!(!is_refusal(None, at));
+        assert!(is_refusal(Some(Code::PermissionDenied), "no"));
+        assert!(is_refusal(Some(Code::Internal), &format!("{at}: AccessDenied")));
     }
 }

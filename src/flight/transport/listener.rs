@@ -56,6 +56,12 @@ impl ConnectionInfo {
     pub(in crate::flight) fn of(extensions: &Extensions) -> Option<Self> {
         extensions.get::<Self>().cloned()
     }
+
+    /// The number of the connection that a request came in on, which no other one has in the life of the process.
+    #[must_use]
+    pub fn number_in(extensions: &Extensions) -> Option<u64> {
+        extensions.get::<Self>().map(|info| info.id.0)
+    }
 }
 
 /// How connections are taken.

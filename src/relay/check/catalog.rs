@@ -27,26 +27,40 @@ pub(super) struct Loaded {
     pub(super) metadata: Value,
 }
 
-/// Whether what follows can be tried.
-pub(super) async fn knock(subject: &Subject, way: &Way<'_>, view: &View, record: &mut Record<'_>) -> bool {
+/// How knocking ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Knocked {
+    /// What follows can be tried.
+    Open,
+    Failed,
+    /// All is well, but what follows takes a log-in that is not at hand; the steps have been told of.
+    AsksForLogin,
+}
+
+/// Shows the catalog the token, and the warehouse's name.
+pub(super) async fn knock(subject: &Subject, way: &Way<'_>, view: &View, record: &mut Record<'_>) -> Knocked {
     let began = Instant::now();
     let name = &subject.name;
     let without_login = matches!(way.credentials, RestCredentials::None);
     let known = way.config.warehouse.as_ref().map_or_else(|| "known".to_owned(), |warehouse| format!("{warehouse} is known"));
     match view.upstream.knock().await {
-        Ok(()) => record.note(Step::Warehouse, began, Found::ok(known)),
+        Ok(()) => {
+            record.note(Step::Warehouse, began, Found::ok(known));
+            Knocked::Open
+        }
         Err(CatalogError::Unauthorized { .. } | CatalogError::Forbidden { .. }) if without_login && subject.callers_log_in => {
             record.note(Step::Warehouse, began, Found::ok("the catalog answers, and asks for a log-in"));
             let steps = [Step::List, Step::Load, Step::Credentials, Step::Read];
             for step in steps {
                 record.note(step, began, Found::skipped("not tried: it takes a caller's log-in, and the config has none"));
             }
-            false
+            Knocked::AsksForLogin
         }
         Err(error) => {
             let fault = Fault::of_catalog(&error);
             let fault = if fault == Fault::BadLogin && is_fixed(way.credentials) { Fault::BadSecret } else { fault };
-            record.note(Step::Warehouse, began, Found::failed(fault, name, error.to_string()))
+            record.note(Step::Warehouse, began, Found::failed(fault, name, error.to_string()));
+            Knocked::Failed
         }
     }
 }

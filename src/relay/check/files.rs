@@ -1,11 +1,14 @@
 //! Owns the steps of a table's files: what is shown to their store, and that one of them can be read as workers read it. Refuses to know
 //! how stores are asked.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::catalog::Loaded;
 use super::login::span;
@@ -65,7 +68,7 @@ pub(super) async fn run(
 async fn keys(subject: &Subject, view: &View, loaded: &Loaded, place: &str) -> Found {
     let catalog = &subject.name;
     let handed = Handed::in_answer(&loaded.body);
-    let vends = handed.as_ref().is_some_and(|handed| handed.access(place, None).is_some());
+    let is_configured = view.storage.has_own_keys(place);
     let places = handed.as_ref().map(|handed| handed.places.clone()).unwrap_or_default();
     view.storage.note(&loaded.table, &places, handed);
     let access = match view.storage.access(place, None).await {
@@ -77,11 +80,11 @@ async fn keys(subject: &Subject, view: &View, loaded: &Loaded, place: &str) -> F
     let store = told(&access);
     let left = access.expires.map(|expires| expires.duration_since(SystemTime::now()));
     match left {
-        None if vends => Found::warning(
+        None if is_configured => Found::ok(format!("configured, for {store}")),
+        None => Found::warning(
             format!("vended, for {store}, without saying when they expire"),
             "they are used until the store refuses them; let the catalog say when keys expire",
         ),
-        None => Found::ok(format!("configured, for {store}")),
         Some(Err(_)) => {
             Found::failed(Fault::ClockOff, catalog, format!("vended, for {store}, and already expired by this clock"))
         }
@@ -153,13 +156,24 @@ impl Files<'_> {
 }
 
 async fn local_file(path: &Path, part: Option<(u64, u64)>) -> Result<Bytes, Unread> {
-    let bytes = tokio::fs::read(path).await.map_err(|error| {
-        let fault = if error.kind() == std::io::ErrorKind::NotFound { Fault::FileGone } else { Fault::Directory };
-        (fault, format!("{} cannot be read: {error}", path.display()))
+    let shown = path.display();
+    let (first, length) = part.map_or((0, MAX_LIST as u64 + 1), |(first, last)| (first, (last + 1).saturating_sub(first)));
+    let bytes = read_part(path, first, length).await.map_err(|error| {
+        let fault = if error.kind() == io::ErrorKind::NotFound { Fault::FileGone } else { Fault::Directory };
+        (fault, format!("{shown} cannot be read: {error}"))
     })?;
-    let bytes = Bytes::from(bytes);
-    let bound = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-    Ok(part.map_or(bytes.clone(), |(first, last)| bytes.slice(bound(first)..bound(last.saturating_add(1)))))
+    if bytes.len() > MAX_LIST {
+        return Err((Fault::BadFile, format!("{shown} has more than {MAX_LIST} bytes")));
+    }
+    Ok(bytes.into())
+}
+
+async fn read_part(path: &Path, first: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path).await?;
+    file.seek(io::SeekFrom::Start(first)).await?;
+    let mut bytes = Vec::new();
+    file.take(length).read_to_end(&mut bytes).await?;
+    Ok(bytes)
 }
 
 fn told_of(location: &str, trouble: Trouble) -> Unread {
@@ -181,4 +195,25 @@ fn told_of(location: &str, trouble: Trouble) -> Unread {
 /// The path of a place on this machine.
 fn local(location: &str) -> Option<PathBuf> {
     normal(location)?.strip_prefix("file://").map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_large_file_only_the_part_is_read() {
+        const LENGTH: u64 = 1 << 40;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.parquet");
+        // A hole takes no room on the disk, and more than there is in memory.
+        let file = std::fs::File::create(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, PARQUET, LENGTH - 4).unwrap();
+        assert_eq!(local_file(&path, Some((LENGTH - 4, LENGTH - 1))).await.unwrap(), PARQUET);
+        assert_eq!(local_file(&path, Some((0, 3))).await.unwrap(), [0; 4].as_slice());
+        assert_eq!(local_file(&path, Some((LENGTH - 2, LENGTH + 9))).await.unwrap(), &PARQUET[2..]);
+        let (fault, detail) = local_file(&path, None).await.unwrap_err();
+        assert_eq!(fault, Fault::BadFile, "{detail}");
+        assert_eq!(local_file(&dir.path().join("none"), None).await.unwrap_err().0, Fault::FileGone);
+    }
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use url::Url;
 
+use super::catalog::Knocked;
 use super::reach::{Sight, look};
 use super::{Fault, Found, Record, Step, Subject, catalog, clock, files, login};
 use crate::relay::config::{RestConfig, RestCredentials};
@@ -50,8 +51,10 @@ pub(super) async fn run(subject: &Subject, rest: &RestConfig, record: &mut Recor
     if !login::run(subject, &way, record).await {
         return record.not_tried(&STEPS[5..]);
     }
-    if !catalog::knock(subject, &way, &view, record).await {
-        return record.not_tried(&STEPS[6..]);
+    match catalog::knock(subject, &way, &view, record).await {
+        Knocked::Open => {}
+        Knocked::Failed => return record.not_tried(&STEPS[6..]),
+        Knocked::AsksForLogin => return,
     }
     let Some(loaded) = catalog::table(subject, &view, record).await else { return record.not_tried(&STEPS[8..]) };
     files::run(subject, &relay, &view, loaded.as_ref(), record).await;

@@ -108,6 +108,12 @@ impl Storage {
         section.max(self.known(&location).map(|(length, _)| length))
     }
 
+    /// Whether the config has keys for a file, which are shown whatever the catalog hands out.
+    pub(super) fn has_own_keys(&self, location: &str) -> bool {
+        let section = normal(location).and_then(|location| Some(self.stores.section(&location)?.1));
+        section.is_some_and(|section| section.access(None, self.upstream.name()).is_some())
+    }
+
     /// What reaches a file. `refused` is what a store did not take: it is not given again if another can be had.
     ///
     /// # Errors
