@@ -3,8 +3,8 @@
 //!
 //! - A key that no part knows is an error that names it and the nearest known one.
 //! - `POLYNYA__POOL__MAX_WORKERS=4` sets `pool.max_workers`; `--set pool.max_workers=4` does too, and wins.
-//! - Maps are merged key by key; lists and single values are replaced. In a file, a catalog or an endpoint of another kind than the one
-//!   of its name before it takes that one's place.
+//! - Maps are merged key by key; lists and single values are replaced. In a file, a catalog, an endpoint or credentials of another kind
+//!   than before take the place of those. A section with nothing in it counts as left out.
 //! - Catalogs that name an endpoint of the platform are made whole at the end (`tiers`).
 
 #[cfg(test)]
@@ -137,14 +137,16 @@ pub enum ConfigError {
 /// # Errors
 /// When a text cannot be read or is not YAML, or a catalog and the platform don't fit.
 pub fn merged(sources: &Sources, environment: impl Iterator<Item = (String, String)>) -> Result<Value, ConfigError> {
-    let mut tree = parse(DEFAULTS, "the built-in default config")?;
+    let defaults = parse(DEFAULTS, "the built-in default config")?;
+    let mut tree = defaults.clone();
     let files = sources.files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     // The built-in catalog is an example: files that name catalogs of their own mean just these.
     let mut named = files.iter().filter_map(|file| file.get("catalogs")?.as_object()).flat_map(Map::keys).peekable();
     if named.peek().is_some() && named.all(|name| tree["catalogs"].get(name).is_none()) {
         tree["catalogs"] = Value::Object(Map::new());
     }
-    for layer in files {
+    for mut layer in files {
+        drop_empty(&mut layer, &defaults);
         make_way(&mut tree, &layer);
         overlay(&mut tree, layer);
     }
@@ -204,8 +206,24 @@ pub fn load(tree: Value) -> Result<Config, ConfigError> {
         .health
         .check(&config.catalogs.keys().cloned().collect())
         .map_err(|(key, reason)| ConfigError::Invalid { path: format!("health.{key}"), reason })?;
+    check_directories(&config.catalogs)?;
     check_identity(&config)?;
     Ok(config)
+}
+
+/// Two embedded catalogs in one directory would be one, with two names and two sets of rights.
+fn check_directories(catalogs: &BTreeMap<CatalogName, CatalogConfig>) -> Result<(), ConfigError> {
+    let mut taken: BTreeMap<PathBuf, &CatalogName> = BTreeMap::new();
+    for (name, catalog) in catalogs {
+        let CatalogConfig::Embedded { path } = catalog else { continue };
+        // Without what does not change the place: `./`, `//`, and a slash at the end.
+        let place: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.clone()).components().collect();
+        if let Some(other) = taken.insert(place, name) {
+            let reason = format!("its directory {} is that of catalog `{other}` too; give it one of its own", path.display());
+            return Err(ConfigError::Invalid { path: format!("catalogs.{name}"), reason });
+        }
+    }
+    Ok(())
 }
 
 fn no_catalog(config: &Config, name: &CatalogName) -> String {
@@ -312,10 +330,20 @@ fn overlay(base: &mut Value, layer: Value) {
     }
 }
 
+/// Takes out sections that have nothing in them, as when all their lines are comments.
+fn drop_empty(layer: &mut Value, defaults: &Value) {
+    let (Value::Object(layer), Value::Object(defaults)) = (layer, defaults) else { return };
+    layer.retain(|key, value| !value.is_null() || !defaults.get(key).is_some_and(Value::is_object));
+    // Catalogs are no sections: one without anything is a mistake.
+    for (key, value) in layer.iter_mut().filter(|(key, _)| *key != "catalogs") {
+        drop_empty(value, defaults.get(key).unwrap_or(&Value::Null));
+    }
+}
+
 /// Where catalogs stand, and what they are made of.
 const OF_CATALOGS: [&str; 2] = ["/catalogs", "/platform/endpoints"];
 
-/// Takes away each catalog and endpoint for which the layer has one of another kind: nothing that was said of it holds for that.
+/// Takes away each catalog, endpoint and credentials for which the layer has another kind: nothing that was said of it holds for that.
 fn make_way(tree: &mut Value, layer: &Value) {
     for place in OF_CATALOGS {
         let (Some(base), Some(layer)) = (tree.pointer_mut(place).and_then(Value::as_object_mut), layer.pointer(place)) else {
@@ -326,7 +354,23 @@ fn make_way(tree: &mut Value, layer: &Value) {
             _ => true,
         });
     }
+    new_credentials(tree, layer);
 }
+
+/// Takes away credentials for which the layer has some of another type.
+fn new_credentials(tree: &mut Value, layer: &Value) {
+    let (Value::Object(tree), Value::Object(layer)) = (tree, layer) else { return };
+    tree.retain(|key, before| match layer.get(key).filter(|_| CREDENTIALS.contains(&key.as_str())) {
+        Some(now) => now.get("type").is_none() || now.get("type") == before.get("type"),
+        None => true,
+    });
+    for (key, value) in tree {
+        new_credentials(value, layer.get(key).unwrap_or(&Value::Null));
+    }
+}
+
+/// Keys of what a catalog is shown.
+const CREDENTIALS: [&str; 2] = ["credentials", "reader_credentials"];
 
 /// What a catalog is, if that is said.
 fn kind(entry: &Value) -> Option<&str> {
@@ -373,8 +417,27 @@ fn blot(tree: &mut Value) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(blot),
+        Value::String(text) => {
+            if let Some(shown) = blotted_address(text) {
+                *text = shown;
+            }
+        }
         _ => {}
     }
+}
+
+/// An address without the user, the password and the query in it, if it has any: keys stand there.
+fn blotted_address(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, behind) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map(|(_, host)| format!("<redacted>@{host}"));
+    let path = behind.split_once('?').map(|(path, _)| format!("{path}?<redacted>"));
+    if host.is_none() && path.is_none() {
+        return None;
+    }
+    let (host, path) = (host.unwrap_or_else(|| authority.to_owned()), path.unwrap_or_else(|| behind.to_owned()));
+    Some(format!("{scheme}://{host}{path}"))
 }
 
 /// A secret, or a list of them; where one is to be had may be shown.
@@ -388,8 +451,14 @@ fn blot_secret(value: &mut Value) {
     }
 }
 
-/// Adds the nearest known key to serde's message about an unknown one.
+/// Serde's message with the nearest known key where one is unknown, and without the value where that is wrong: it may be a secret that
+/// stands in the wrong place.
 fn explain(message: &str) -> String {
+    if message.starts_with("invalid type: ") || message.starts_with("invalid value: ") {
+        let (said, expected) = message.rsplit_once(", expected ").unwrap_or((message, "something else"));
+        let kind = said.split(['"', '`']).next().unwrap_or_default().trim_end();
+        return format!("{kind}, expected {expected}");
+    }
     let mut quoted = message.split('`').skip(1).step_by(2);
     if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
         return message.to_owned();

@@ -131,7 +131,7 @@ const PROJECT: (&str, &str) = (
     "project.yaml",
     "catalogs:
   sales: { endpoint: polaris, warehouse: sales_gold, layers: [gold, silver/sales], request_timeout: 3s }
-  crm: { endpoint: polaris }
+  crm: { endpoint: polaris, layers: [gold/crm] }
 default_catalog: sales
 ",
 );
@@ -171,7 +171,7 @@ fn a_catalog_is_made_whole_of_its_endpoint_and_its_layers() {
     assert_eq!(sales["storage"], stores, "keys are for the folder that the catalog names, and a place alone is no store");
     let crm = &tree["catalogs"]["crm"];
     assert_eq!((&crm["warehouse"], &crm["request_timeout"]), (&"everything".into(), &"10s".into()), "the endpoint's");
-    assert_eq!((&crm["allowed_locations"], &crm["storage"]), (&serde_json::json!([]), &serde_json::json!([])));
+    assert_eq!((&crm["allowed_locations"], &crm["storage"]), (&serde_json::json!(["s3://prod/gold/crm/"]), &serde_json::json!([])));
     assert!(tree["catalogs"].get("lake").is_none(), "the built-in catalog is gone");
     // What is printed is a config again, of the same meaning.
     let printed = redacted(&tree).expect("yaml");
@@ -262,6 +262,8 @@ fn names_of_the_platform_that_are_not_there_are_refused_with_those_that_are() {
             "catalogs.sales.layers: `bronze` is not one of platform.layers; there are: gold, silver",
         ),
         ("catalogs.sales.layers=gold", "catalogs.sales.layers: must be a list"),
+        ("catalogs.sales.layers=[]", "name some of platform.layers; there are: gold, silver"),
+        ("catalogs.more.endpoint=polaris", "catalogs.more.layers: is missing or empty"),
         ("catalogs.sales.layers=['gold/../silver']", "a layer's name may be followed by folders in it only"),
         ("catalogs.sales.layers=['gold/%2e%2e']", "folders in it only"),
         (
@@ -351,4 +353,71 @@ fn a_role_begins_in_a_catalog_that_it_opens() {
     assert!(text.contains("roles.r.default_schema: is empty"), "{text}");
     // Callers who log in to the catalog's realm open it without their role.
     ok(&[role, "roles.r.default_catalog=prod", "auth.mode=polaris"]).expect("the realm of the callers");
+}
+
+#[test]
+fn what_a_catalog_says_is_of_its_type_at_endpoints_of_either_kind() {
+    let dev = ("dev.yaml", "platform: { endpoints: { polaris: { type: embedded, path: lakes } }, layers: { gold: {}, silver: {} } }");
+    for platform in [dev, PROD] {
+        for (key, value) in [("request_timeout", "bogus"), ("connect_timeout", "7"), ("warehouse", "2024"), ("prefix", "[a]")] {
+            let error = of_files(&[PROJECT, platform], &[&format!("catalogs.sales.{key}={value}")]).expect_err(key).to_string();
+            assert!(error.starts_with(&format!("config: catalogs.sales.{key}: invalid")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn embedded_catalogs_have_directories_of_their_own() {
+    let dev = ("dev.yaml", "platform: { endpoints: { polaris: { type: embedded, path: lakes } }, layers: { gold: {}, silver: {} } }");
+    let same = of_files(&[PROJECT, dev], &["catalogs.crm.warehouse=sales_gold"]).expect_err("one directory").to_string();
+    assert!(same.contains("catalogs.sales: its directory") && same.contains("is that of catalog `crm` too"), "{same}");
+    let error = with(&["catalogs.a={type: embedded, path: x/./y/}", "catalogs.b={type: embedded, path: x//y}"]);
+    assert!(error.expect_err("one directory").to_string().contains("catalogs.b: "));
+}
+
+#[test]
+fn a_section_without_anything_in_it_counts_as_left_out() {
+    let text = "roles:\n  # analyst: {}\nplatform:\n  endpoints:\n  layers:\npool:\ncatalogs:\n";
+    let tree = of_files(&[("comments.yaml", text)], &[]).expect("the defaults");
+    assert_eq!(tree, of_files(&[], &[]).expect("the defaults"));
+    let error = of_files(&[("catalog.yaml", "catalogs: { mine: ~ }")], &[]).expect_err("a catalog without anything").to_string();
+    assert!(error.contains("mine"), "{error}");
+}
+
+#[test]
+fn credentials_of_another_type_take_the_whole_place_of_those_before() {
+    let bearer = "{ type: bearer, token: { env: TOKEN } }";
+    let of_role = |shown: &str| format!("roles: {{ r: {{ catalogs: {{ sales: {{ reader_credentials: {shown} }} }} }} }}");
+    let first = of_role("{ type: oauth2, client_id: a, client_secret: { env: A } }");
+    let then = format!("{}\nplatform: {{ endpoints: {{ polaris: {{ credentials: {bearer} }} }} }}", of_role(bearer));
+    let tree = of_files(&[PROJECT, PROD, ("first.yaml", &first), ("then.yaml", &then)], &[]).expect("a config");
+    let expected = serde_json::json!({ "type": "bearer", "token": { "env": "TOKEN" } });
+    assert_eq!(tree["catalogs"]["sales"]["credentials"], expected);
+    assert_eq!(tree["roles"]["r"]["catalogs"]["sales"]["reader_credentials"], expected);
+    // Without a type, or with the same, they are added to.
+    let more = ("more.yaml", "platform: { endpoints: { polaris: { credentials: { scope: all } } } }");
+    let tree = of_files(&[PROJECT, PROD, more], &[]).expect("a config");
+    assert_eq!(tree["catalogs"]["sales"]["credentials"]["client_id"], "gateway");
+}
+
+#[test]
+fn secrets_in_addresses_and_in_wrong_places_are_not_shown() {
+    let set = [
+        ("catalogs.prod", "{type: rest, uri: 'https://user:planted@a.example.com/api?key=planted', warehouse: w@x}"),
+        ("catalogs.prod.allowed_locations", "['s3://lake/a@b/']"),
+        ("catalogs.prod.allowed_endpoints", "['https://planted@store.example.com?planted']"),
+    ];
+    let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+    let tree = merged(&Sources { files: Vec::new(), set }, std::iter::empty()).expect("merge");
+    let shown = redacted(&tree).expect("yaml");
+    assert!(!shown.contains("planted"), "{shown}");
+    for kept in ["https://<redacted>@a.example.com/api?<redacted>", "https://<redacted>@store.example.com?<redacted>", "s3://lake/a@b/"] {
+        assert!(shown.contains(kept), "{kept}: {shown}");
+    }
+    let prod = ["catalogs.prod={type: rest, uri: 'https://a/'}"];
+    for place in ["catalogs.prod.credentials", "catalogs.prod.callers", "roles.r.catalogs.prod.credentials", "auth.mappings", "auth"] {
+        let wrong = format!("{place}='planted, expected \"x'");
+        let error = with(&[&prod[..], &[&wrong]].concat()).expect_err(place).to_string();
+        assert!(!error.contains("planted") && error.contains("expected"), "{error}");
+    }
 }

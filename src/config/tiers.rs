@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -21,6 +22,19 @@ use crate::relay::storage::config::StoreConfig;
 /// What a catalog says for itself, over what its endpoint says: which catalog there is meant, and how patient its users are. All the
 /// rest decides where secrets go and which files are reached, and is the platform's.
 const CATALOGS_OWN: [&str; 4] = ["warehouse", "prefix", "request_timeout", "connect_timeout"];
+
+/// The same with their types: an endpoint of either kind takes only what fits, whether or not it has a use for it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it is read as a check; the tree goes on")]
+struct CatalogsOwn {
+    warehouse: Option<String>,
+    prefix: Option<String>,
+    #[serde(default, with = "humantime_serde::option")]
+    request_timeout: Option<Duration>,
+    #[serde(default, with = "humantime_serde::option")]
+    connect_timeout: Option<Duration>,
+}
 
 /// What only an endpoint says.
 const ENDPOINTS_OWN: [&str; 9] =
@@ -157,6 +171,10 @@ impl Tiers {
             return Err(invalid(at(key), not_its_own(key, named)));
         }
         let layers = self.layers(&at("layers"), layers)?;
+        serde_path_to_error::deserialize::<_, CatalogsOwn>(Value::Object(said.clone())).map_err(|error| {
+            let key = error.path().to_string();
+            invalid(at(&key), explain(&error.into_inner().to_string()))
+        })?;
         if endpoint["type"] == "embedded" {
             let folder = said.get("warehouse").and_then(Value::as_str).unwrap_or(name);
             return embedded(endpoint, folder).ok_or_else(|| {
@@ -164,6 +182,11 @@ impl Tiers {
                     format!("\"{folder}\" is to be the catalog's directory at endpoint `{named}`, so it must be the name of one");
                 invalid(at("warehouse"), reason)
             });
+        }
+        if layers.is_empty() {
+            let known = listed(self.layers.keys());
+            let reason = "is missing or empty, and the catalog's tables may lie in its layers only: name some of platform.layers";
+            return Err(invalid(at("layers"), format!("{reason}; {known}")));
         }
         let mut whole = endpoint.clone();
         overlay(&mut whole, Value::Object(said));

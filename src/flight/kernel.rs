@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::names::{CatalogName, TableRef};
-use crate::query::listing::ListedTables;
+use crate::query::listing::{ListedSchemas, ListedTables};
 use crate::query::{Caller, Description, Engine, Execution, Frame, IngestMode, Limits, QueryError, TableFilter};
 
 /// The frames that a client sends up, schema first; `message` of each is empty.
@@ -40,7 +40,7 @@ pub(super) trait Kernel: Send + Sync + 'static {
         caller: &Caller,
         catalog: Option<&CatalogName>,
         pattern: Option<&str>,
-    ) -> Result<Vec<(CatalogName, String)>, QueryError>;
+    ) -> Result<ListedSchemas, QueryError>;
 
     async fn tables(&self, caller: &Caller, filter: &TableFilter) -> Result<ListedTables, QueryError>;
 
@@ -81,7 +81,7 @@ impl Kernel for Engine {
         caller: &Caller,
         catalog: Option<&CatalogName>,
         pattern: Option<&str>,
-    ) -> Result<Vec<(CatalogName, String)>, QueryError> {
+    ) -> Result<ListedSchemas, QueryError> {
         self.schemas(caller, catalog, pattern).await
     }
 

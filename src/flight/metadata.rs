@@ -14,19 +14,19 @@ use arrow_flight::sql::{
 };
 use arrow_flight::utils::batches_to_flight_data;
 use arrow_flight::{FlightDescriptor, FlightInfo};
-use futures::StreamExt;
-use futures::stream;
+use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
+use tonic::Status;
 
 use super::handshake::Call;
 use super::sql_info::sql_info;
 use super::ticket::flight_info;
 use super::transport::results::{Messages, whole_message};
-use super::types::xdbc_types;
+use super::types::{schema_message, xdbc_types};
 use super::{Edge, FlightError, unfit};
 use crate::names::CatalogName;
 use crate::query::TableFilter;
-use crate::query::listing::ListedTables;
+use crate::query::listing::{ListedSchemas, ListedTables};
 
 /// The only type that tables of a catalog have.
 const TABLE: &str = "TABLE";
@@ -138,7 +138,7 @@ impl Edge {
         let schema = command.schema()?;
         let batches = match command {
             CatalogCommand::Catalogs => vec![self.catalogs(call)?],
-            CatalogCommand::Schemas(command) => vec![self.schemas(call, &command).await?],
+            CatalogCommand::Schemas(command) => return self.schemas(call, &command).await,
             CatalogCommand::Tables(command) => {
                 return Ok(tables::messages(self.tables(call, &command).await?, command.include_schema));
             }
@@ -158,15 +158,21 @@ impl Edge {
         text_columns(&CATALOGS, names.iter().map(|name| [name.as_str()]))
     }
 
-    async fn schemas(&self, call: &Call, command: &CommandGetDbSchemas) -> Result<RecordBatch, FlightError> {
+    async fn schemas(&self, call: &Call, command: &CommandGetDbSchemas) -> Result<Messages, FlightError> {
         let pattern = command.db_schema_filter_pattern.as_deref();
-        let mut found = match Within::catalog(command.catalog.as_deref()) {
-            Within::Nothing => Vec::new(),
+        let mut found: ListedSchemas = match Within::catalog(command.catalog.as_deref()) {
+            Within::Nothing => stream::empty().boxed(),
             Within::Any => self.kernel.schemas(&call.caller(), None, pattern).await?,
             Within::One(catalog) => self.kernel.schemas(&call.caller(), Some(&catalog), pattern).await?,
         };
-        found.sort();
-        text_columns(&SCHEMAS, found.iter().map(|(catalog, schema)| [catalog.as_str(), schema.as_str()]))
+        // No schemas still have a batch.
+        let first = found.try_next().await?.unwrap_or_default();
+        let message = |schemas: Vec<(CatalogName, String)>| {
+            let rows = schemas.iter().map(|(catalog, schema)| [catalog.as_str(), schema.as_str()]);
+            text_columns(&SCHEMAS, rows).and_then(tables::message).map_err(Status::from)
+        };
+        let rest = found.map(move |schemas| message(schemas.map_err(FlightError::from)?));
+        Ok(stream::iter([whole_message(&schema_message(&SCHEMAS)), message(first)]).chain(rest).boxed())
     }
 
     async fn tables(&self, call: &Call, command: &CommandGetTables) -> Result<ListedTables, FlightError> {

@@ -45,6 +45,7 @@ use self::views::{Configured, View, Views};
 use self::workers::Workers;
 use crate::auth::credential::Credential;
 use crate::auth::realm::{RealmFault, Realms};
+use crate::error::chain;
 use crate::lake::Column;
 use crate::names::{CatalogName, RealmName, RoleName, TableRef, WorkerToken};
 
@@ -81,6 +82,24 @@ impl Relay {
             configured.insert(name.clone(), Configured::open(name, catalog, &config, &mut clients).await?);
         }
         Self::bind_to(config, configured, roles).await
+    }
+
+    /// Whether catalogs elsewhere are described as [`Relay::bind`] takes them; nothing is opened, bound or asked. Gives the secrets that
+    /// cannot be had here, one text each.
+    ///
+    /// # Errors
+    /// When a catalog's address, a store or a certificate cannot be used.
+    pub fn check(config: &Config, catalogs: &BTreeMap<CatalogName, CatalogConfig>) -> Result<Vec<String>, RelayError> {
+        let mut clients = Clients::default();
+        let mut missing = Vec::new();
+        for (name, catalog) in catalogs {
+            let CatalogConfig::Rest(rest) = catalog else { continue };
+            match Configured::reached(name, rest.clone(), config, &mut clients) {
+                Err(error @ RelayError::Secret { .. }) => missing.push(chain(&error)),
+                checked => drop(checked?),
+            }
+        }
+        Ok(missing)
     }
 
     async fn bind_to(

@@ -87,23 +87,27 @@ impl Configured {
         config: &Config,
         clients: &mut Clients,
     ) -> Result<Self, RelayError> {
-        let confined = |locations| {
-            let confinement = Confinement::new(locations);
-            confinement.map(Arc::new).map_err(|reason| RelayError::Config { catalog: name.clone(), reason })
-        };
         match catalog {
             CatalogConfig::Embedded { path } => {
                 let catalog = Catalog::open(&path).await.map_err(|source| RelayError::Open { catalog: name.clone(), source })?;
-                let confinement = confined(vec![catalog.uri().to_owned()])?;
+                let confinement = confined(&name, vec![catalog.uri().to_owned()])?;
                 Ok(Self::shared(Arc::new(Embedded::new(name, Arc::new(catalog))), confinement))
             }
-            CatalogConfig::Rest(rest) => {
-                let confinement = confined(rest.allowed_locations.clone())?;
-                let stores = Arc::new(Stores::new(&name, &rest, config)?);
-                let reach = Reach::new(name, config, &rest, clients)?;
-                Ok(Self::Rest { config: rest, reach, confinement, stores })
-            }
+            CatalogConfig::Rest(rest) => Self::reached(&name, rest, config, clients),
         }
+    }
+
+    /// A catalog elsewhere; nothing is sent. What cannot be read is said before secrets that are not there.
+    pub(super) fn reached(
+        name: &CatalogName,
+        config: Box<RestConfig>,
+        relay: &Config,
+        clients: &mut Clients,
+    ) -> Result<Self, RelayError> {
+        let confinement = confined(name, config.allowed_locations.clone())?;
+        let reach = Reach::new(name.clone(), relay, &config, clients)?;
+        let stores = Arc::new(Stores::new(name, &config, relay)?);
+        Ok(Self::Rest { config, reach, confinement, stores })
     }
 
     /// The same for all who may see it.
@@ -309,6 +313,11 @@ impl Views {
             }
         }
     }
+}
+
+fn confined(catalog: &CatalogName, locations: Vec<String>) -> Result<Arc<Confinement>, RelayError> {
+    let confinement = Confinement::new(locations);
+    confinement.map(Arc::new).map_err(|reason| RelayError::Config { catalog: catalog.clone(), reason })
 }
 
 fn realm_of(catalog: &Configured) -> Option<RealmName> {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow_flight::sql::CommandGetTables;
+use arrow_flight::sql::{CommandGetDbSchemas, CommandGetTables};
 use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::{Code, Status};
 
@@ -344,4 +344,50 @@ async fn listings_and_reads_get_along_at_a_catalog_with_few_places() {
     let both = async { tokio::join!(futures::future::join_all(listers), futures::future::join_all(readers)) };
     tokio::time::timeout(Duration::from_secs(120), both).await.expect("nobody waits for ever");
     assert!(at_once(&loads(&polaris)) <= 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_have_places_among_the_statements_of_their_principal() {
+    // More names than a connection takes on before they are read.
+    let polaris = StandIn::start(many(100, 1000)).await;
+    let gateway = open_to_all(&polaris, &["query.max_statements_per_principal=2", "query.listing_tables=100000"]);
+    let schemas = async |client: &mut Client| {
+        let info = client.get_db_schemas(CommandGetDbSchemas::default()).await.map_err(status)?;
+        let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
+        let batches: Vec<RecordBatch> = client.do_get(ticket).await.map_err(status)?.map_err(status).try_collect().await?;
+        Ok::<usize, Status>(batches.iter().map(RecordBatch::num_rows).sum())
+    };
+    let mut asleep = Vec::new();
+    for _ in 0..2 {
+        let mut stream = begin(&mut gateway.client().await, of_schema(None, false)).await.expect("tables");
+        stream.next().await.expect("a batch").expect("rows");
+        asleep.push(stream);
+    }
+    let mut client = gateway.client().await;
+    let too_many = |status: Status| {
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("query.max_statements_per_principal"), "{status}");
+    };
+    too_many(tables(&mut client, of_schema(Some("many_001"), false)).await.expect_err("two listings are in work"));
+    too_many(tables(&mut client, of_schema(Some("many_001"), true)).await.expect_err("two listings are in work"));
+    too_many(schemas(&mut client).await.expect_err("two listings are in work"));
+    too_many(query(&mut client, "SELECT 1").await.expect_err("two listings are in work"));
+    drop(asleep.pop());
+    let began = Instant::now();
+    let found = loop {
+        match schemas(&mut client).await {
+            Ok(found) => break found,
+            Err(status) => too_many(status),
+        }
+        assert!(began.elapsed() < SOON, "its place is never free");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(found > 100, "{found}");
+    let rest: usize =
+        asleep.remove(0).map_ok(|batch| batch.num_rows()).try_fold(0, async |sum, rows| Ok(sum + rows)).await.expect("rows");
+    assert!(rest > 50_000, "{rest}");
+    let log = gateway.log();
+    for event in ["GetTables catalog=\\\"rest\\\"", "statement abandoned", "GetDbSchemas"] {
+        assert!(log.contains(event), "{event}: {log}");
+    }
 }

@@ -43,7 +43,7 @@ pub(super) fn messages(tables: ListedTables, with_schema: bool) -> Messages {
 }
 
 /// A batch as a whole gRPC message.
-fn message(batch: RecordBatch) -> Result<Bytes, FlightError> {
+pub(super) fn message(batch: RecordBatch) -> Result<Bytes, FlightError> {
     let messages = batches_to_flight_data(&batch.schema(), vec![batch])?;
     // The schema is the first of them.
     let last = messages.last().ok_or_else(|| FlightError::Defect("a batch without a message".to_owned()))?;

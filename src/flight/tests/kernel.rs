@@ -13,7 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::super::kernel::{ClientFrames, Kernel, broken_input};
 use super::super::transport::results::whole_message;
 use crate::names::{CatalogName, Namespace, RoleName, TableRef};
-use crate::query::listing::ListedTables;
+use crate::query::listing::{ListedSchemas, ListedTables};
 use crate::query::{
     Caller, Description, Execution, Frame, IngestMode, Limits, ListedTable, QueryError, SessionChange, TableFilter,
 };
@@ -118,8 +118,9 @@ impl Kernel for Counting {
         _: &Caller,
         _: Option<&CatalogName>,
         _: Option<&str>,
-    ) -> Result<Vec<(CatalogName, String)>, QueryError> {
-        Ok(vec![("lake".into(), "gold".to_owned()), ("archive".into(), "y2020".to_owned())])
+    ) -> Result<ListedSchemas, QueryError> {
+        let schemas = vec![("archive".into(), "y2020".to_owned()), ("lake".into(), "gold".to_owned())];
+        Ok(stream::iter([Ok(schemas)]).boxed())
     }
 
     async fn tables(&self, _: &Caller, filter: &TableFilter) -> Result<ListedTables, QueryError> {

@@ -3,15 +3,17 @@
 //!
 //! Names are gathered first, so that a listing that is too large is refused before its first row. Columns come as they are loaded, a
 //! bounded number of tables ahead of who reads them. Each load runs by itself: it may be shared with a statement and hold a turn at the
-//! catalog, and a client that does not read on must not keep either.
+//! catalog, and a client that does not read on must not keep either. A listing of the edges counts as a statement, with its place, its
+//! deadline and its line in the log; one that a statement reads is a part of it.
 
+mod flow;
+mod parts;
 mod patterns;
 mod rows;
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema};
 use bytes::Bytes;
@@ -19,6 +21,8 @@ use futures::{FutureExt as _, Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::flow::Flow;
+use self::parts::Part;
 use self::patterns::{Patterns, is_like};
 use self::rows::{Rows, Shape};
 use super::{Caller, Engine, ListedTable, QueryError, TableFilter};
@@ -39,6 +43,12 @@ const TABLES_AT_A_STRETCH: usize = 256;
 /// Tables of a listing, in the order of their names. Dropping it ends what is under way for it.
 pub type ListedTables = Pin<Box<dyn Stream<Item = Result<ListedTable, QueryError>> + Send>>;
 
+/// Schemas of a listing with their catalogs, in the order of their names, some at a time. Dropping it ends it.
+pub type ListedSchemas = Pin<Box<dyn Stream<Item = Result<Vec<(CatalogName, String)>, QueryError>> + Send>>;
+
+/// How many schemas come at a time.
+const SCHEMAS_AT_A_TIME: usize = 4096;
+
 /// A table and its columns; none when they cannot be had.
 type WithColumns = (TableRef, Option<Arc<[Column]>>);
 
@@ -55,11 +65,31 @@ impl Engine {
         if known.contains(name) { Ok(()) } else { Err(QueryError::NoCatalog { name: name.clone(), known }) }
     }
 
+    /// Lets a listing in, as a statement; `what` is for the log.
+    fn begin_listing(&self, caller: &Caller, what: &str) -> Result<Flow, QueryError> {
+        let log = self.begin(caller, "list", what)?;
+        let limit = self.config().statement_timeout;
+        Ok(Flow { log, deadline: Instant::now() + limit, limit })
+    }
+
     /// Schemas with their catalogs, in the order of their names. A catalog that is not configured has none.
     ///
     /// # Errors
-    /// When a catalog does not answer.
+    /// When a catalog does not answer, or the principal has too many statements in work.
     pub async fn schemas(
+        &self,
+        caller: &Caller,
+        catalog: Option<&CatalogName>,
+        pattern: Option<&str>,
+    ) -> Result<ListedSchemas, QueryError> {
+        let flow = self.begin_listing(caller, &format!("GetDbSchemas{}", told(catalog, &[("schema", pattern)])))?;
+        let (mut found, flow) = flow.first(self.filtered_schemas(caller, catalog, pattern)).await?;
+        found.sort();
+        let pieces: Vec<_> = found.chunks(SCHEMAS_AT_A_TIME).map(|piece| Ok(piece.to_vec())).collect();
+        Ok(flow.leave(stream::iter(pieces), Vec::len))
+    }
+
+    async fn filtered_schemas(
         &self,
         caller: &Caller,
         catalog: Option<&CatalogName>,
@@ -105,36 +135,36 @@ impl Engine {
     /// the names is said at once; columns come as they are asked for.
     ///
     /// # Errors
-    /// When a catalog does not answer, or there are more tables than `query.listing_tables`.
+    /// When a catalog does not answer, there are more tables than `query.listing_tables`, or the principal has too many statements in work.
     pub async fn tables(&self, caller: &Caller, filter: &TableFilter) -> Result<ListedTables, QueryError> {
-        let limit = self.config().statement_timeout;
-        let deadline = Instant::now() + limit;
-        let named = tokio::time::timeout_at(deadline, self.filtered_tables(caller, filter)).await;
-        let mut tables = named.unwrap_or(Err(QueryError::Deadline(limit)))?;
-        tables.sort();
+        let patterns = [("schema", filter.schema.as_deref()), ("table", filter.table.as_deref())];
+        let columns = if filter.with_columns { " with columns" } else { "" };
+        let what = format!("GetTables{}{columns}", told(filter.catalog.as_ref(), &patterns));
+        let pattern = filter.table.clone();
+        let fits = move |_: &Part, name: &str| pattern.as_deref().is_none_or(|pattern| is_like(name, pattern));
+        let named = async {
+            let schemas = self.filtered_schemas(caller, filter.catalog.as_ref(), filter.schema.as_deref()).await?;
+            self.parts_that(caller, schemas, &fits).await
+        };
+        let ((parts, number), flow) = self.begin_listing(caller, &what)?.first(named).await?;
+        let tables = parts::tables(parts, fits);
         if !filter.with_columns {
-            return Ok(stream::iter(tables).map(|table| Ok(ListedTable { table, columns: None })).boxed());
+            return Ok(flow.leave(stream::iter(tables).map(|table| Ok(ListedTable { table, columns: None })), |_| 1));
         }
-        let listed = self.with_columns(caller, tables).map_ok(|(table, columns)| {
+        let listed = self.with_columns(caller, tables, number).map_ok(|(table, columns)| {
             let columns = columns.as_deref().map(schema_of);
             ListedTable { table, columns }
         });
-        Ok(until(deadline, limit, listed.boxed()))
+        Ok(flow.leave(listed, |_| 1))
     }
 
-    async fn filtered_tables(&self, caller: &Caller, filter: &TableFilter) -> Result<Vec<TableRef>, QueryError> {
-        let schemas = self.schemas(caller, filter.catalog.as_ref(), filter.schema.as_deref()).await?;
-        let fits = |table: &TableRef| filter.table.as_deref().is_none_or(|pattern| is_like(&table.table, pattern));
-        self.tables_that(caller, schemas, fits).await
-    }
-
-    /// The tables of these schemas that fit.
-    async fn tables_that(
+    /// The lists of these schemas that have tables which fit, and how many fit.
+    async fn parts_that(
         &self,
         caller: &Caller,
         schemas: Vec<(CatalogName, String)>,
-        fits: impl Fn(&TableRef) -> bool,
-    ) -> Result<Vec<TableRef>, QueryError> {
+        fits: impl Fn(&Part, &str) -> bool,
+    ) -> Result<(Vec<Part>, usize), QueryError> {
         let credential = &caller.reads();
         let lists = stream::iter(schemas).map(async |(catalog, schema)| {
             let namespace = Namespace::from_schema(&schema);
@@ -142,34 +172,39 @@ impl Engine {
             (catalog, namespace, names)
         });
         let mut lists = lists.buffered(self.loads_at_once());
-        let mut tables = Vec::new();
+        let (mut parts, mut number) = (Vec::new(), 0);
         while let Some((catalog, namespace, names)) = lists.next().await {
             let names = match names {
                 // Dropped between the two listings, or nothing that the caller may list.
                 Err(CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => continue,
                 names => names?,
             };
-            let there = names.into_iter().map(|table| TableRef { catalog: catalog.clone(), namespace: namespace.clone(), table });
-            tables.extend(there.filter(&fits));
-            if tables.len() > self.config().listing_tables {
+            let part = Part { catalog, namespace, names };
+            let fitting = part.fitting(&fits);
+            number += fitting;
+            if number > self.config().listing_tables {
                 return Err(QueryError::ListingTooLarge { limit: self.config().listing_tables });
             }
+            if fitting > 0 {
+                parts.push(part);
+            }
         }
-        Ok(tables)
+        Ok((parts, number))
     }
 
     fn loads_at_once(&self) -> usize {
         self.config().listing_loads.max(1)
     }
 
-    /// These tables with their columns, in their order.
+    /// These tables, of which there are so many, with their columns, in their order.
     fn with_columns(
         &self,
         caller: &Caller,
-        tables: Vec<TableRef>,
+        tables: impl Iterator<Item = TableRef> + Send + 'static,
+        number: usize,
     ) -> impl Stream<Item = Result<WithColumns, QueryError>> + Send + 'static {
         let at_once = self.loads_at_once();
-        let extent = if tables.len() > at_once { Extent::Many } else { Extent::Few };
+        let extent = if number > at_once { Extent::Many } else { Extent::Few };
         let (relay, credential) = (Arc::clone(self.relay()), caller.reads());
         let columns = move |table: TableRef| {
             if let Some(known) = relay.known_columns(&credential, &table, extent) {
@@ -247,7 +282,8 @@ impl Engine {
     async fn column_rows(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Bytes, QueryError> {
         let mut rows = self.rows(Shape::Columns)?;
         let tables = self.wanted_tables(caller, wanted).await?;
-        let mut tables = self.with_columns(caller, tables).enumerate().boxed();
+        let number = tables.len();
+        let mut tables = self.with_columns(caller, tables.into_iter(), number).enumerate().boxed();
         while let Some((number, listed)) = tables.next().await {
             let (table, columns) = listed?;
             rows.column_rows(&table, columns.as_deref().unwrap_or_default())?;
@@ -276,8 +312,9 @@ impl Engine {
 
     async fn wanted_tables(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Vec<TableRef>, QueryError> {
         let schemas = self.schemas_that(caller, |catalog, schema| wanted.fit(catalog, schema, None)).await?;
-        let fits = |table: &TableRef| wanted.fit(&table.catalog, Some(&table.namespace.to_string()), Some(&table.table));
-        self.tables_that(caller, schemas, fits).await
+        let fits = |part: &Part, name: &str| wanted.fit(&part.catalog, Some(&part.namespace.to_string()), Some(name));
+        let (parts, _) = self.parts_that(caller, schemas, fits).await?;
+        Ok(parts::tables(parts, fits).collect())
     }
 }
 
@@ -300,14 +337,9 @@ fn columns_or_none(table: TableRef, columns: Result<Arc<[Column]>, CatalogError>
     }
 }
 
-/// The stream, which breaks off at the deadline.
-fn until(deadline: Instant, limit: Duration, tables: ListedTables) -> ListedTables {
-    stream::unfold(Some(tables), move |tables| async move {
-        let mut tables = tables?;
-        match tokio::time::timeout_at(deadline, tables.next()).await {
-            Ok(next) => next.map(|table| (table, Some(tables))),
-            Err(_) => Some((Err(QueryError::Deadline(limit)), None)),
-        }
-    })
-    .boxed()
+/// A filter, for the log.
+fn told(catalog: Option<&CatalogName>, patterns: &[(&str, Option<&str>)]) -> String {
+    let catalog = catalog.map(|name| format!(" catalog={:?}", name.as_str()));
+    let patterns = patterns.iter().filter_map(|(key, pattern)| pattern.map(|pattern| format!(" {key}={pattern:?}")));
+    catalog.into_iter().chain(patterns).collect()
 }

@@ -28,8 +28,8 @@ use crate::auth::credential::Credential;
 use crate::lake::Column;
 use crate::names::{CatalogName, Namespace, TableRef};
 
-/// One list of a catalog.
-struct Names<T>(Vec<T>);
+/// One list of a catalog, shared with those who read it.
+struct Names<T>(Arc<[T]>);
 
 impl Value for Names<Namespace> {
     fn weight(&self) -> usize {
@@ -117,10 +117,10 @@ impl Relay {
     pub async fn namespaces(&self, credential: &Credential, catalog: &CatalogName) -> Result<Vec<Namespace>, CatalogError> {
         let view = self.view(credential, catalog)?;
         let walk = self.listings.walk(&view, catalog)?;
-        let load = move |_| async move { Ok(Arc::new(Names(walk.namespaces().await?))) }.boxed();
+        let load = move |_| async move { Ok(Arc::new(Names(walk.namespaces().await?.into()))) }.boxed();
         let listed = &self.listings;
         let found = listed.namespaces.get(key(&view, catalog.clone()), listed.names(), view.upstream.health(), load).await?;
-        Ok(found.0.clone())
+        Ok(found.0.to_vec())
     }
 
     /// The names of a namespace's tables, in order.
@@ -132,15 +132,15 @@ impl Relay {
         credential: &Credential,
         catalog: &CatalogName,
         namespace: &Namespace,
-    ) -> Result<Vec<String>, CatalogError> {
+    ) -> Result<Arc<[String]>, CatalogError> {
         let view = self.view(credential, catalog)?;
         let walk = self.listings.walk(&view, catalog)?;
         let of = (catalog.clone(), namespace.clone());
         let place = namespace.clone();
-        let load = move |_| async move { Ok(Arc::new(Names(walk.tables(&place).await?))) }.boxed();
+        let load = move |_| async move { Ok(Arc::new(Names(walk.tables(&place).await?.into()))) }.boxed();
         let listed = &self.listings;
         let found = listed.tables.get(key(&view, of), listed.names(), view.upstream.health(), load).await?;
-        Ok(found.0.clone())
+        Ok(Arc::clone(&found.0))
     }
 
     /// Whether the namespace is there.

@@ -26,7 +26,7 @@ impl Faulty {
 
 impl Bench {
     async fn listed(&self, namespace: &str) -> Vec<String> {
-        self.relay.tables(&credential(), &name(), &Namespace::from_schema(namespace)).await.unwrap()
+        self.relay.tables(&credential(), &name(), &Namespace::from_schema(namespace)).await.unwrap().to_vec()
     }
 
     async fn namespaces(&self) -> Vec<String> {
@@ -56,7 +56,7 @@ async fn lists_are_asked_for_once_however_many_want_them() {
     let (bench, _, catalog) = counted(steady()).await;
     let (credential, name, gold, before) = (credential(), name(), gold(), catalog.lists());
     let asked = (0..20).map(|_| bench.relay.tables(&credential, &name, &gold));
-    assert!(futures::future::join_all(asked).await.into_iter().all(|listed| listed.unwrap() == ["t"]));
+    assert!(futures::future::join_all(asked).await.into_iter().all(|listed| *listed.unwrap() == ["t"]));
     assert_eq!(catalog.lists() - before, 1);
     let asked = (0..20).map(|_| bench.relay.namespaces(&credential, &name));
     assert!(futures::future::join_all(asked).await.into_iter().all(|listed| listed.unwrap() == [Namespace::from_schema("gold")]));

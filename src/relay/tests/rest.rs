@@ -107,7 +107,7 @@ async fn a_rest_catalog_does_what_an_embedded_one_does() {
     assert!(!bench.relay.namespace_exists(&credential(), &name(), &Namespace::from_schema("no")).await.unwrap());
 
     let location = bench.create("u").await;
-    assert_eq!(bench.relay.tables(&credential(), &name(), &all[0]).await.unwrap(), ["t", "u"]);
+    assert_eq!(*bench.relay.tables(&credential(), &name(), &all[0]).await.unwrap(), ["t", "u"]);
     assert_eq!(bench.transact(vec![append("u", &location, None, 1, now_ms())]).await.0, 204);
     assert_eq!(bench.metadata("u").await["current-snapshot-id"], 1);
     let (status, answer) = bench.transact(vec![append("u", &location, None, 2, now_ms())]).await;
@@ -141,7 +141,7 @@ async fn a_token_is_fetched_once_however_many_ask() {
     let (credential, name) = (credential(), name());
     let asked = (0..20).map(|_| bench.relay.tables(&credential, &name, &gold));
     for answer in futures::future::join_all(asked).await {
-        assert_eq!(answer.unwrap(), ["t"]);
+        assert_eq!(*answer.unwrap(), ["t"]);
     }
     assert_eq!(tokens.count(), 1);
     let form = tokens.asked.lock().unwrap()[0].clone();

@@ -61,7 +61,7 @@ async fn without_a_writing_lease_nothing_can_be_changed() {
             assert_eq!(status, 403, "{path}: {answer}");
         }
     }
-    assert_eq!(bench.relay.tables(&credential(), &name(), &Namespace::from_schema("gold")).await.unwrap(), ["t"]);
+    assert_eq!(*bench.relay.tables(&credential(), &name(), &Namespace::from_schema("gold")).await.unwrap(), ["t"]);
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn the_gateways_own_calls_can_be_spawned() {
         relay.namespaces(&credential(), &name()).await?;
         relay.tables(&credential(), &name(), &gold).await
     });
-    assert_eq!(spawned.await.unwrap().unwrap(), ["t"]);
+    assert_eq!(*spawned.await.unwrap().unwrap(), ["t"]);
     let _ = tokio::spawn(Relay::bind(config(), BTreeMap::new(), BTreeMap::new())).await.unwrap().unwrap();
 }
 
