@@ -113,12 +113,7 @@ impl Kernel for Counting {
         }
     }
 
-    async fn schemas(
-        &self,
-        _: &Caller,
-        _: Option<&CatalogName>,
-        _: Option<&str>,
-    ) -> Result<ListedSchemas, QueryError> {
+    async fn schemas(&self, _: &Caller, _: Option<&CatalogName>, _: Option<&str>) -> Result<ListedSchemas, QueryError> {
         let schemas = vec![("archive".into(), "y2020".to_owned()), ("lake".into(), "gold".to_owned())];
         Ok(stream::iter([Ok(schemas)]).boxed())
     }
