@@ -131,14 +131,8 @@ impl Fault {
                 "set {} to a PEM file with the authority that signed the service's certificate, and use a host that the certificate names",
                 key("ca_file")
             ),
-            Self::ClockOff => {
-                "set the clock of this machine or of that service by NTP: stores refuse signatures, and tokens and keys lapse, by the \
-                 wrong time"
-                    .to_owned()
-            }
-            Self::BadSecret => format!(
-                "look at client_id and client_secret (or token) in {credentials}: rotated, mistyped, or of another realm or client?"
-            ),
+            Self::ClockOff => "set the clocks by NTP: by a wrong one, signatures are refused, and tokens and keys lapse".to_owned(),
+            Self::BadSecret => format!("look at client_id and client_secret (or token) in {credentials}: rotated, or of another realm?"),
             Self::BadScope => format!(
                 "set scope in {credentials} to one that the token endpoint gives this client; PRINCIPAL_ROLE:ALL for Polaris, which also \
                  wants roles that the principal has"
@@ -168,17 +162,9 @@ impl Fault {
                 "make the store reachable from here; where the catalog names an address that only it can reach, set endpoint in {storage}"
             ),
             Self::WrongRegion => format!("set region in {storage}, or in the catalog's storage configuration, to that of the bucket"),
-            Self::BucketGone => {
-                format!("make the bucket again, or point the catalog's locations, or endpoint in {storage}, at where it is")
-            }
-            Self::FileGone => {
-                "the catalog names a file that the store does not have: was it deleted beside the catalog, or is this another store?"
-                    .to_owned()
-            }
-            Self::BadFile => {
-                "the file is not what the table's metadata says: was it cut, or written by something else? Readers of the table fail at it"
-                    .to_owned()
-            }
+            Self::BucketGone => format!("make the bucket again, or point the catalog or endpoint in {storage} at where it is"),
+            Self::FileGone => "was the file deleted beside the catalog, or is this another store than the catalog means?".to_owned(),
+            Self::BadFile => "the file is not what the metadata says: was it cut, or written by something else?".to_owned(),
             Self::BadKeys => format!("the store does not know these keys: look at {storage}, or at whom the catalog has keys from"),
             Self::StoreRefuses => {
                 "let the keys (or the role that the catalog assumes) read the bucket: s3:GetObject on its objects, and the key of its \
