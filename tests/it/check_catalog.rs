@@ -38,6 +38,10 @@ impl Told {
         checks.into_iter().find(|check| check["name"] == step).unwrap_or_else(|| panic!("no step {step}: {}", self.text))
     }
 
+    fn steps(&self) -> Vec<&str> {
+        self.json["checks"].as_array().into_iter().flatten().filter_map(|check| check["name"].as_str()).collect()
+    }
+
     /// The first step that failed is this one, by this fault, with advice that has this in it.
     #[track_caller]
     fn names(&self, step: &str, fault: &str, advice: &str) -> &Self {
@@ -112,9 +116,7 @@ async fn a_catalog_that_is_well_passes_every_step_and_is_left_as_it_was() {
     let (polaris, set) = filled(Setup::lakehouse()).await;
     let told = check("rest", &set, &[]);
     told.is_well();
-    let names: Vec<&str> =
-        told.json["checks"].as_array().expect("checks").iter().filter_map(|check| check["name"].as_str()).collect();
-    assert_eq!(names, STEPS);
+    assert_eq!(told.steps(), STEPS);
     assert!(told.check("read")["detail"].as_str().is_some_and(|detail| detail.contains(".parquet")), "{}", told.text);
     assert!(told.check("token")["detail"].as_str().is_some_and(|detail| detail.contains("engineer-client-id")), "{}", told.text);
 
@@ -235,6 +237,12 @@ async fn what_is_wrong_with_a_store_is_named() {
     told.is_well();
     assert!(told.check("credentials")["detail"].as_str().is_some_and(|detail| detail.contains("configured")), "{}", told.text);
 
+    // Where both are there, the configured ones are shown.
+    let told = check("rest", &with(&vended, &[&store("us-east-1", own, &front.endpoint)]), &[]);
+    told.is_well();
+    let keys = told.check("credentials");
+    assert!(keys["status"] == "ok" && keys["detail"].as_str().is_some_and(|detail| detail.starts_with("configured")), "{keys}");
+
     check("rest", &base(&plain), &[]).names("credentials", "no_vending", "vended-credentials");
     let at = |region, secret, endpoint| check("rest", &with(&base(&plain), &[&store(region, secret, endpoint)]), &[]);
     at("eu-north-1", own, &front.endpoint).names("read", "wrong_region", "region in catalogs.rest.storage");
@@ -303,6 +311,7 @@ async fn roles_callers_and_all_catalogs_are_looked_at_as_they_are_configured() {
     let callers = with(&set, &["catalogs.rest.credentials={type: none}", "auth.mode=polaris"]);
     let told = check("rest", &callers, &["--write"]);
     told.is_well();
+    assert_eq!(told.steps(), [&STEPS[..], &["write"]].concat(), "each step once");
     assert_eq!(told.check("write")["status"], "skipped");
     assert_eq!(told.check("warehouse")["detail"], "the catalog answers, and asks for a log-in");
 

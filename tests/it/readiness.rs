@@ -108,7 +108,7 @@ async fn who_watches_is_told_of_an_outage_and_of_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_drains_is_not_ready_while_statements_end() {
-    let gateway = Gateway::with(&["drain_timeout=5s"]);
+    let gateway = Gateway::with(&["drain_timeout=5s", "health.interval=100ms"]);
     becomes(&gateway, Serving).await;
     let mut client = client(&gateway).await;
     let mut ready = client.watch(asking(READINESS)).await.expect("a stream").into_inner();
@@ -170,4 +170,18 @@ async fn a_gateway_of_roles_is_ready_when_the_credential_of_one_works() {
     polaris.realm(HOME).rotate_secret("analyst", "planted-later");
     becomes(&gateway, Serving).await;
     assert!(!gateway.log().contains("planted"), "{}", gateway.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_does_not_take_all_watches() {
+    let gateway = Gateway::start();
+    let mut greedy = client(&gateway).await;
+    let mut held = Vec::new();
+    for service in ["", READINESS, "nope", "nope"] {
+        held.push(greedy.watch(asking(service)).await.expect("a stream"));
+    }
+    let error = greedy.watch(asking("")).await.expect_err("a fifth");
+    assert_eq!(error.code(), tonic::Code::ResourceExhausted, "{error}");
+    assert!(error.message().contains("on this connection"), "{error}");
+    client(&gateway).await.watch(asking("")).await.expect("a stream of another connection");
 }

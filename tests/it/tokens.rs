@@ -11,7 +11,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tonic::Code;
 
 use crate::callers::{self, Client, bearer, handshake, login, run, token_of, value};
-use crate::harness::{Gateway, begun, query, status};
+use crate::harness::{Gateway, begun, query, status, until};
 use crate::stand_in::{Call, HOME, Operation, PrincipalSetup, Setup, StandIn};
 
 /// How long tokens live.
@@ -29,6 +29,9 @@ const CLIENTS_OF_EACH: usize = 4;
 
 const ROWS: i64 = 1000;
 
+/// What should be so within a second is given so long on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
 /// A stand-in with `gold.t` of so many rows and `silver.t`, and a gateway whose tables are never older than a moment.
 async fn lake(mode: &str, life: Duration) -> (StandIn, Gateway) {
     let polaris = StandIn::start(Setup::lakehouse()).await;
@@ -43,6 +46,12 @@ async fn lake(mode: &str, life: Duration) -> (StandIn, Gateway) {
     realm.tokens.set_lifetime(life.as_secs());
     polaris.log().clear();
     let gateway = callers::gateway(&polaris, mode, &["relay.max_staleness=100ms".to_owned(), "pool.max_workers=8".to_owned()]);
+    // It asks once, without a log-in, whether the catalog answers at all; what comes after that is on behalf of callers.
+    let answered = || polaris.log().calls().iter().any(|call| call.principal.is_none() && call.status.is_some());
+    tokio::task::block_in_place(|| until("the catalog is asked whether it answers", SOON, answered));
+    let asked = polaris.log().counts();
+    assert_eq!(asked, [((Operation::Config, None), 1)].into(), "nobody has logged in yet");
+    polaris.log().clear();
     (polaris, gateway)
 }
 
