@@ -281,7 +281,10 @@ async fn a_listing_above_the_ceiling_is_refused_with_a_way_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn listings_that_nobody_reads_on_hold_nobody_up() {
     const ASLEEP: usize = 4;
-    let polaris = StandIn::start(many(10, TABLES)).await;
+    const WIDE: usize = 4 * TABLES;
+    // Far more than connections hold by themselves.
+    let wide = GeneratedSetup { namespaces: 4, tables: TABLES, columns: 150 };
+    let polaris = StandIn::start(Setup::lakehouse().with_generated(wide)).await;
     polaris.faults().add(Rule::new(Fault::DelayMs(2)));
     let gateway =
         open_to_all(&polaris, &["relay.max_reads_per_catalog=8", "relay.max_staleness=0s", "relay.listing_staleness=0s"]);
@@ -301,7 +304,7 @@ async fn listings_that_nobody_reads_on_hold_nobody_up() {
         before
     };
     let loaded = settled.await;
-    assert!(loaded < ASLEEP * 10 * TABLES / 2, "{loaded} loads for listings of which a batch was read");
+    assert!(loaded < ASLEEP * WIDE * 3 / 4, "{loaded} loads for listings of which a batch was read");
     let reads = async {
         let mut client = gateway.client().await;
         for number in 0..5 {
@@ -314,28 +317,26 @@ async fn listings_that_nobody_reads_on_hold_nobody_up() {
         assert_eq!(listed.expect("tables").len(), TABLES);
     };
     tokio::time::timeout(SOON, async { tokio::join!(reads, listing) }).await.expect("nobody waits for those that sleep");
-    for stream in asleep {
-        let rest: usize =
-            stream.map_ok(|batch| batch.num_rows()).try_fold(0, async |sum, rows| Ok(sum + rows)).await.expect("rows");
-        assert!(rest > 10 * TABLES / 2, "{rest}");
-    }
+    let woken = asleep.pop().expect("a stream").map_ok(|batch| batch.num_rows());
+    let rest = woken.try_fold(0, async |sum, rows| Ok(sum + rows)).await.expect("rows");
+    assert!(rest > WIDE / 2, "{rest}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listings_and_reads_get_along_at_a_catalog_with_few_places() {
-    let polaris = StandIn::start(many(4, 50)).await;
+    let polaris = StandIn::start(many(2, 30)).await;
     polaris.faults().add(Rule::new(Fault::DelayMs(5)));
     let gateway =
         open_to_all(&polaris, &["relay.max_reads_per_catalog=4", "relay.max_staleness=0s", "relay.listing_staleness=0s"]);
-    let listers = (0..6).map(async |_| {
+    let listers = (0..4).map(async |_| {
         let mut client = gateway.client().await;
-        for _ in 0..3 {
-            assert_eq!(tables(&mut client, of_schema(None, true)).await.expect("tables").len(), 200);
+        for _ in 0..2 {
+            assert_eq!(tables(&mut client, of_schema(None, true)).await.expect("tables").len(), 60);
         }
     });
     let readers = (0..6).map(async |number| {
         let mut client = gateway.client().await;
-        for _ in 0..10 {
+        for _ in 0..5 {
             let sql = format!("SELECT count(*)::VARCHAR FROM rest.many_000.t_000{number}, rest.many_001.t_0000");
             assert_eq!(value(&mut client, &sql).await.expect("a count"), "0");
         }
