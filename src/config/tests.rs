@@ -171,7 +171,10 @@ fn a_catalog_is_made_whole_of_its_endpoint_and_its_layers() {
     assert_eq!(sales["storage"], stores, "keys are for the folder that the catalog names, and a place alone is no store");
     let crm = &tree["catalogs"]["crm"];
     assert_eq!((&crm["warehouse"], &crm["request_timeout"]), (&"everything".into(), &"10s".into()), "the endpoint's");
-    assert_eq!((&crm["allowed_locations"], &crm["storage"]), (&serde_json::json!(["s3://prod/gold/crm/"]), &serde_json::json!([])));
+    assert_eq!(
+        (&crm["allowed_locations"], &crm["storage"]),
+        (&serde_json::json!(["s3://prod/gold/crm/"]), &serde_json::json!([]))
+    );
     assert!(tree["catalogs"].get("lake").is_none(), "the built-in catalog is gone");
     // What is printed is a config again, of the same meaning.
     let printed = redacted(&tree).expect("yaml");
@@ -357,7 +360,8 @@ fn a_role_begins_in_a_catalog_that_it_opens() {
 
 #[test]
 fn what_a_catalog_says_is_of_its_type_at_endpoints_of_either_kind() {
-    let dev = ("dev.yaml", "platform: { endpoints: { polaris: { type: embedded, path: lakes } }, layers: { gold: {}, silver: {} } }");
+    let dev =
+        ("dev.yaml", "platform: { endpoints: { polaris: { type: embedded, path: lakes } }, layers: { gold: {}, silver: {} } }");
     for platform in [dev, PROD] {
         for (key, value) in [("request_timeout", "bogus"), ("connect_timeout", "7"), ("warehouse", "2024"), ("prefix", "[a]")] {
             let error = of_files(&[PROJECT, platform], &[&format!("catalogs.sales.{key}={value}")]).expect_err(key).to_string();
@@ -368,7 +372,8 @@ fn what_a_catalog_says_is_of_its_type_at_endpoints_of_either_kind() {
 
 #[test]
 fn embedded_catalogs_have_directories_of_their_own() {
-    let dev = ("dev.yaml", "platform: { endpoints: { polaris: { type: embedded, path: lakes } }, layers: { gold: {}, silver: {} } }");
+    let dev =
+        ("dev.yaml", "platform: { endpoints: { polaris: { type: embedded, path: lakes } }, layers: { gold: {}, silver: {} } }");
     let same = of_files(&[PROJECT, dev], &["catalogs.crm.warehouse=sales_gold"]).expect_err("one directory").to_string();
     assert!(same.contains("catalogs.sales: its directory") && same.contains("is that of catalog `crm` too"), "{same}");
     let error = with(&["catalogs.a={type: embedded, path: x/./y/}", "catalogs.b={type: embedded, path: x//y}"]);
@@ -411,11 +416,15 @@ fn secrets_in_addresses_and_in_wrong_places_are_not_shown() {
     let tree = merged(&Sources { files: Vec::new(), set }, std::iter::empty()).expect("merge");
     let shown = redacted(&tree).expect("yaml");
     assert!(!shown.contains("planted"), "{shown}");
-    for kept in ["https://<redacted>@a.example.com/api?<redacted>", "https://<redacted>@store.example.com?<redacted>", "s3://lake/a@b/"] {
+    for kept in
+        ["https://<redacted>@a.example.com/api?<redacted>", "https://<redacted>@store.example.com?<redacted>", "s3://lake/a@b/"]
+    {
         assert!(shown.contains(kept), "{kept}: {shown}");
     }
     let prod = ["catalogs.prod={type: rest, uri: 'https://a/'}"];
-    for place in ["catalogs.prod.credentials", "catalogs.prod.callers", "roles.r.catalogs.prod.credentials", "auth.mappings", "auth"] {
+    for place in
+        ["catalogs.prod.credentials", "catalogs.prod.callers", "roles.r.catalogs.prod.credentials", "auth.mappings", "auth"]
+    {
         let wrong = format!("{place}='planted, expected \"x'");
         let error = with(&[&prod[..], &[&wrong]].concat()).expect_err(place).to_string();
         assert!(!error.contains("planted") && error.contains("expected"), "{error}");
