@@ -136,11 +136,14 @@ async fn go_on(lakes: &Arc<Lakes>, clients: Clients, until: Instant) {
     told("listing", &lists);
     told("other catalog", &other);
     eprintln!("first statement of a new worker: {starts:?}");
+    // What the catalog that is up takes shows how busy the machine is.
+    let at_once = AT_ONCE + other.half() * 2;
+    for seen in [&known, &lists] {
+        assert!(seen.half() < at_once, "{seen:?}");
+    }
     for seen in [&known, &other] {
-        assert!(seen.half() < AT_ONCE, "{seen:?}");
         assert!(seen.slowest() < SOME_TIME, "{seen:?}");
     }
-    assert!(lists.half() < AT_ONCE, "{lists:?}");
     for seen in [&unknown, &lists] {
         assert!(seen.slowest() < REQUEST_TIMEOUT + SOME_TIME, "{seen:?}");
     }
