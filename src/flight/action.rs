@@ -191,7 +191,7 @@ impl Edge {
                 _ => fail("as_of", ErrorValue::InvalidValue),
             }
         }
-        call.session.set_defaults(defaults);
+        self.sessions.set_defaults(&call.session, defaults);
         Ok(SetResult { errors }.encode_to_vec().into())
     }
 

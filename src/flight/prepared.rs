@@ -1,6 +1,7 @@
 //! Owns prepared statements as clients see them: create, bind, run, close. Refuses to change a handle: after binding, one client goes
 //! on with the handle that it gets back and another with the old one, and the same one suits both.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::Schema;
@@ -44,6 +45,7 @@ impl Edge {
             columns: description.columns,
             provisional: description.provisional,
             described,
+            has_run: AtomicBool::new(false),
         };
         let is_update = statement.columns.is_none();
         // Without fields, never absent, for a statement without rows: the JDBC driver takes both for an update, the ODBC driver
@@ -81,7 +83,10 @@ impl Edge {
         }
         // What may turn out otherwise is not promised: ADBC refuses a stream with another schema than its FlightInfo's.
         let promised = !statement.provisional && !other_types;
-        let mut begun = None;
+        // Most drivers prepare and run at once: that is one statement, whose tables are asked for once.
+        let is_first = !statement.has_run.swap(true, Ordering::AcqRel);
+        let mut begun =
+            Some(statement.described).filter(|described| is_first && described.elapsed() <= PROMISED_FOR).map(Begun::at);
         let schema = if promised && statement.described.elapsed() > PROMISED_FOR {
             let now = Begun::now();
             let description = self.kernel.describe(&call.caller_at(defaults.clone()), &sql, call.limits).await?;

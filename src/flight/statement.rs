@@ -84,7 +84,7 @@ impl Edge {
             Execution::Rows(_) => Err(FlightError::ReturnsRows),
             Execution::Done { affected, session } => {
                 if let Some(change) = session {
-                    apply(call, change)?;
+                    self.apply(call, change)?;
                 }
                 Ok(affected.map(|rows| i64::try_from(rows).unwrap_or(i64::MAX)))
             }
@@ -118,18 +118,18 @@ impl Edge {
             _ => Ok(()),
         }
     }
-}
 
-/// Changes the session as a statement says.
-fn apply(call: &Call, change: SessionChange) -> Result<(), FlightError> {
-    let now = call.session.defaults();
-    let changed = match change {
-        SessionChange::Names { catalog, schema } => Defaults { catalog, schema, ..now },
-        SessionChange::AsOf(_) if call.as_of.is_some() => return Err(FlightError::Invalid(AS_OF_BY_HEADER.to_owned())),
-        SessionChange::AsOf(as_of) => Defaults { as_of, ..now },
-    };
-    call.session.set_defaults(changed);
-    Ok(())
+    /// Changes the session as a statement says.
+    fn apply(&self, call: &Call, change: SessionChange) -> Result<(), FlightError> {
+        let now = call.session.defaults();
+        let changed = match change {
+            SessionChange::Names { catalog, schema } => Defaults { catalog, schema, ..now },
+            SessionChange::AsOf(_) if call.as_of.is_some() => return Err(FlightError::Invalid(AS_OF_BY_HEADER.to_owned())),
+            SessionChange::AsOf(as_of) => Defaults { as_of, ..now },
+        };
+        self.sessions.set_defaults(&call.session, changed);
+        Ok(())
+    }
 }
 
 /// Frames as they came from the worker, but for the schema's, which is given its metadata. The session counts as in use until the

@@ -53,6 +53,14 @@ impl Begun {
         Self { clock: clock.mark, asked_us: clock.now_us(), described_us: 0 }
     }
 
+    /// It was asked for then.
+    pub(super) fn at(asked: Instant) -> Self {
+        let clock = Clock::get();
+        let since = asked.saturating_duration_since(clock.zero);
+        let asked_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        Self { clock: clock.mark, asked_us, described_us: asked_us }
+    }
+
     pub(super) fn described(self) -> Self {
         Self { described_us: Clock::get().now_us(), ..self }
     }

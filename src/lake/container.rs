@@ -8,16 +8,17 @@ use flate2::read::DeflateDecoder;
 const MAGIC: &[u8] = b"Obj\x01";
 const SYNC_BYTES: usize = 16;
 
-/// The bytes of all blocks when they are unpacked; `None` when they are more than `limit`, or the file is not whole, or is packed in a way
-/// that is not known here.
+/// The bytes of all blocks when they are unpacked; `None` when they are more than `limit`, there are more than `max_records`, or the file
+/// is not whole, or is packed in a way that is not known here.
 #[must_use]
-pub(super) fn unpacked_bytes(file: &[u8], limit: u64) -> Option<u64> {
+pub(super) fn unpacked_bytes(file: &[u8], limit: u64, max_records: u64) -> Option<u64> {
     let mut rest = file.strip_prefix(MAGIC)?;
     let codec = codec(&mut rest)?;
     rest = rest.get(SYNC_BYTES..)?;
-    let mut bytes = 0_u64;
+    let (mut bytes, mut records) = (0_u64, 0_u64);
     while !rest.is_empty() {
-        let _records = long(&mut rest)?;
+        // Parsed, a record takes many times what it takes here.
+        records = records.checked_add(u64::try_from(long(&mut rest)?).ok()?).filter(|records| *records <= max_records)?;
         let block = take(&mut rest)?;
         rest = rest.get(SYNC_BYTES..)?;
         bytes = bytes.checked_add(codec.unpacked(block, limit - bytes)?)?;
@@ -127,9 +128,10 @@ mod tests {
         ];
         for codec in codecs {
             let file = file(codec, 1000);
-            assert_eq!(unpacked_bytes(&file, 2_000_000), Some(1_002_000), "{codec:?}");
-            assert_eq!(unpacked_bytes(&file, 1_002_000), Some(1_002_000), "{codec:?}");
-            assert_eq!(unpacked_bytes(&file, 1_001_999), None, "{codec:?}");
+            assert_eq!(unpacked_bytes(&file, 2_000_000, 1000), Some(1_002_000), "{codec:?}");
+            assert_eq!(unpacked_bytes(&file, 1_002_000, 1000), Some(1_002_000), "{codec:?}");
+            assert_eq!(unpacked_bytes(&file, 1_001_999, 1000), None, "{codec:?}");
+            assert_eq!(unpacked_bytes(&file, 2_000_000, 999), None, "{codec:?}: too many records");
         }
     }
 
@@ -137,12 +139,12 @@ mod tests {
     fn what_is_no_whole_file_is_none() {
         let whole = file(Codec::Deflate(DeflateSettings::default()), 10);
         for end in 0..whole.len() {
-            if unpacked_bytes(&whole[..end], u64::MAX).is_some() {
+            if unpacked_bytes(&whole[..end], u64::MAX, 10).is_some() {
                 // Behind the head there is no block yet.
                 assert!(end < whole.len() - SYNC_BYTES, "{end}");
             }
         }
-        assert_eq!(unpacked_bytes(b"", 10), None);
-        assert_eq!(unpacked_bytes(&[&b"Obj\x01"[..], &[0xff; 64]].concat(), 10), None);
+        assert_eq!(unpacked_bytes(b"", 10, 10), None);
+        assert_eq!(unpacked_bytes(&[&b"Obj\x01"[..], &[0xff; 64]].concat(), 10, 10), None);
     }
 }

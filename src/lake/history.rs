@@ -101,7 +101,7 @@ impl History {
     /// With what there is instead, when there is no such state.
     pub fn at(&self, when: &When) -> Result<Option<Snapshot>, String> {
         match when {
-            When::Now => Ok(current_snapshot(&self.0).and_then(|id| self.snapshot(id))),
+            When::Now => current_snapshot(&self.0).map(|id| self.kept(id)).transpose(),
             When::Version(version) => self.version(version).map(Some),
             When::Instant(instant) => self.instant(*instant),
         }
@@ -121,6 +121,11 @@ impl History {
 
     fn snapshot(&self, id: i64) -> Option<Snapshot> {
         self.raw_snapshots().iter().find(|snapshot| snapshot["snapshot-id"].as_i64() == Some(id)).and_then(snapshot)
+    }
+
+    /// The current snapshot, which is always kept.
+    fn kept(&self, id: i64) -> Result<Snapshot, String> {
+        self.snapshot(id).ok_or_else(|| format!("does not keep snapshot {id}, which is its current one: {}", self.there()))
     }
 
     fn version(&self, version: &str) -> Result<Snapshot, String> {
@@ -308,6 +313,14 @@ mod tests {
         history.0["snapshots"].as_array_mut().unwrap().remove(1);
         let told = id(&history, instant(300)).unwrap_err();
         assert!(told.starts_with("does not keep snapshot 2 any more, which was current at"), "{told}");
+    }
+
+    #[test]
+    fn a_current_snapshot_that_is_not_there_is_told() {
+        let mut history = history();
+        history.0["current-snapshot-id"] = json!(7);
+        let told = id(&history, When::Now).unwrap_err();
+        assert!(told.starts_with("does not keep snapshot 7, which is its current one: it has 4"), "{told}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use iceberg::spec::{
 /// The most that a list and a manifest may be unpacked, in bytes. Writers aim at manifests of 8 MB, packed.
 const MAX_LIST: u64 = 64 << 20;
 const MAX_MANIFEST: u64 = 256 << 20;
+/// The most records of a list or a manifest: parsed, each takes a kilobyte and more, however little it takes in the file.
+const MAX_RECORDS: u64 = 200_000;
 
 /// A manifest, as the list of its snapshot names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub fn manifests(list: &[u8]) -> Option<Vec<(String, u64)>> {
 /// The manifests of a list. `None` when it is no manifest list, or too large.
 #[must_use]
 pub fn manifest_list(list: &[u8]) -> Option<Vec<ManifestAt>> {
-    super::container::unpacked_bytes(list, MAX_LIST)?;
+    super::container::unpacked_bytes(list, MAX_LIST, MAX_RECORDS)?;
     let versions = [FormatVersion::V2, FormatVersion::V3, FormatVersion::V1];
     let list = versions.into_iter().find_map(|version| ManifestList::parse_with_version(list, version).ok())?;
     let named = list.entries().iter().map(|manifest| ManifestAt {
@@ -69,7 +71,7 @@ pub fn manifest_list(list: &[u8]) -> Option<Vec<ManifestAt>> {
 /// The files that a manifest says are there. `None` when it cannot be read, or is too large.
 #[must_use]
 pub fn live_files(at: &ManifestAt, manifest: &[u8]) -> Option<Vec<LiveFile>> {
-    super::container::unpacked_bytes(manifest, MAX_MANIFEST)?;
+    super::container::unpacked_bytes(manifest, MAX_MANIFEST, MAX_RECORDS)?;
     let (entries, metadata) = Manifest::parse_avro(manifest).ok()?.into_parts();
     let spec = metadata.partition_spec();
     let types = spec.partition_type(metadata.schema()).ok()?;
@@ -124,7 +126,7 @@ fn text(transform: Transform, type_of: &Type, value: &Literal) -> Option<String>
 /// A data file of a manifest, with its length in bytes; `None` when it has none, or is no manifest.
 #[must_use]
 pub fn data_file(manifest: &[u8]) -> Option<(String, u64)> {
-    super::container::unpacked_bytes(manifest, MAX_MANIFEST)?;
+    super::container::unpacked_bytes(manifest, MAX_MANIFEST, MAX_RECORDS)?;
     let manifest = Manifest::parse_avro(manifest).ok()?;
     let mut alive = manifest.entries().iter().filter(|entry| entry.is_alive());
     let entry = alive.find(|entry| entry.content_type() == DataContentType::Data)?;
@@ -134,7 +136,7 @@ pub fn data_file(manifest: &[u8]) -> Option<(String, u64)> {
 /// The files of a manifest that are not deleted, each with its length in bytes. `None` when it is no manifest, or too large.
 #[must_use]
 pub fn files(manifest: &[u8]) -> Option<Vec<(String, u64)>> {
-    super::container::unpacked_bytes(manifest, MAX_MANIFEST)?;
+    super::container::unpacked_bytes(manifest, MAX_MANIFEST, MAX_RECORDS)?;
     let manifest = Manifest::parse_avro(manifest).ok()?;
     let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
     Some(alive.map(|entry| (entry.file_path().to_owned(), entry.file_size_in_bytes())).collect())

@@ -106,6 +106,14 @@ pub enum QueryError {
         /// The most, in megabytes.
         limit_mb: usize,
     },
+    /// A statement that asks for more of the past than one may.
+    #[error("the statement has more than {limit} {what}, which is the most of one: write several")]
+    TooManyOfThePast {
+        /// The most.
+        limit: usize,
+        /// Of what.
+        what: &'static str,
+    },
     /// A session that reads the past was told to write.
     #[error("the session reads tables as of {0}, and nothing can be written then: end that first (RESET as_of)")]
     ReadsThePast(AsOf),
@@ -142,6 +150,7 @@ impl Explain for QueryError {
             Self::ListingTooLarge { .. }
             | Self::ListingTooLong { .. }
             | Self::TooManyFiles { .. }
+            | Self::TooManyOfThePast { .. }
             | Self::TooMuchMetadata { .. } => Kind::ResourceExhausted(None),
             Self::Input(_) | Self::AsOf(_) => Kind::InvalidArgument,
             Self::Defect(_) => Kind::Internal,

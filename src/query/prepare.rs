@@ -36,12 +36,10 @@ impl Engine {
         // Its listings are of the same moment.
         let caller = &Caller { begun: Some(begun), ..caller.clone() };
         let loads = try_join_all(tables.iter().map(|table| self.relay().load_since(&credential, table, begun)));
-        let (sizes, mut listings, about, versions) = tokio::try_join!(
-            async { Ok(loads.await?) },
-            self.listings(caller, &judged.listings, &tables),
-            self.metadata_listings(caller, &judged.listings, described),
-            self.versions(caller, &credential, &judged.past),
-        )?;
+        let (sizes, mut listings) =
+            tokio::try_join!(async { Ok(loads.await?) }, self.listings(caller, &judged.listings, &tables))?;
+        // Behind the loads, so that a table is asked for once.
+        let (about, versions) = self.past(caller, &credential, judged, described).await?;
         listings.extend(about);
         let data_bytes = sizes.into_iter().fold(0, u64::saturating_add);
         Ok(Prepared { proceed: Proceed { listings, versions }, data_bytes })

@@ -207,9 +207,11 @@ impl Engine {
         let mut worker = WorkerClass::Reader;
         let mut again = false;
         loop {
-            let request = asked(caller, sql, &[], request::Action::Describe(Describe {}));
             let lease =
                 if again { self.lease_again(caller, log).await? } else { self.lease(caller, Class::Read, worker, log).await? };
+            // A reader hands the past back unseen.
+            let all_but_the_past = if lease.class() == WorkerClass::Reader { &[Class::Read, Class::Session][..] } else { &[] };
+            let request = asked(caller, sql, all_but_the_past, request::Action::Describe(Describe {}));
             match self.described(caller, request, lease, deadline, log).await {
                 // Readers have no metadata of the past.
                 Ok(None) => (worker, again) = (WorkerClass::Exclusive, false),
@@ -243,7 +245,11 @@ impl Engine {
         lease.ask(request, terms, deadline.into_std()).await?;
         loop {
             match lease.next().await? {
-                Reply::Judged(judged) if lease.class() == WorkerClass::Reader && needs_the_past(&judged) => return Ok(None),
+                Reply::Judged(judged)
+                    if lease.class() == WorkerClass::Reader && (judged.handed_back || needs_the_past(&judged)) =>
+                {
+                    return Ok(None);
+                }
                 Reply::Judged(judged) => {
                     log.classed(judged.class().as_str_name());
                     if is_write(judged.class()) {

@@ -2,6 +2,7 @@
 //! one for the time up to which all count as ended. Refuses to begin with a file that it cannot read, because who has logged out could
 //! come back then.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -14,6 +15,8 @@ use crate::names::SessionId;
 const MAX_LINE: usize = 96;
 /// The word before the time up to which all have ended.
 const UNTIL: &str = "until";
+/// The word before a session that may come back, whatever a line before it says.
+const MAY_RETURN: &str = "not";
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,22 +64,31 @@ pub(super) fn read(path: &Path) -> Result<Known, ClosedError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Known::default()),
         read => read.map_err(|source| ClosedError::Io { path: path.to_owned(), source })?,
     };
-    let mut known = Known::default();
+    let (mut until, mut sessions) = (None, BTreeSet::new());
     for (number, line) in (1..).zip(String::from_utf8_lossy(&bytes).split_inclusive('\n')) {
         let broken = || ClosedError::Broken { path: path.to_owned(), line: number };
         let Some(whole) = line.strip_suffix('\n') else {
             // The gateway was killed while it wrote the last line.
-            return if could_be_begun(line) { Ok(known) } else { Err(broken()) };
+            if could_be_begun(line) {
+                break;
+            }
+            return Err(broken());
+        };
+        let session = |line: &str| {
+            let (time, id) = line.split_once(' ').filter(|(_, id)| !id.is_empty() && could_be_begun(whole)).ok_or_else(broken)?;
+            Ok::<_, ClosedError>((time.parse::<OpenedMs>().map_err(|_| broken())?, SessionId::from(id)))
         };
         match whole.split_once(' ') {
-            Some((UNTIL, time)) => known.until = known.until.max(Some(time.parse().map_err(|_| broken())?)),
-            Some((time, id)) if !id.is_empty() && could_be_begun(whole) => {
-                known.sessions.push((time.parse().map_err(|_| broken())?, id.into()));
+            Some((UNTIL, time)) => until = until.max(Some(time.parse().map_err(|_| broken())?)),
+            Some((MAY_RETURN, line)) => {
+                sessions.remove(&session(line)?);
             }
-            _ => return Err(broken()),
+            _ => {
+                sessions.insert(session(whole)?);
+            }
         }
     }
-    Ok(known)
+    Ok(Known { until, sessions: sessions.into_iter().collect() })
 }
 
 fn could_be_begun(line: &str) -> bool {
@@ -119,10 +131,19 @@ impl ClosedFile {
 
     /// Adds one. A log-out does not fail for it: in this process it counts anyway.
     pub(super) fn add(&mut self, opened: OpenedMs, id: &SessionId) {
+        self.append(&format!("{opened} {id}\n"), id);
+    }
+
+    /// Takes one back.
+    pub(super) fn take_back(&mut self, opened: OpenedMs, id: &SessionId) {
+        self.append(&format!("{MAY_RETURN} {opened} {id}\n"), id);
+    }
+
+    fn append(&mut self, line: &str, id: &SessionId) {
         self.lines += 1;
-        if let Err(error) = self.file.write_all(format!("{opened} {id}\n").as_bytes()) {
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
             let path = self.path.display();
-            tracing::error!(%path, %error, session = %id, "an ended session could not be written down; its token opens it again after a restart");
+            tracing::error!(%path, %error, session = %id, "whether a session may be made again could not be written down: after a restart its token may open it, or not");
         }
     }
 }
@@ -140,6 +161,8 @@ mod tests {
             read(&path).map(|known| (known.until, known.sessions.len())).map_err(|error| error.to_string())
         };
         assert_eq!(sessions(b"7 ab\n8 cd\n"), Ok((None, 2)));
+        assert_eq!(sessions(b"7 ab\n8 cd\nnot 7 ab\n"), Ok((None, 1)), "one may come back");
+        assert_eq!(sessions(b"7 ab\nnot 7 ab\n7 ab\n"), Ok((None, 1)));
         assert_eq!(sessions(b"until 6\n7 ab\n8 c"), Ok((Some(6), 1)));
         for (text, line) in [
             (&b"7 ab\nnonsense\n8 cd\n"[..], 2),
@@ -147,6 +170,8 @@ mod tests {
             (b"7 \n", 1),
             (b"x ab\n", 1),
             (b"until x\n", 1),
+            (b"not 7\n", 1),
+            (b"not x ab\n", 1),
             (b"7 ab\n\xff\0", 2),
             (b"[gateway]", 1),
         ] {

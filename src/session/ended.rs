@@ -2,7 +2,7 @@
 //! only given way. Refuses to grow without bound, and to let an ended one come back for that: when it is full it refuses all that are as
 //! old as those it forgets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ pub(super) struct Ended {
     sessions: BTreeMap<(OpenedMs, SessionId), Gone>,
     /// What was opened then or before counts as ended.
     until: Option<OpenedMs>,
+    /// Those that are there, and must not be made again from their tokens, which do not say enough of them.
+    held: BTreeSet<(OpenedMs, SessionId)>,
     /// Where those that have ended outlive the process.
     file: Option<ClosedFile>,
 }
@@ -48,7 +50,7 @@ impl Gone {
 
 impl Ended {
     pub(super) fn new(max: usize, idle_ttl: Duration) -> Self {
-        Self { max, idle_ttl, sessions: BTreeMap::new(), until: None, file: None }
+        Self { max, idle_ttl, sessions: BTreeMap::new(), until: None, held: BTreeSet::new(), file: None }
     }
 
     /// Takes over what the file says of sessions that were opened since, and writes all that follows there.
@@ -63,9 +65,22 @@ impl Ended {
         Ok(())
     }
 
+    /// It is there, and counts as ended once the process is another one, or may be made again then.
+    pub(super) fn hold(&mut self, opened: OpenedMs, id: &SessionId, held: bool) {
+        let session = (opened, id.clone());
+        let changed = if held { self.held.insert(session) } else { self.held.remove(&session) };
+        match &mut self.file {
+            Some(file) if changed && held => file.add(opened, id),
+            Some(file) if changed => file.take_back(opened, id),
+            _ => {}
+        }
+    }
+
     /// It has ended.
     pub(super) fn add(&mut self, opened: OpenedMs, id: SessionId) {
-        if let Some(file) = &mut self.file {
+        // One that was held is written down already.
+        let is_held = self.held.remove(&(opened, id.clone()));
+        if let Some(file) = self.file.as_mut().filter(|_| !is_held) {
             file.add(opened, &id);
         }
         self.insert(opened, id, Gone::Ended);
@@ -101,9 +116,10 @@ impl Ended {
     /// Forgets those that were opened before this, whose tokens have expired.
     pub(super) fn forget_before(&mut self, opened: OpenedMs) {
         self.sessions = self.sessions.split_off(&(opened, SessionId::from("")));
+        self.held = self.held.split_off(&(opened, SessionId::from("")));
         self.until = self.until.filter(|until| *until >= opened);
         let Some(mut file) = self.file.take() else { return };
-        if file.lines > LINES_TOO_MANY + 2 * self.sessions.len() {
+        if file.lines > LINES_TOO_MANY + 2 * (self.sessions.len() + self.held.len()) {
             file.rewrite(self.until, self.ended());
         }
         self.file = Some(file);
@@ -118,7 +134,7 @@ impl Ended {
     }
 
     fn ended(&self) -> impl Iterator<Item = &(OpenedMs, SessionId)> {
-        self.sessions.iter().filter(|(_, gone)| **gone == Gone::Ended).map(|(session, _)| session)
+        self.sessions.iter().filter(|(_, gone)| **gone == Gone::Ended).map(|(session, _)| session).chain(&self.held)
     }
 }
 
@@ -157,6 +173,27 @@ mod tests {
         ended.sweep(now + HOUR);
         assert_eq!(ended.ended().count(), 1);
         assert!(!ended.contains(0, &id(0), now + HOUR) && ended.contains(1, &id(1), now));
+    }
+
+    #[test]
+    fn what_is_held_has_ended_after_a_restart_unless_it_was_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("closed");
+        let now = Instant::now();
+        let mut first = Ended::new(10, HOUR);
+        first.recall(&path, 0).unwrap();
+        for n in 0..3 {
+            first.hold(n, &id(n), true);
+        }
+        first.hold(1, &id(1), false);
+        first.hold(1, &id(1), false);
+        first.add(2, id(2));
+        assert!(!first.contains(0, &id(0), now), "it is there");
+        drop(first);
+        let mut second = Ended::new(10, HOUR);
+        second.recall(&path, 0).unwrap();
+        assert_eq!([0, 1, 2].map(|n| second.contains(n, &id(n), now)), [true, false, true]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "0 0\n2 2\n");
     }
 
     #[test]

@@ -161,11 +161,6 @@ impl Session {
         self.lock().defaults.clone()
     }
 
-    /// Changes where names are looked up.
-    pub fn set_defaults(&self, defaults: Defaults) {
-        self.lock().defaults = defaults;
-    }
-
     /// Keeps a described statement.
     ///
     /// # Errors
@@ -193,6 +188,11 @@ impl Session {
     /// Drops a prepared statement; `false` when it was not there.
     pub fn close_prepared(&self, id: &PreparedId) -> bool {
         self.lock().prepared.remove(id)
+    }
+
+    /// Its tables are read as they were, which its token does not say.
+    fn reads_the_past(&self) -> bool {
+        self.lock().defaults.as_of.is_some()
     }
 
     /// By what it is found on its connection.
@@ -316,7 +316,11 @@ impl Register {
         idle.sort_by_key(|(used, _)| *used);
         for (used, id) in idle.into_iter().take(1 + self.count(of) / GIVING_WAY) {
             let Some(session) = self.remove(&id).filter(|session| session.connection.is_none()) else { continue };
-            self.ended.give_way(session.opened, id, used);
+            if session.reads_the_past() {
+                self.ended.add(session.opened, id);
+            } else {
+                self.ended.give_way(session.opened, id, used);
+            }
         }
     }
 
@@ -447,6 +451,17 @@ impl Sessions {
         let id = SessionId::from(uuid::Uuid::new_v4().simple().to_string());
         let new = New { id, opened: now_ms(), principal, initial: defaults, connection: Some(connection) };
         self.insert(&mut register, new)
+    }
+
+    /// Changes where names are looked up, and when tables are read. The token of a session that reads the past does not say so: it is
+    /// not made again from that, or it would read the present without a word, and write.
+    pub fn set_defaults(&self, session: &Session, defaults: Defaults) {
+        let mut register = self.lock();
+        let reads_the_past = defaults.as_of.is_some();
+        session.lock().defaults = defaults;
+        if session.connection.is_none() && register.sessions.contains_key(&session.id) {
+            register.ended.hold(session.opened, &session.id, reads_the_past);
+        }
     }
 
     /// Ends a session; its token is worth nothing from here on.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
@@ -51,6 +52,8 @@ pub struct PreparedStatement {
     pub provisional: bool,
     /// When its description was asked for.
     pub described: Instant,
+    /// It has been run: only the first run belongs to one statement with the description.
+    pub has_run: AtomicBool,
 }
 
 /// Parameters bound to a prepared statement.
@@ -175,6 +178,7 @@ mod tests {
             columns: None,
             provisional: false,
             described: Instant::now(),
+            has_run: AtomicBool::new(false),
         }
     }
 

@@ -24,7 +24,8 @@ fn sessions(config: Config) -> Sessions {
 fn prepared(sql: &str) -> PreparedStatement {
     let defaults = Defaults { catalog: "lake".into(), schema: "gold".to_owned(), as_of: None };
     let parameters = Arc::new(arrow::datatypes::Schema::empty());
-    PreparedStatement { sql: sql.to_owned(), defaults, parameters, columns: None, provisional: false, described: Instant::now() }
+    let (described, has_run) = (Instant::now(), std::sync::atomic::AtomicBool::new(false));
+    PreparedStatement { sql: sql.to_owned(), defaults, parameters, columns: None, provisional: false, described, has_run }
 }
 
 fn principal(name: &str) -> Principal {
@@ -35,7 +36,7 @@ fn principal(name: &str) -> Principal {
 fn a_token_leads_to_its_session_until_that_is_closed() {
     let all = sessions(Config::default());
     let (session, token) = all.open(&principal("ana"), gold()).unwrap();
-    session.set_defaults(Defaults { catalog: "other".into(), schema: "s".to_owned(), as_of: None });
+    all.set_defaults(&session, Defaults { catalog: "other".into(), schema: "s".to_owned(), as_of: None });
     let found = all.resume(&token).unwrap();
     assert_eq!((found.principal(), found.defaults().schema), (&principal("ana"), "s".to_owned()));
     all.close(&found);
@@ -367,4 +368,38 @@ async fn a_session_that_gave_way_does_not_come_back_once_it_has_been_idle_for_to
     give_way();
     std::thread::sleep(Duration::from_millis(350));
     assert_eq!(gateway.all.resume(&token).err(), Some(SessionError::Ended));
+}
+
+#[test]
+fn a_session_that_reads_the_past_is_never_made_again_in_the_present() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = dir.path().join("closed");
+    let config = || Config { closed_file: Some(closed.clone()), max_sessions: 2, ..Config::default() };
+    let auth = AuthConfig { key: Some(SecretRef::Text("77".repeat(32).into())), ..AuthConfig::default() };
+    let start = || {
+        let auth = Authenticator::new(&auth, Catalog::knowing(&[])).unwrap();
+        let all = Sessions::new(config(), auth, TTL, gold());
+        all.recall().unwrap();
+        all
+    };
+    let then = Defaults { as_of: Some(crate::as_of::AsOf::from_ms(1)), ..gold() };
+    let first = start();
+    let (past, past_token) = first.open(&principal("ana"), gold()).unwrap();
+    let (back, back_token) = first.open(&principal("ana"), gold()).unwrap();
+    first.set_defaults(&past, then.clone());
+    first.set_defaults(&back, then);
+    first.set_defaults(&back, gold());
+    drop((past, back));
+    first.lock().make_room(Duration::ZERO, Instant::now(), None);
+    first.lock().make_room(Duration::ZERO, Instant::now(), None);
+    assert!(first.is_empty());
+    assert_eq!(first.resume(&past_token).err(), Some(SessionError::Ended), "it gave way");
+    assert!(first.resume(&back_token).is_ok());
+    let (past, again_token) = first.open(&principal("ana"), gold()).unwrap();
+    first.set_defaults(&past, Defaults { as_of: Some(crate::as_of::AsOf::from_ms(1)), ..gold() });
+    assert!(first.resume(&again_token).is_ok());
+    let second = start();
+    assert_eq!(second.resume(&past_token).err(), Some(SessionError::Ended));
+    assert_eq!(second.resume(&again_token).err(), Some(SessionError::Ended), "the gateway was restarted");
+    assert!(second.resume(&back_token).is_ok());
 }

@@ -211,7 +211,9 @@ impl DataConnection {
         let scope = scope.in_the_past(request.in_the_past);
         let verdict = judge.judge(&scope, &request.sql).map_err(refused)?;
         let may_run = verdict.class == Class::Session || request.allowed.contains(&verdict.class.into());
-        let handed_back = matches!(action, request::Action::Run(_)) && !may_run;
+        // What stands in AT is evaluated by a worker that is the statement's own, for a description too.
+        let is_elsewhere = !verdict.past.is_empty() && !request.allowed.is_empty();
+        let handed_back = !may_run && (matches!(action, request::Action::Run(_)) || is_elsewhere);
         let mut judged = judged(&verdict, handed_back);
         if !handed_back {
             judged.past = past::evaluated(&self.engine, &verdict.past)?;

@@ -396,6 +396,29 @@ async fn what_can_be_shown_of_one_table_has_a_ceiling() {
     is(&mut client, "SELECT count(*) FROM table_files('bronze.t')", "2").await;
 }
 
+#[tokio::test]
+async fn what_one_statement_may_ask_of_the_past_is_bounded() {
+    let scene = Scene::new(&[]).await;
+    let mut client = scene.client().await;
+    let snapshot =
+        value(&mut client, "SELECT max_by(snapshot_id, committed_at) FROM table_snapshots('bronze.t')").await.expect("one");
+    let files = |calls: usize| {
+        let version =
+            |at: usize| format!("SELECT count(*) AS n FROM table_files('bronze.t', version => '{}{snapshot}')", " ".repeat(at));
+        format!("SELECT sum(n) FROM ({})", (0..calls).map(version).collect::<Vec<_>>().join(" UNION ALL "))
+    };
+    is(&mut client, &files(16), "48").await;
+    refused("17 calls", query(&mut client, &files(17)).await, Code::ResourceExhausted, &["more than 16 calls"]);
+    let reads = |reads: usize| {
+        let version = |at: usize| format!("SELECT 1 AS n FROM bronze.t AT (VERSION => '{}{snapshot}') LIMIT 0", " ".repeat(at));
+        format!(
+            "SELECT count(*) FROM ({})",
+            (0..reads).map(|at| format!("({})", version(at))).collect::<Vec<_>>().join(" UNION ALL ")
+        )
+    };
+    refused("65 reads", query(&mut client, &reads(65)).await, Code::ResourceExhausted, &["more than 64 reads of the past"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_read_a_table_sees_nothing_of_its_past() {
     let house = House::open(Setup::lakehouse(), &[]).await;

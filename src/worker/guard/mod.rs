@@ -303,7 +303,7 @@ fn call(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> 
     if !source.is_call {
         return Err(cursor.unexpected("the call of one table function"));
     }
-    Ok(verdict(proto::Class::Read, format!("SELECT * FROM {}", source.query.sql), source.query.reads))
+    Ok(read(query::Query { sql: format!("SELECT * FROM {}", source.query.sql), reads: source.query.reads }))
 }
 
 /// A verdict without a target.
