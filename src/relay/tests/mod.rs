@@ -104,6 +104,11 @@ impl Bench {
         (self, location)
     }
 
+    /// What is asked from here on is asked by another statement.
+    fn begins_another_statement(&self) {
+        self.relay.grant(&self.worker, WRITES);
+    }
+
     async fn create(&self, table: &str) -> String {
         let (status, created) = self.post("lake/namespaces/gold/tables", new_table(table)).await;
         assert_eq!(status, 200, "{created}");
