@@ -56,7 +56,7 @@ impl AsOf {
 
     /// Of milliseconds since 1970.
     #[must_use]
-    pub fn from_ms(ms: i64) -> Self {
+    pub const fn from_ms(ms: i64) -> Self {
         Self(ms)
     }
 

@@ -11,9 +11,9 @@ use super::trim::current_snapshot;
 use super::types::{Column, columns_of_schema};
 use crate::as_of::AsOf;
 
-/// A table's metadata, read for its past.
+/// A table's metadata, read for its past by a statement that began then.
 #[derive(Debug)]
-pub struct History(Value);
+pub struct History(Value, AsOf);
 
 /// A state of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +59,13 @@ pub enum When {
 }
 
 impl History {
-    /// Reads the answer to a load.
+    /// Reads the answer to a load, for a statement that began then: nothing that it is shown was made later.
     ///
     /// # Errors
     /// When it is none.
-    pub fn read(answer: &[u8]) -> Result<Self, LakeError> {
+    pub fn read(answer: &[u8], begun: AsOf) -> Result<Self, LakeError> {
         let mut answer: Value = serde_json::from_slice(answer).map_err(|error| LakeError::Invalid(error.to_string()))?;
-        Ok(Self(answer["metadata"].take()))
+        Ok(Self(answer["metadata"].take(), begun))
     }
 
     /// All snapshots that are kept, in the order of their commits.
@@ -150,7 +150,7 @@ impl History {
             log = self.ancestors(&self.known()).into_iter().rev().map(|(id, committed)| (id, committed.ms())).collect();
         }
         // Writers' clocks differ, and one of them may be ahead of this one; the order of their commits is sure.
-        put_log_in_order(&mut log, AsOf::now().ms());
+        put_log_in_order(&mut log, self.1.ms());
         let then = log.iter().rev().find(|(_, ms)| *ms <= instant.ms()).map(|(id, _)| *id);
         match then {
             Some(id) => self
@@ -242,6 +242,9 @@ mod tests {
 
     use super::*;
 
+    /// Behind all that is in these tests.
+    const LATER: AsOf = AsOf::from_ms(1 << 40);
+
     /// Created at 100; 1 at 200, 2 at 300, rolled back to 1 at 400, 3 on it at 500; 9 on a branch at 450.
     fn history() -> History {
         let snapshot = |id: i64, parent: Option<i64>, at: i64, schema: i64| {
@@ -257,7 +260,7 @@ mod tests {
             "metadata-log": [{ "metadata-file": "s3://w/t/00000-x.metadata.json", "timestamp-ms": 100 }],
             "refs": { "main": { "snapshot-id": 3, "type": "branch" }, "audited": { "snapshot-id": 2, "type": "tag" } },
             "schemas": [{ "schema-id": 0, "fields": [field(1, "a")] }, { "schema-id": 1, "fields": [field(1, "a"), field(2, "b")] }],
-        }))
+        }), LATER)
     }
 
     fn id(history: &History, when: When) -> Result<Option<i64>, String> {
@@ -325,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_table_without_snapshots_is_empty_since_it_is_there() {
-        let history = History(json!({ "snapshots": [], "last-updated-ms": 100 }));
+        let history = History(json!({ "snapshots": [], "last-updated-ms": 100 }), LATER);
         assert_eq!((id(&history, When::Now), id(&history, instant(100))), (Ok(None), Ok(None)));
         assert!(id(&history, instant(99)).unwrap_err().starts_with("did not exist at"));
         assert!(id(&history, When::Version("1".to_owned())).unwrap_err().ends_with("it has none"));

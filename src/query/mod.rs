@@ -57,6 +57,13 @@ pub struct Caller {
     pub begun: Option<Instant>,
 }
 
+impl Caller {
+    /// The same for a statement that begins now, if it has not begun before.
+    fn begun_by_now(&self) -> Self {
+        Self { begun: Some(self.begun.unwrap_or_else(Instant::now)), ..self.clone() }
+    }
+}
+
 /// What a statement wants to change in its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionChange {

@@ -10,6 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::store::{Asked, Outcome, StoreFault};
+use crate::as_of::AsOf;
 use crate::auth::credential::Credential;
 use crate::lake::history::{History, Snapshot};
 use crate::lake::{self, LiveFile, ManifestAt};
@@ -48,7 +49,8 @@ impl Relay {
         let view = self.view(credential, &table.catalog)?;
         let whole = self.look(&view, table, Purpose::Data, Step::Begun(begun), false).await?.whole.clone();
         let bad = |reason: String| bad(table, &reason);
-        let read = tokio::task::spawn_blocking(move || History::read(&whole)).await.map_err(|panic| bad(panic.to_string()))?;
+        let then = AsOf::from_ms(AsOf::now().ms() - i64::try_from(begun.elapsed().as_millis()).unwrap_or(0) - 1);
+        let read = tokio::task::spawn_blocking(move || History::read(&whole, then)).await.map_err(|panic| bad(panic.to_string()))?;
         read.map_err(|error| bad(format!("its metadata cannot be read: {error}")))
     }
 
