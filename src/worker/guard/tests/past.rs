@@ -38,7 +38,7 @@ fn every_table_of_a_session_in_the_past_is_read_then() {
         ("SELECT filename FROM t", "FROM lake.bronze.t AT (VERSION => '1')"),
         ("SUMMARIZE t", "FROM lake.bronze.t AT (VERSION => '1')"),
         ("EXPLAIN FROM t", "FROM lake.bronze.t AT (VERSION => '1')"),
-        ("CALL summary((SELECT a FROM t))", "FROM lake.bronze.t AT (VERSION => '1')"),
+        ("CALL range((SELECT max(a) FROM t))", "FROM lake.bronze.t AT (VERSION => '1')"),
         // Its own AT comes before the session's.
         ("SELECT * FROM t AT (VERSION => 7)", "AT (VERSION => '1')"),
         ("FROM t PIVOT (sum(x) FOR y IN ('a'))", "lake.bronze.t AT (VERSION => '1')"),
