@@ -253,14 +253,17 @@ mod tests {
         };
         let made = |id: i64, at: i64| json!({ "snapshot-id": id, "timestamp-ms": at });
         let field = |id: i64, name: &str| json!({ "id": id, "name": name, "type": "int", "required": false });
-        History(json!({
-            "current-snapshot-id": 3, "last-updated-ms": 500, "current-schema-id": 1,
-            "snapshots": [snapshot(1, None, 200, 0), snapshot(2, Some(1), 300, 0), snapshot(9, Some(1), 450, 1), snapshot(3, Some(1), 500, 1)],
-            "snapshot-log": [made(1, 200), made(2, 300), made(1, 400), made(3, 500)],
-            "metadata-log": [{ "metadata-file": "s3://w/t/00000-x.metadata.json", "timestamp-ms": 100 }],
-            "refs": { "main": { "snapshot-id": 3, "type": "branch" }, "audited": { "snapshot-id": 2, "type": "tag" } },
-            "schemas": [{ "schema-id": 0, "fields": [field(1, "a")] }, { "schema-id": 1, "fields": [field(1, "a"), field(2, "b")] }],
-        }), LATER)
+        History(
+            json!({
+                "current-snapshot-id": 3, "last-updated-ms": 500, "current-schema-id": 1,
+                "snapshots": [snapshot(1, None, 200, 0), snapshot(2, Some(1), 300, 0), snapshot(9, Some(1), 450, 1), snapshot(3, Some(1), 500, 1)],
+                "snapshot-log": [made(1, 200), made(2, 300), made(1, 400), made(3, 500)],
+                "metadata-log": [{ "metadata-file": "s3://w/t/00000-x.metadata.json", "timestamp-ms": 100 }],
+                "refs": { "main": { "snapshot-id": 3, "type": "branch" }, "audited": { "snapshot-id": 2, "type": "tag" } },
+                "schemas": [{ "schema-id": 0, "fields": [field(1, "a")] }, { "schema-id": 1, "fields": [field(1, "a"), field(2, "b")] }],
+            }),
+            LATER,
+        )
     }
 
     fn id(history: &History, when: When) -> Result<Option<i64>, String> {

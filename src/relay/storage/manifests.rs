@@ -50,7 +50,8 @@ impl Relay {
         let whole = self.look(&view, table, Purpose::Data, Step::Begun(begun), false).await?.whole.clone();
         let bad = |reason: String| bad(table, &reason);
         let then = AsOf::from_ms(AsOf::now().ms() - i64::try_from(begun.elapsed().as_millis()).unwrap_or(0) - 1);
-        let read = tokio::task::spawn_blocking(move || History::read(&whole, then)).await.map_err(|panic| bad(panic.to_string()))?;
+        let read =
+            tokio::task::spawn_blocking(move || History::read(&whole, then)).await.map_err(|panic| bad(panic.to_string()))?;
         read.map_err(|error| bad(format!("its metadata cannot be read: {error}")))
     }
 
