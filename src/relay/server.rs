@@ -205,6 +205,7 @@ async fn create_table(
     let created = served.upstream.create_table(&table.namespace, request).await?;
     let created = Table::read(table.clone(), created, None, served.confinement.clone()).await?;
     created.tell(&table, &served.storage);
+    relay.workers.opens(&visitor, &table.catalog);
     created.make_directories().await;
     Ok(json_bytes(created.whole))
 }
@@ -218,6 +219,7 @@ async fn load_table(
     let table = TableRef { catalog, namespace: levels(&namespace), table };
     let terms = visitor.terms();
     let loaded = relay.look(&served, &table, Purpose::Data, Step::Ahead, terms.writes).await?;
+    relay.workers.opens(&visitor, &table.catalog);
     if terms.writes {
         loaded.make_directories().await;
     }
