@@ -28,7 +28,7 @@ const MAX_BYTES: u64 = 64 << 20;
 const PARALLEL: usize = 4;
 
 /// One is parsed at a time, whoever asked: a large one takes hundreds of megabytes while it is.
-static PARSING: Semaphore = Semaphore::const_new(1);
+pub(in crate::relay) static PARSING: Semaphore = Semaphore::const_new(1);
 
 impl Relay {
     /// What the metadata of a table say of its past. It takes the right to read its rows.
