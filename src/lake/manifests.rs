@@ -47,16 +47,21 @@ pub struct LiveFile {
     pub added_by: i64,
 }
 
-/// The manifests of a list, each with its length in bytes. `None` when it is no manifest list.
+/// The manifests of a list of so many bytes unpacked at the most, each with its length in bytes. `None` when it is no manifest list, or
+/// too large. Parsed it takes up to a hundred times as much memory.
 #[must_use]
-pub fn manifests(list: &[u8]) -> Option<Vec<(String, u64)>> {
-    Some(manifest_list(list)?.into_iter().map(|manifest| (manifest.location, manifest.length)).collect())
+pub fn manifests(list: &[u8], max_unpacked: u64) -> Option<Vec<(String, u64)>> {
+    Some(listed(list, max_unpacked)?.into_iter().map(|manifest| (manifest.location, manifest.length)).collect())
 }
 
 /// The manifests of a list. `None` when it is no manifest list, or too large.
 #[must_use]
 pub fn manifest_list(list: &[u8]) -> Option<Vec<ManifestAt>> {
-    super::container::unpacked_bytes(list, MAX_LIST, MAX_RECORDS)?;
+    listed(list, MAX_LIST)
+}
+
+fn listed(list: &[u8], max_unpacked: u64) -> Option<Vec<ManifestAt>> {
+    super::container::unpacked_bytes(list, max_unpacked, MAX_RECORDS)?;
     let versions = [FormatVersion::V2, FormatVersion::V3, FormatVersion::V1];
     let list = versions.into_iter().find_map(|version| ManifestList::parse_with_version(list, version).ok())?;
     let named = list.entries().iter().map(|manifest| ManifestAt {
@@ -133,10 +138,11 @@ pub fn data_file(manifest: &[u8]) -> Option<(String, u64)> {
     Some((entry.file_path().to_owned(), entry.file_size_in_bytes()))
 }
 
-/// The files of a manifest that are not deleted, each with its length in bytes. `None` when it is no manifest, or too large.
+/// The files of a manifest that are not deleted, each with its length in bytes. `None` when it is no manifest, or has more than so many
+/// bytes unpacked.
 #[must_use]
-pub fn files(manifest: &[u8]) -> Option<Vec<(String, u64)>> {
-    super::container::unpacked_bytes(manifest, MAX_MANIFEST, MAX_RECORDS)?;
+pub fn files(manifest: &[u8], max_unpacked: u64) -> Option<Vec<(String, u64)>> {
+    super::container::unpacked_bytes(manifest, max_unpacked, MAX_RECORDS)?;
     let manifest = Manifest::parse_avro(manifest).ok()?;
     let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
     Some(alive.map(|entry| (entry.file_path().to_owned(), entry.file_size_in_bytes())).collect())

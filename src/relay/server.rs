@@ -205,6 +205,7 @@ async fn create_table(
     let created = served.upstream.create_table(&table.namespace, request).await?;
     let created = Table::read(table.clone(), created, None, served.confinement.clone()).await?;
     created.tell(&table, &served.storage);
+    relay.workers.opens(&visitor, &table.catalog);
     created.make_directories().await;
     Ok(json_bytes(created.whole))
 }
@@ -220,6 +221,7 @@ async fn load_table(
     // All tables of a read were loaded ahead; a change finds out by itself whether its target is there.
     let step = visitor.lease.filter(|_| terms.writes).map_or(Step::Ahead, |lease| Step::Begun(lease.granted));
     let loaded = relay.look(&served, &table, Purpose::Data, step, terms.writes).await?;
+    relay.workers.opens(&visitor, &table.catalog);
     if terms.writes {
         loaded.make_directories().await;
     }

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::lease::{LeaseTerms, WorkerGrant};
-use crate::names::WorkerToken;
+use crate::names::{CatalogName, WorkerToken};
+
+/// How long after it was last used a catalog stays open to a worker that many statements share: longer than a scan may pause.
+const OPEN_FOR: Duration = Duration::from_secs(3600);
 
 /// The known workers.
 #[derive(Default)]
@@ -19,6 +22,10 @@ pub(super) struct Workers {
 struct Worker {
     grant: Arc<WorkerGrant>,
     lease: Option<Lease>,
+    /// The catalogs of which it was given a table, and when each was last used.
+    open: HashMap<CatalogName, Instant>,
+    /// It was leased to one session, whose transaction may rest for as long as it likes.
+    is_exclusive: bool,
 }
 
 /// One statement's terms. Its number tells it from the worker's next lease.
@@ -54,7 +61,8 @@ impl Workers {
     pub(super) fn admit(&self, grant: WorkerGrant) -> WorkerToken {
         let secret: [u8; 32] = rand::random();
         let token = WorkerToken::from(secret.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-        self.known().insert(token.clone(), Worker { grant: Arc::new(grant), lease: None });
+        self.known()
+            .insert(token.clone(), Worker { grant: Arc::new(grant), lease: None, open: HashMap::new(), is_exclusive: false });
         token
     }
 
@@ -64,6 +72,7 @@ impl Workers {
         let granted_ms = i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX);
         if let Some(worker) = self.known().get_mut(token) {
             worker.lease = Some(Lease { number, granted: Instant::now(), granted_ms, terms });
+            worker.is_exclusive = true;
         }
     }
 
@@ -83,6 +92,24 @@ impl Workers {
         let known = self.known();
         let worker = known.get(&token)?;
         Some(Visitor { grant: worker.grant.clone(), lease: worker.lease, token })
+    }
+
+    /// A catalog has given the worker a table, or one of its files: the worker may have more of them.
+    pub(super) fn opens(&self, visitor: &Visitor, catalog: &CatalogName) {
+        if let Some(worker) = self.known().get_mut(&visitor.token) {
+            worker.open.insert(catalog.clone(), Instant::now());
+        }
+    }
+
+    /// Whether the worker has a table of this catalog: only then may it be given files by that catalog's keys. What a table of another
+    /// catalog points at is no reason. One that can reach a single catalog has no other.
+    pub(super) fn has_open(&self, visitor: &Visitor, catalog: &CatalogName) -> bool {
+        if visitor.grant.catalogs.len() == 1 {
+            return true;
+        }
+        let known = self.known();
+        let Some(worker) = known.get(&visitor.token) else { return false };
+        worker.open.get(catalog).is_some_and(|used| worker.is_exclusive || used.elapsed() < OPEN_FOR)
     }
 
     /// Whether the request's own lease is still the worker's, and lets it write. A commit asks just before each sending, so that one

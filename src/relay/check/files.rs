@@ -17,6 +17,7 @@ use crate::lake;
 use crate::relay::Relay;
 use crate::relay::confine::normal;
 use crate::relay::error::CatalogError;
+use crate::relay::storage::PARSING;
 use crate::relay::storage::sample::{Trouble, sample};
 use crate::relay::storage::{Access, Handed};
 use crate::relay::views::View;
@@ -25,6 +26,9 @@ use crate::relay::words::host_of;
 /// The largest list and manifest that are read, and manifests that are looked through for a data file.
 const MAX_LIST: usize = 32 << 20;
 const MAX_MANIFESTS: usize = 8;
+
+/// A list that is longer unpacked is not read.
+const MAX_UNPACKED: u64 = 64 << 20;
 
 /// What is read of a table without rows.
 const BEGINNING: u64 = 1024;
@@ -62,6 +66,16 @@ pub(super) async fn run(
         Err((fault, detail)) => Found::failed(fault, &subject.name, detail),
     };
     record.note(Step::Read, began, found);
+}
+
+/// Parses on a thread that may block, one file at a time: a large one takes hundreds of megabytes while it is.
+async fn parsed<T: Send + 'static>(parse: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+    let turn = PARSING.acquire().await.ok();
+    let parsed = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        parse()
+    });
+    parsed.await.ok().flatten()
 }
 
 /// What is shown to the store of this place.
@@ -119,10 +133,11 @@ impl Files<'_> {
         };
         let bytes = self.file(list, None).await?;
         let unfit = |location: &str, what: &str| (Fault::BadFile, format!("{location} is no {what}"));
-        let manifests = lake::manifests(&bytes).ok_or_else(|| unfit(list, "manifest list"))?;
+        let manifests =
+            parsed(move || lake::manifests(&bytes, MAX_UNPACKED)).await.ok_or_else(|| unfit(list, "manifest list"))?;
         for (manifest, _) in manifests.iter().take(MAX_MANIFESTS) {
             let bytes = self.file(manifest, None).await?;
-            let Some((data, length)) = lake::data_file(&bytes) else { continue };
+            let Some((data, length)) = parsed(move || lake::data_file(&bytes)).await else { continue };
             let (Some(last), true) = (length.checked_sub(1), length >= 12) else { return Err(unfit(&data, "data file")) };
             let first = self.file(&data, Some((0, 3))).await?;
             let end = self.file(&data, Some((last - 3, last))).await?;

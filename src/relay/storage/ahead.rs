@@ -35,6 +35,17 @@ const MAX_LIST: u64 = 4 << 20;
 /// A manifest above this names many files, of whose ends none are read ahead.
 const MAX_PARSED: usize = 64 << 10;
 
+/// Nothing is looked for in a list or manifest that is longer unpacked: 32 manifests take a tenth of it. What is parsed takes up to a
+/// hundred times as much while it is, and some kilobytes may unpack to gigabytes.
+const MAX_UNPACKED: u64 = 1 << 20;
+
+/// So many are parsed at once, whoever asked.
+static PARSING: Semaphore = Semaphore::const_new(2);
+
+/// Bytes of lists and manifests that are on their way at once, in units of 64 KB; more wait.
+const UNIT: u64 = 64 << 10;
+const MAX_UNITS: usize = 1024;
+
 /// What is kept of all workers' lists and manifests, and how long. A worker keeps what it has read itself; this is for the others.
 const KEPT_BYTES: u64 = 64 << 20;
 const KEPT: Duration = Duration::from_secs(600);
@@ -54,6 +65,12 @@ impl Whole {
     pub(super) fn part(headers: HeaderMap, body: Bytes) -> Self {
         Self { status: StatusCode::PARTIAL_CONTENT, headers, body, names: Arc::default() }
     }
+
+    /// About how many bytes it takes.
+    fn weight(&self) -> usize {
+        let names: usize = self.names.iter().map(|(name, _)| name.len() + 64).sum();
+        self.body.len() + names + 1024
+    }
 }
 
 /// Who may see a file, and where it lies.
@@ -65,6 +82,7 @@ pub(in crate::relay) struct Ahead {
     files: moka::future::Cache<At, Whole>,
     ends: Ends,
     begun: Arc<Semaphore>,
+    coming: Semaphore,
 }
 
 /// Why a file is not here.
@@ -76,10 +94,10 @@ enum Missed {
 
 impl Ahead {
     pub(in crate::relay) fn new(store: Arc<Store>) -> Arc<Self> {
-        let weight = |_: &At, whole: &Whole| u32::try_from(whole.body.len() + 1024).unwrap_or(u32::MAX);
+        let weight = |_: &At, whole: &Whole| u32::try_from(whole.weight()).unwrap_or(u32::MAX);
         let files = moka::future::Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).time_to_live(KEPT).build();
         let ends = Ends::new(Arc::clone(&store));
-        Arc::new(Self { store, files, ends, begun: Arc::new(Semaphore::new(MAX_BEGUN)) })
+        Arc::new(Self { store, files, ends, begun: Arc::new(Semaphore::new(MAX_BEGUN)), coming: Semaphore::new(MAX_UNITS) })
     }
 
     /// Begins to read a list that a worker will ask for soon, and what it names. What cannot be had is the worker's to learn.
@@ -134,19 +152,22 @@ impl Ahead {
     async fn list(&self, view: &Arc<View>, asked: &Asked) -> Result<Option<Whole>, StoreFault> {
         let Some(list) = self.whole(view, asked.clone(), MAX_LIST).await? else { return Ok(None) };
         let bytes = list.names.iter().fold(0_u64, |sum, (_, length)| sum.saturating_add(*length));
-        if list.names.len() > MAX_MANIFESTS || bytes > MAX_BYTES {
+        if bytes > MAX_BYTES {
             return Ok(Some(list));
         }
         let allowed = list.names.iter().filter(|(location, _)| view.confinement.allows(location));
-        let asked: Vec<Asked> = allowed.filter_map(|(location, _)| Asked::file(location)).collect();
-        let read = |manifest: Asked| async move { self.whole(view, manifest, MAX_BYTES).await.map(drop) };
+        // A list may say less than is there, by so much that all of them are not too many.
+        let limit = |length: u64| length.max(MAX_BYTES / MAX_MANIFESTS as u64);
+        let asked: Vec<(Asked, u64)> =
+            allowed.filter_map(|(location, length)| Some((Asked::file(location)?, limit(*length)))).collect();
+        let read = |(manifest, limit)| async move { self.whole(view, manifest, limit).await.map(drop) };
         futures::stream::iter(asked).map(read).buffer_unordered(PARALLEL).try_collect::<()>().await?;
         Ok(Some(list))
     }
 
     /// A file, from here or from its store; `None` when it cannot be kept.
     async fn whole(&self, view: &Arc<View>, asked: Asked, limit: u64) -> Result<Option<Whole>, StoreFault> {
-        match self.files.try_get_with(at(view, &asked.location), fetch(&self.store, view, asked, limit)).await {
+        match self.files.try_get_with(at(view, &asked.location), self.fetch(view, asked, limit)).await {
             Ok(whole) => Ok(Some(whole)),
             Err(missed) => match &*missed {
                 Missed::NotKept => Ok(None),
@@ -154,40 +175,49 @@ impl Ahead {
             },
         }
     }
-}
 
-async fn fetch(store: &Arc<Store>, view: &Arc<View>, asked: Asked, limit: u64) -> Result<Whole, Missed> {
-    let is_list = is_list(&asked);
-    let Outcome::Served(served) = store.ask(&view.storage, asked).await? else { return Err(Missed::NotKept) };
-    let is_short = served.response.content_length().is_some_and(|length| length <= limit);
-    if served.response.status() != StatusCode::OK || !is_short {
-        return Err(Missed::NotKept);
-    }
-    let mut headers = HeaderMap::new();
-    for name in PASSED_BACK {
-        if let Some(value) = served.response.headers().get(&name) {
-            headers.insert(name, value.clone());
+    async fn fetch(&self, view: &Arc<View>, asked: Asked, limit: u64) -> Result<Whole, Missed> {
+        let is_list = is_list(&asked);
+        let Outcome::Served(served) = self.store.ask(&view.storage, asked).await? else { return Err(Missed::NotKept) };
+        let length = served.response.content_length().filter(|length| *length <= limit);
+        let (StatusCode::OK, Some(length)) = (served.response.status(), length) else { return Err(Missed::NotKept) };
+        let units = u32::try_from(length.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let _place = self.coming.acquire_many(units).await.ok();
+        let mut headers = HeaderMap::new();
+        for name in PASSED_BACK {
+            if let Some(value) = served.response.headers().get(&name) {
+                headers.insert(name, value.clone());
+            }
         }
+        let body = self.store.body(Arc::clone(&view.storage), *served);
+        let body = body.try_fold(BytesMut::new(), |mut all, part| async move {
+            all.extend_from_slice(&part);
+            Ok(all)
+        });
+        let body = body.await?.freeze();
+        let names = named(is_list, &body).await;
+        Ok(Whole { status: StatusCode::OK, headers, body, names })
     }
-    let body = store.body(Arc::clone(&view.storage), *served);
-    let body = body.try_fold(BytesMut::new(), |mut all, part| async move {
-        all.extend_from_slice(&part);
-        Ok(all)
-    });
-    let body = body.await?.freeze();
-    let names = named(is_list, &body).await;
-    Ok(Whole { status: StatusCode::OK, headers, body, names })
 }
 
-/// What a list, or a manifest of a few files, names. What cannot be read here is DuckDB's to complain of.
+/// What a list of a few manifests, or a manifest, names, as far as it is of use. What cannot be read here is DuckDB's to complain of.
 async fn named(is_list: bool, body: &Bytes) -> Arc<[(String, u64)]> {
-    let read = if is_list { lake::manifests } else { lake::files };
     if !is_list && body.len() > MAX_PARSED {
         return Arc::default();
     }
+    let read = if is_list { lake::manifests } else { lake::files };
+    let turn = PARSING.acquire().await.ok();
     let bytes = body.clone();
-    let named = tokio::task::spawn_blocking(move || read(&bytes)).await;
-    named.ok().flatten().unwrap_or_default().into()
+    let named = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let mut named = read(&bytes, MAX_UNPACKED)?;
+        if is_list && named.len() > MAX_MANIFESTS {
+            return None;
+        }
+        named.truncate(MAX_MANIFESTS);
+        Some(named)
+    });
+    named.await.ok().flatten().unwrap_or_default().into()
 }
 
 impl From<StoreFault> for Missed {
@@ -204,4 +234,68 @@ fn is_list(asked: &Asked) -> bool {
 
 pub(super) fn at(view: &View, location: &str) -> At {
     (format!("{} {}", view.upstream.name(), view.viewer.as_str()), normal(location).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use apache_avro::types::Value;
+    use apache_avro::{Codec, DeflateSettings, Schema, Writer};
+
+    use super::*;
+
+    /// A manifest list as far as it is read here.
+    fn list(manifests: usize, name: &str) -> Bytes {
+        let field = |name: &str, id: u32, of: &str| format!(r#"{{"name":"{name}","type":"{of}","field-id":{id}}}"#);
+        let int = ["added_files_count", "existing_files_count", "deleted_files_count"];
+        let long = ["added_rows_count", "existing_rows_count", "deleted_rows_count"];
+        let mut fields = vec![
+            field("manifest_path", 500, "string"),
+            field("manifest_length", 501, "long"),
+            field("partition_spec_id", 502, "int"),
+            field("content", 517, "int"),
+            field("sequence_number", 515, "long"),
+            field("min_sequence_number", 516, "long"),
+            field("added_snapshot_id", 503, "long"),
+        ];
+        fields.extend(int.iter().zip(504..).map(|(name, id)| field(name, id, "int")));
+        fields.extend(long.iter().zip(512..).map(|(name, id)| field(name, id, "long")));
+        let schema = format!(r#"{{"type":"record","name":"manifest_file","fields":[{}]}}"#, fields.join(","));
+        let schema = Schema::parse_str(&schema).unwrap();
+        let mut writer = Writer::with_codec(&schema, Vec::new(), Codec::Deflate(DeflateSettings::default()));
+        for _ in 0..manifests {
+            let mut record = vec![
+                ("manifest_path".to_owned(), Value::String(name.to_owned())),
+                ("manifest_length".to_owned(), Value::Long(7)),
+                ("partition_spec_id".to_owned(), Value::Int(0)),
+                ("content".to_owned(), Value::Int(0)),
+                ("sequence_number".to_owned(), Value::Long(1)),
+                ("min_sequence_number".to_owned(), Value::Long(1)),
+                ("added_snapshot_id".to_owned(), Value::Long(1)),
+            ];
+            record.extend(int.iter().map(|name| ((*name).to_owned(), Value::Int(0))));
+            record.extend(long.iter().map(|name| ((*name).to_owned(), Value::Long(0))));
+            writer.append(Value::Record(record)).unwrap();
+        }
+        writer.into_inner().unwrap().into()
+    }
+
+    #[tokio::test]
+    async fn of_lists_that_are_long_when_they_are_unpacked_nothing_is_kept() {
+        let named = async |manifests: usize, name: &str| {
+            let body = list(manifests, name);
+            (body.len(), super::named(true, &body).await.len())
+        };
+        assert_eq!(named(MAX_MANIFESTS, "s3://lake/t/m.avro").await.1, MAX_MANIFESTS);
+        assert_eq!(named(MAX_MANIFESTS + 1, "s3://lake/t/m.avro").await.1, 0);
+        let long = format!("s3://lake/{}", "a".repeat(1 << 20));
+        let (packed, names) = named(1, &long).await;
+        assert!(packed < 10_000 && names == 0, "{packed} bytes name {names}");
+    }
+
+    #[test]
+    fn names_count_as_what_is_kept() {
+        let names: Arc<[(String, u64)]> = vec![("a".repeat(500_000), 1)].into();
+        let whole = Whole { names, ..Whole::part(HeaderMap::new(), Bytes::new()) };
+        assert!(whole.weight() > 500_000);
+    }
 }

@@ -117,13 +117,17 @@ fn visitor(relay: &Relay, headers: &HeaderMap) -> Result<Visitor, Denied> {
     token.and_then(|token| relay.workers.visit(token)).ok_or_else(|| Denied::access("the relay does not know this worker"))
 }
 
-/// The catalog of the worker whose file it is: of those that allow the location the one that knows most of it.
+/// The catalog of the worker whose file it is: of those that it has a table of, and that allow the location, the one that knows most of
+/// it. Of the others no key is used, wherever a table points: nobody has asked what the caller may read there.
 fn view(relay: &Relay, visitor: &Visitor, location: &str) -> Result<Arc<View>, Denied> {
-    let views = visitor.grant.catalogs.iter().filter_map(|catalog| relay.view(&visitor.grant.credential, catalog).ok());
+    let catalogs = visitor.grant.catalogs.iter().filter(|catalog| relay.workers.has_open(visitor, catalog));
+    let views = catalogs.filter_map(|catalog| relay.view(&visitor.grant.credential, catalog).ok());
     let known = views.filter(|view| view.confinement.allows(location));
     let known = known.filter_map(|view| Some((view.storage.knows(location)?, view)));
     let best = known.max_by_key(|(length, _)| *length).map(|(_, view)| view);
-    best.ok_or_else(|| Denied::access("the file lies outside the locations of the worker's tables"))
+    let best = best.ok_or_else(|| Denied::access("the file lies outside the locations of the worker's tables"))?;
+    relay.workers.opens(visitor, best.upstream.name());
+    Ok(best)
 }
 
 /// Reads what a worker asks for. Lists, settings of buckets and deletions are none of it.

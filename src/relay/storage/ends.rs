@@ -10,6 +10,7 @@ use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt as _, TryStreamExt as _};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
+use tokio::sync::Semaphore;
 
 use super::ahead::{At, Whole, at};
 use super::store::{Asked, Outcome, PASSED_BACK, Store, StoreFault};
@@ -23,6 +24,9 @@ const END: u64 = 16 << 10;
 
 /// A file that is not longer is read whole.
 const SMALL: u64 = 64 << 10;
+
+/// Ends that are on their way at once, of all tables. Of more, workers ask themselves.
+const MAX_COMING: usize = 128;
 
 /// What is kept of all workers' files, and how long.
 const KEPT_BYTES: u64 = 16 << 20;
@@ -49,13 +53,14 @@ struct Part {
 pub(super) struct Ends {
     store: Arc<Store>,
     coming: moka::sync::Cache<At, Coming>,
+    begun: Arc<Semaphore>,
 }
 
 impl Ends {
     pub(super) fn new(store: Arc<Store>) -> Self {
         let weight = |_: &At, coming: &Coming| u32::try_from(coming.length - coming.from + 1024).unwrap_or(u32::MAX);
         let coming = moka::sync::Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).time_to_live(KEPT).build();
-        Self { store, coming }
+        Self { store, coming, begun: Arc::new(Semaphore::new(MAX_COMING)) }
     }
 
     /// Begins to read the ends of these files, each with its length, unless they are many.
@@ -71,10 +76,15 @@ impl Ends {
             if self.coming.contains_key(&at) {
                 continue;
             }
+            let Ok(place) = Arc::clone(&self.begun).try_acquire_owned() else { return };
             let from = if *length <= SMALL { 0 } else { length - END };
             let asked = Asked { range: Some((from, Some(length - 1))), ..asked };
             let (store, view, length) = (Arc::clone(&self.store), Arc::clone(view), *length);
-            let part = async move { read(&store, &view, asked, length - from).await.ok().flatten() }.boxed().shared();
+            let part = async move {
+                let _place = place;
+                read(&store, &view, asked, length - from).await.ok().flatten()
+            };
+            let part = part.boxed().shared();
             self.coming.insert(at, Coming { from, length, part: part.clone() });
             tokio::spawn(part);
         }

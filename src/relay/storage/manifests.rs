@@ -38,7 +38,7 @@ static HELD: Semaphore = Semaphore::const_new(HELD_KB as usize);
 const PARALLEL: usize = 4;
 
 /// One is parsed at a time, whoever asked: a large one takes hundreds of megabytes while it is.
-static PARSING: Semaphore = Semaphore::const_new(1);
+pub(in crate::relay) static PARSING: Semaphore = Semaphore::const_new(1);
 
 impl Relay {
     /// What the metadata of a table say of its past, for a statement that began then. It takes the right to read its rows.

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use self::access::{Access, Handed};
 pub(super) use self::ahead::Ahead;
+pub(super) use self::manifests::PARSING;
 pub(super) use self::store::Store;
 use self::stores::Section;
 pub(super) use self::stores::Stores;

@@ -158,8 +158,46 @@ async fn expired_keys_are_not_kept_and_others_are() {
     }
 }
 
+#[tokio::test]
+async fn a_table_of_one_catalog_is_not_read_by_the_keys_of_another() {
+    let metadata = |location: &str| json!({ "location": location });
+    let (came, section) = store().await;
+    let hr = section.replace("lake/gold", "hr").replace("gateway", "for-hr");
+    // Reaches everything, as a catalog without locations does.
+    let open = section.replace("allowed_locations: ['s3://lake/gold/']\n", "");
+    let catalogs = [
+        ("a", catalog_of(metadata("s3://lake/gold/t"), &open).await),
+        ("b", catalog_of(metadata("s3://lake/gold/t"), &section).await),
+        ("hr", catalog_of(metadata("s3://hr/t"), &hr.replace("  - endpoint", "  - location: s3://hr/\n    endpoint")).await),
+    ];
+    let catalogs = catalogs.map(|(name, catalog)| (CatalogName::from(name), catalog));
+    let relay = Relay::bind(config(), BTreeMap::from(catalogs), BTreeMap::new()).await.unwrap();
+    let bench = Bench::serve(relay, Arc::new(tempfile::tempdir().unwrap()));
+    let shown = || {
+        let came = std::mem::take(&mut *came.0.lock().unwrap());
+        came.iter().map(|(_, _, headers, _)| headers["authorization"].to_str().unwrap().contains("=for-hr/")).collect::<Vec<_>>()
+    };
+    let read = async |path: &str| bench.at_the_door(bench.worker.as_str(), Method::GET, path, None).await.0;
+    assert_eq!(read("/lake/gold/t/x.parquet").await, 403, "no table was asked for");
+    bench.get("b/namespaces/gold/tables/t").await;
+    assert_eq!(read("/lake/gold/t/x.parquet").await, 200);
+    assert_eq!((read("/hr/t/x.parquet").await, shown()), (403, vec![false]));
+    bench.get("a/namespaces/gold/tables/t").await;
+    assert_eq!((read("/hr/t/x.parquet").await, shown()), (200, vec![false]), "by the keys of the catalog that points there");
+    assert_eq!(bench.get("hr/namespaces/gold/tables/t").await.0, 200);
+    assert_eq!((read("/hr/t/x.parquet").await, shown()), (200, vec![true]));
+    // What one worker has opened is not open to another one.
+    let other = bench.relay.admit(WorkerGrant { credential: credential(), catalogs: bench.relay.catalogs() });
+    assert_eq!(bench.at_the_door(other.as_str(), Method::GET, "/hr/t/x.parquet", None).await.0, 403);
+}
+
 /// A relay whose catalog answers to each load with this metadata; what more the catalog's section says.
 async fn with_metadata(metadata: Value, section: &str) -> Arc<Relay> {
+    let catalogs = BTreeMap::from([(name(), catalog_of(metadata, section).await)]);
+    Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap()
+}
+
+async fn catalog_of(metadata: Value, section: &str) -> CatalogConfig {
     let routes = Router::new()
         .route("/v1/config", get(async || Json(json!({ "defaults": {}, "overrides": {} }))))
         .fallback(async move || Json(json!({ "metadata": metadata })));
@@ -167,8 +205,7 @@ async fn with_metadata(metadata: Value, section: &str) -> Arc<Relay> {
     let uri = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let rest: RestConfig = serde_saphyr::from_str(&format!("uri: {uri}\ncredentials: {{ type: none }}\n{section}")).unwrap();
-    let catalogs = BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]);
-    Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap()
+    CatalogConfig::Rest(Box::new(rest))
 }
 
 fn gold(table: &str) -> TableRef {
