@@ -384,8 +384,8 @@ fn a_session_that_reads_the_past_is_never_made_again_in_the_present() {
     };
     let then = Defaults { as_of: Some(crate::as_of::AsOf::from_ms(1)), ..gold() };
     let first = start();
-    let (past, past_token) = first.open(&principal("ana"), gold()).unwrap();
-    let (back, back_token) = first.open(&principal("ana"), gold()).unwrap();
+    let (past, past_token) = first.open(&principal("anonymous"), gold()).unwrap();
+    let (back, back_token) = first.open(&principal("anonymous"), gold()).unwrap();
     first.set_defaults(&past, then.clone());
     first.set_defaults(&back, then);
     first.set_defaults(&back, gold());
@@ -395,7 +395,7 @@ fn a_session_that_reads_the_past_is_never_made_again_in_the_present() {
     assert!(first.is_empty());
     assert_eq!(first.resume(&past_token).err(), Some(SessionError::Ended), "it gave way");
     assert!(first.resume(&back_token).is_ok());
-    let (past, again_token) = first.open(&principal("ana"), gold()).unwrap();
+    let (past, again_token) = first.open(&principal("anonymous"), gold()).unwrap();
     first.set_defaults(&past, Defaults { as_of: Some(crate::as_of::AsOf::from_ms(1)), ..gold() });
     assert!(first.resume(&again_token).is_ok());
     let second = start();

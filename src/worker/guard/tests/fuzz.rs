@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::super::STACK_BYTES;
 use super::{DuckParser, judged_by};
+use crate::wire::proto;
 use crate::worker::guard::{Parser as _, Verdict};
 use inputs::Corpus;
 use sandbox::Sandbox;
@@ -157,6 +158,11 @@ fn as_a_client_writes(verdict: &Verdict) -> String {
         let (prefix, schema) = prefix.expect("a name of what is made");
         names.push((object.name.clone(), format!("{schema}{}", &object.name[prefix.len()..])));
     }
+    for listing in &verdict.listings {
+        if let Some(call) = listing.about.as_ref().and_then(call_of) {
+            names.push((format!("listed_{}", listing.name), call));
+        }
+    }
     // The longer of two names that begin alike goes first.
     names.sort_by_key(|(made, _)| std::cmp::Reverse(made.len()));
     let mut text = verdict.sql.clone();
@@ -166,6 +172,15 @@ fn as_a_client_writes(verdict: &Verdict) -> String {
         }
     }
     text
+}
+
+/// The function that shows this of a table, as a client calls it.
+fn call_of(about: &proto::TableMetadata) -> Option<String> {
+    let table = about.table.as_ref()?;
+    let name = [&table.catalog, &table.schema, &table.table].map(|part| format!("\"{}\"", part.replace('"', "\"\""))).join(".");
+    let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let version = if about.version.is_empty() { String::new() } else { format!(", version => {}", text(&about.version)) };
+    Some(format!("table_{}({}{version})", about.part, text(&name)))
 }
 
 /// DuckDB's tree where it has one, of the statement or of the query in it, and the bare text.
