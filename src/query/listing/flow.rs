@@ -54,6 +54,8 @@ impl Flow {
             let panic = task.await.err()?;
             Some((Err(QueryError::Defect(panic.to_string())), None))
         })
+        // Who gathers items into batches asks once more behind the end.
+        .fuse()
         .boxed()
     }
 
