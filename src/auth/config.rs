@@ -490,8 +490,8 @@ impl IssuerConfig {
     }
 }
 
-/// Whether an address never leaves this machine.
-fn is_loopback(url: &Url) -> bool {
+/// Whether what is sent to an address never leaves this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),

@@ -5,7 +5,7 @@
 //! nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_flight::{HandshakeRequest, HandshakeResponse};
 use futures::StreamExt;
@@ -55,7 +55,7 @@ impl Call {
         Defaults { as_of, ..defaults }
     }
 
-    /// The caller, with other defaults.
+    /// The caller of a statement that begins now, with other defaults.
     pub(super) fn caller_at(&self, defaults: Defaults) -> Caller {
         Caller {
             id: self.principal().id.clone(),
@@ -65,7 +65,7 @@ impl Call {
             catalog: defaults.catalog,
             schema: defaults.schema,
             as_of: defaults.as_of,
-            begun: None,
+            begun: Instant::now(),
         }
     }
 }
@@ -104,7 +104,7 @@ impl Edge {
             catalog: CatalogName::from(""),
             schema: String::new(),
             as_of: None,
-            begun: None,
+            begun: Instant::now(),
         };
         let visible = self.kernel.catalogs(&caller);
         let defaults = self.sessions.beginning(&principal, &visible);

@@ -14,7 +14,7 @@ use super::ticket::{Begun, Content};
 use super::transport::results::{Messages, whole_message};
 use super::types::{schema_header_with_metadata, schema_message, with_metadata};
 use super::{Edge, FlightError};
-use crate::query::{Caller, Execution, Frames, SessionChange};
+use crate::query::{Execution, Frames, SessionChange};
 use crate::session::{Defaults, Session};
 use crate::status::to_status;
 
@@ -98,8 +98,8 @@ impl Edge {
             Content::Statement { sql, defaults, parameters, begun } => (Statement { sql, defaults, parameters }, begun),
             Content::Prepared { id, binding } => (self.bound_statement(call, &id, binding)?, None),
         };
-        let begun = begun.and_then(Begun::if_soon);
-        let caller = Caller { begun, ..call.caller_at(statement.defaults) };
+        let mut caller = call.caller_at(statement.defaults);
+        caller.begun = begun.and_then(Begun::if_soon).unwrap_or(caller.begun);
         match self.kernel.execute(&caller, &statement.sql, statement.parameters, call.limits).await? {
             Execution::Rows(frames) => Ok(messages(frames, Arc::clone(&call.session))),
             Execution::Done { .. } => {

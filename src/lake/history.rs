@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::LakeError;
-use super::order::put_log_in_order;
+use super::order::{of_list, put_log_in_order};
 use super::trim::current_snapshot;
 use super::types::{Column, columns_of_schema};
 use crate::as_of::AsOf;
@@ -81,16 +81,12 @@ impl History {
     pub fn changes(&self) -> Vec<Change> {
         let known = self.known();
         let ancestors: HashSet<i64> = self.ancestors(&known).into_iter().map(|(id, _)| id).collect();
-        let log = self.0["snapshot-log"].as_array().map_or(&[][..], Vec::as_slice);
-        log.iter()
-            .filter_map(|entry| {
-                let id = entry["snapshot-id"].as_i64()?;
-                Some(Change {
-                    made_current: AsOf::from_ms(entry["timestamp-ms"].as_i64()?),
-                    snapshot: id,
-                    parent: known.get(&id).and_then(|(parent, _)| *parent),
-                    is_ancestor: ancestors.contains(&id),
-                })
+        of_list(&self.0, "snapshot-log")
+            .map(|(id, ms)| Change {
+                made_current: AsOf::from_ms(ms),
+                snapshot: id,
+                parent: known.get(&id).and_then(|(parent, _)| *parent),
+                is_ancestor: ancestors.contains(&id),
             })
             .collect()
     }
@@ -143,9 +139,7 @@ impl History {
     /// What was current then by the log of the table, which knows of rollbacks; where a catalog keeps none, by the line of the current
     /// snapshot.
     fn instant(&self, instant: AsOf) -> Result<Option<Snapshot>, String> {
-        let logged = self.0["snapshot-log"].as_array().into_iter().flatten();
-        let mut log: Vec<(i64, i64)> =
-            logged.filter_map(|entry| Some((entry["snapshot-id"].as_i64()?, entry["timestamp-ms"].as_i64()?))).collect();
+        let mut log: Vec<(i64, i64)> = of_list(&self.0, "snapshot-log").collect();
         if log.is_empty() {
             log = self.ancestors(&self.known()).into_iter().rev().map(|(id, committed)| (id, committed.ms())).collect();
         }

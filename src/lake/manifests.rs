@@ -76,8 +76,7 @@ fn listed(list: &[u8], max_unpacked: u64) -> Option<Vec<ManifestAt>> {
 /// The files that a manifest says are there. `None` when it cannot be read, or is too large.
 #[must_use]
 pub fn live_files(at: &ManifestAt, manifest: &[u8]) -> Option<Vec<LiveFile>> {
-    super::container::unpacked_bytes(manifest, MAX_MANIFEST, MAX_RECORDS)?;
-    let (entries, metadata) = Manifest::parse_avro(manifest).ok()?.into_parts();
+    let (entries, metadata) = parsed(manifest, MAX_MANIFEST)?.into_parts();
     let spec = metadata.partition_spec();
     let types = spec.partition_type(metadata.schema()).ok()?;
     let live = entries.iter().filter(|entry| entry.is_alive()).map(|entry| {
@@ -131,8 +130,7 @@ fn text(transform: Transform, type_of: &Type, value: &Literal) -> Option<String>
 /// A data file of a manifest, with its length in bytes; `None` when it has none, or is no manifest.
 #[must_use]
 pub fn data_file(manifest: &[u8]) -> Option<(String, u64)> {
-    super::container::unpacked_bytes(manifest, MAX_MANIFEST, MAX_RECORDS)?;
-    let manifest = Manifest::parse_avro(manifest).ok()?;
+    let manifest = parsed(manifest, MAX_MANIFEST)?;
     let mut alive = manifest.entries().iter().filter(|entry| entry.is_alive());
     let entry = alive.find(|entry| entry.content_type() == DataContentType::Data)?;
     Some((entry.file_path().to_owned(), entry.file_size_in_bytes()))
@@ -142,8 +140,13 @@ pub fn data_file(manifest: &[u8]) -> Option<(String, u64)> {
 /// bytes unpacked.
 #[must_use]
 pub fn files(manifest: &[u8], max_unpacked: u64) -> Option<Vec<(String, u64)>> {
-    super::container::unpacked_bytes(manifest, max_unpacked, MAX_RECORDS)?;
-    let manifest = Manifest::parse_avro(manifest).ok()?;
+    let manifest = parsed(manifest, max_unpacked)?;
     let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
     Some(alive.map(|entry| (entry.file_path().to_owned(), entry.file_size_in_bytes())).collect())
+}
+
+/// A manifest; `None` when it is none, or too large to be unpacked.
+fn parsed(manifest: &[u8], max_unpacked: u64) -> Option<Manifest> {
+    super::container::unpacked_bytes(manifest, max_unpacked, MAX_RECORDS)?;
+    Manifest::parse_avro(manifest).ok()
 }

@@ -65,7 +65,7 @@ pub fn put_log_in_order(log: &mut [(i64, i64)], now_ms: i64) {
 }
 
 /// Ids and times of a list in metadata.
-fn of_list<'a>(metadata: &'a Value, list: &str) -> impl Iterator<Item = (i64, i64)> + use<'a> {
+pub(super) fn of_list<'a>(metadata: &'a Value, list: &str) -> impl Iterator<Item = (i64, i64)> + use<'a> {
     metadata[list].as_array().into_iter().flatten().filter_map(dated)
 }
 

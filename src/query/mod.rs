@@ -53,15 +53,8 @@ pub struct Caller {
     pub schema: String,
     /// Tables are read as they were then, and nothing is written.
     pub as_of: Option<AsOf>,
-    /// When the statement began, if that was a while before the call: what was read then is new enough for it.
-    pub begun: Option<Instant>,
-}
-
-impl Caller {
-    /// The same for a statement that begins now, if it has not begun before.
-    fn begun_by_now(&self) -> Self {
-        Self { begun: Some(self.begun.unwrap_or_else(Instant::now)), ..self.clone() }
-    }
+    /// When the statement began, which may be a while before the call: what was read since is new enough for it.
+    pub begun: Instant,
 }
 
 /// What a statement wants to change in its session.

@@ -4,7 +4,6 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Int32Array, Int64Array, MapBuilder, RecordBatch, StringArray, StringBuilder,
@@ -65,13 +64,12 @@ impl Engine {
         }
         let reader = caller.reads();
         let writes = *credential != reader;
-        let begun = caller.begun.unwrap_or_else(Instant::now);
         // Each table is looked at once, so that all reads of it are answered from one state of its metadata.
         let wanted = reads.iter().map(|(table, _)| (writes, table)).chain(shown.iter().map(|shown| (false, &shown.table)));
         let wanted: BTreeSet<(bool, &TableRef)> = wanted.collect();
         let loads = wanted.into_iter().map(async |(writes, table)| {
             let credential = if writes { credential } else { &reader };
-            Ok::<_, CatalogError>(((writes, table), Arc::new(self.relay().history(credential, table, begun).await?)))
+            Ok::<_, CatalogError>(((writes, table), Arc::new(self.relay().history(credential, table, caller.begun).await?)))
         });
         let states: States<'_> = try_join_all(loads).await?.into_iter().collect();
         let version = |(table, when): &(TableRef, When)| {
@@ -85,8 +83,7 @@ impl Engine {
 
     /// The columns that a table had at an instant.
     pub(super) async fn columns_then(&self, caller: &Caller, table: &TableRef, then: AsOf) -> Result<Vec<Column>, QueryError> {
-        let begun = caller.begun.unwrap_or_else(Instant::now);
-        let history = self.relay().history(&caller.reads(), table, begun).await?;
+        let history = self.relay().history(&caller.reads(), table, caller.begun).await?;
         let snapshot = at(table, &history, &When::Instant(then))?;
         history.columns(snapshot.as_ref()).map_err(|error| unreadable(table, &error).into())
     }

@@ -1,8 +1,6 @@
 //! Owns what happens between the guard's verdict and the run: the statement's tables are loaded into the relay's cache, all at
 //! once and with typed errors, and the listings that it reads are made. Refuses to run anything.
 
-use std::time::Instant;
-
 use futures::future::try_join_all;
 
 use super::{Caller, Engine, QueryError};
@@ -32,10 +30,7 @@ impl Engine {
         tables.sort();
         tables.dedup();
         let credential = caller.credential_of(judged.class());
-        let begun = caller.begun.unwrap_or_else(Instant::now);
-        // Its listings are of the same moment.
-        let caller = &Caller { begun: Some(begun), ..caller.clone() };
-        let loads = try_join_all(tables.iter().map(|table| self.relay().load_since(&credential, table, begun)));
+        let loads = try_join_all(tables.iter().map(|table| self.relay().load_since(&credential, table, caller.begun)));
         let (sizes, mut listings) =
             tokio::try_join!(async { Ok(loads.await?) }, self.listings(caller, &judged.listings, &tables))?;
         // Behind the loads, so that a table is asked for once.

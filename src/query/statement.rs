@@ -121,7 +121,6 @@ impl Engine {
     /// # Errors
     /// When it is refused, does not bind, or names what is not there.
     pub async fn describe(&self, caller: &Caller, sql: &str, limits: Limits) -> Result<Description, QueryError> {
-        let caller = &caller.begun_by_now();
         let mut log = self.begin(caller, DESCRIBE, sql)?;
         let (deadline, cut) = (self.deadline(limits), log.cut());
         let description = async {
@@ -149,7 +148,6 @@ impl Engine {
     /// # Errors
     /// When it is refused, fails before its first row, or no worker is to be had.
     pub async fn execute(&self, caller: &Caller, sql: &str, parameters: Bytes, limits: Limits) -> Result<Execution, QueryError> {
-        let caller = &caller.begun_by_now();
         let mut log = self.begin(caller, "execute", sql)?;
         let deadline = self.deadline(limits);
         let opening = self.open(caller, sql, parameters, deadline, &mut log).await;

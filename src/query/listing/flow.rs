@@ -129,7 +129,7 @@ mod tests {
             catalog: "lake".into(),
             schema: "gold".to_owned(),
             as_of: None,
-            begun: None,
+            begun: std::time::Instant::now(),
         };
         let admitted = admission.enter(&caller.id, &caller.principal).unwrap();
         let log = StatementLog::begin(admitted, &config, &caller, "list", "tables");

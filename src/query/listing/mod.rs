@@ -246,14 +246,14 @@ impl Engine {
 
     /// The columns of tables that the statement loads anyway: as it will read them, which may be as they were at some time.
     async fn described_rows(&self, caller: &Caller, read: &[TableRef]) -> Result<Bytes, QueryError> {
-        let (credential, begun) = (caller.reads(), caller.begun.unwrap_or_else(std::time::Instant::now));
+        let credential = caller.reads();
         let mut rows = self.rows(Shape::Columns)?;
         for table in read {
             if let Some(then) = caller.as_of {
                 rows.column_rows(table, &self.columns_then(caller, table, then).await?)?;
                 continue;
             }
-            match self.relay().columns(&credential, table, begun).await {
+            match self.relay().columns(&credential, table, caller.begun).await {
                 Ok(columns) => rows.column_rows(table, &columns)?,
                 Err(error) if error.is_of_the_catalog() => return Err(error.into()),
                 // The statement's own load says why.

@@ -7,6 +7,7 @@ use url::Url;
 use super::catalog::Knocked;
 use super::reach::{Sight, look};
 use super::{Fault, Found, Record, Step, Subject, catalog, clock, files, login};
+use crate::auth::config::is_loopback;
 use crate::relay::config::{RestConfig, RestCredentials};
 use crate::relay::views::Way;
 use crate::relay::words::host_of;
@@ -129,14 +130,5 @@ fn encrypted(seen: &[(Url, Sight)]) -> Found {
             format!("{} is asked without TLS", host_of(url)),
             "secrets and tokens can be read on their way: write https:// where the service has it",
         ),
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
     }
 }

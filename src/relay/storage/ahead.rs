@@ -9,14 +9,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::ends::Ends;
-use super::store::{Asked, Outcome, PASSED_BACK, Store, StoreFault};
+use super::store::{Asked, Outcome, Store, StoreFault};
 use crate::lake;
 use crate::relay::confine::normal;
 use crate::relay::views::View;
@@ -183,18 +183,8 @@ impl Ahead {
         let (StatusCode::OK, Some(length)) = (served.response.status(), length) else { return Err(Missed::NotKept) };
         let units = u32::try_from(length.div_ceil(UNIT)).unwrap_or(u32::MAX);
         let _place = self.coming.acquire_many(units).await.ok();
-        let mut headers = HeaderMap::new();
-        for name in PASSED_BACK {
-            if let Some(value) = served.response.headers().get(&name) {
-                headers.insert(name, value.clone());
-            }
-        }
-        let body = self.store.body(Arc::clone(&view.storage), *served);
-        let body = body.try_fold(BytesMut::new(), |mut all, part| async move {
-            all.extend_from_slice(&part);
-            Ok(all)
-        });
-        let body = body.await?.freeze();
+        let headers = served.passed_back();
+        let Some(body) = self.store.whole(&view.storage, *served, length).await? else { return Err(Missed::NotKept) };
         let names = named(is_list, &body).await;
         Ok(Whole { status: StatusCode::OK, headers, body, names })
     }

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::ahead::Whole;
-use super::store::{Asked, Outcome, PASSED_BACK, Refused, StoreFault};
+use super::store::{Asked, Outcome, Refused, StoreFault};
 use crate::relay::Relay;
 use crate::relay::views::View;
 use crate::relay::workers::Visitor;
@@ -80,11 +80,7 @@ async fn served(relay: &Arc<Relay>, request: Request) -> Result<Response, Denied
         Ok(Outcome::Served(served)) => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = served.response.status();
-            for name in PASSED_BACK {
-                if let Some(value) = served.response.headers().get(&name) {
-                    response.headers_mut().insert(name, value.clone());
-                }
-            }
+            *response.headers_mut() = served.passed_back();
             if parts.method != Method::HEAD {
                 let body = relay.store.body(Arc::clone(&view.storage), *served);
                 *response.body_mut() = Body::from_stream(body.inspect_err(move |fault| {

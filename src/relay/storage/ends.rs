@@ -5,15 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::future::{BoxFuture, Shared};
-use futures::{FutureExt as _, TryStreamExt as _};
+use futures::FutureExt as _;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::ahead::{At, Whole, at};
-use super::store::{Asked, Outcome, PASSED_BACK, Store, StoreFault};
+use super::store::{Asked, Outcome, Store, StoreFault};
 use crate::relay::views::View;
 
 /// Files of one table that are read ahead.
@@ -120,12 +120,6 @@ async fn read(store: &Arc<Store>, view: &Arc<View>, asked: Asked, length: u64) -
     if served.response.status() != StatusCode::PARTIAL_CONTENT || served.response.content_length() != Some(length) {
         return Ok(None);
     }
-    let headers = PASSED_BACK.iter().filter_map(|name| Some((name.clone(), served.response.headers().get(name)?.clone())));
-    let headers = headers.collect();
-    let body = store.body(Arc::clone(&view.storage), *served);
-    let body = body.try_fold(BytesMut::new(), |mut all, part| async move {
-        all.extend_from_slice(&part);
-        Ok(all)
-    });
-    Ok(Some(Part { headers, body: body.await?.freeze() }))
+    let headers = served.passed_back();
+    Ok(store.whole(&view.storage, *served, length).await?.map(|body| Part { headers, body }))
 }

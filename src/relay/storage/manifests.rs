@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -108,23 +108,12 @@ impl Relay {
     ) -> Result<Held, CatalogError> {
         outside(table, what, location, &view.confinement)?;
         let room = room_for(most).await;
-        let bytes = self.metadata_bytes(view, table, what, location, most).await?;
-        Ok(Held { bytes, _room: room })
-    }
-
-    async fn metadata_bytes(
-        &self,
-        view: &Arc<View>,
-        table: &TableRef,
-        what: &str,
-        location: &str,
-        most: u64,
-    ) -> Result<Bytes, CatalogError> {
         let unread = |reason: String| bad(table, &format!("{what} of it cannot be read: {reason}"));
         if let Some(path) = normal(location).filter(|location| location.starts_with("file:")).as_deref().and_then(local_path) {
             let confinement = Arc::clone(&view.confinement);
             let read = tokio::task::spawn_blocking(move || local_file(&path, &confinement, most)).await;
-            return read.map_err(|panic| unread(panic.to_string()))?.map_err(|error| unread(error.to_string()));
+            let bytes = read.map_err(|panic| unread(panic.to_string()))?.map_err(|error| unread(error.to_string()))?;
+            return Ok(Held { bytes, _room: room });
         }
         let asked = Asked::file(location).ok_or_else(|| unread("it has no place in a store".to_owned()))?;
         let fault = |fault: StoreFault| match fault {
@@ -134,15 +123,9 @@ impl Relay {
         match self.store.ask(&view.storage, asked).await.map_err(fault)? {
             Outcome::Refused(refused) => Err(unread(refused.to_string())),
             Outcome::Served(served) => {
-                let body = self.store.body(Arc::clone(&view.storage), *served).map_err(fault);
-                let whole = body.try_fold(BytesMut::new(), |mut whole, part| async move {
-                    if (whole.len() + part.len()) as u64 > most {
-                        return Err(unread(too_long(most)));
-                    }
-                    whole.extend_from_slice(&part);
-                    Ok(whole)
-                });
-                Ok(whole.await?.freeze())
+                let whole = self.store.whole(&view.storage, *served, most).await.map_err(fault)?;
+                let bytes = whole.ok_or_else(|| unread(too_long(most)))?;
+                Ok(Held { bytes, _room: room })
             }
         }
     }

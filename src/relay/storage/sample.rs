@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
+use bytes::Bytes;
 
 use super::Storage;
 use super::store::{Asked, Outcome, StoreFault};
@@ -42,15 +41,8 @@ pub(in crate::relay) async fn sample(
             return Err(Trouble::Refused { status: refused.status.as_u16(), code: refused.code, message: refused.message });
         }
     };
-    let mut parts = std::pin::pin!(relay.store.body(Arc::clone(storage), served));
-    let mut bytes = BytesMut::new();
-    while let Some(part) = parts.next().await {
-        bytes.extend_from_slice(&part?);
-        if bytes.len() > limit {
-            return Err(Trouble::Unfit(format!("{location} has more than {limit} bytes")));
-        }
-    }
-    Ok(bytes.freeze())
+    let whole = relay.store.whole(storage, served, limit as u64).await?;
+    whole.ok_or_else(|| Trouble::Unfit(format!("{location} has more than {limit} bytes")))
 }
 
 impl From<StoreFault> for Trouble {

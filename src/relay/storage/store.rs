@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt as _;
 use futures::stream::{Stream, try_unfold};
 use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Client, Method, Response, StatusCode, header};
@@ -107,6 +108,14 @@ pub(super) struct Served {
     pub(super) response: Response,
     asked: Asked,
     access: Arc<Access>,
+}
+
+impl Served {
+    /// What of its head a worker gets.
+    pub(super) fn passed_back(&self) -> HeaderMap {
+        let headers = self.response.headers();
+        PASSED_BACK.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect()
+    }
 }
 
 /// The way to stores.
@@ -238,6 +247,24 @@ impl Store {
             breaks: 0,
         };
         try_unfold(reading, Reading::next)
+    }
+
+    /// The whole body of an answer; `None` when it has more than so many bytes.
+    pub(super) async fn whole(
+        self: &Arc<Self>,
+        storage: &Arc<Storage>,
+        served: Served,
+        most: u64,
+    ) -> Result<Option<Bytes>, StoreFault> {
+        let mut parts = std::pin::pin!(self.body(Arc::clone(storage), served));
+        let mut whole = BytesMut::new();
+        while let Some(part) = parts.try_next().await? {
+            if (whole.len() + part.len()) as u64 > most {
+                return Ok(None);
+            }
+            whole.extend_from_slice(&part);
+        }
+        Ok(Some(whole.freeze()))
     }
 }
 
@@ -402,7 +429,7 @@ fn wrong(access: &Access, reason: String) -> StoreFault {
 }
 
 /// Headers of a store's answer that a worker gets.
-pub(super) const PASSED_BACK: [HeaderName; 6] = [
+const PASSED_BACK: [HeaderName; 6] = [
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
     header::CONTENT_TYPE,
