@@ -20,6 +20,7 @@ use super::input::ingest;
 use super::input::parameters::{self, ParameterRows};
 use super::judge::{Bench, Judge};
 use super::listing::Listings;
+use super::once;
 use super::output::pipeline::Stopped;
 use super::output::socket::DataSocket;
 use super::output::stream::{Measured, ResultStream, StreamError};
@@ -313,6 +314,9 @@ impl DataConnection {
 
     fn run(&mut self, admitted: &Admitted, run: &Run, running: &Running) -> Result<Done, Trouble> {
         let Verdict { sql, constant, .. } = admitted.verdict.as_ref();
+        if once::is_possible(&admitted.verdict, run) {
+            return self.run_once(sql, running);
+        }
         if !constant {
             let mut statement = self.engine.prepare(sql)?;
             return self.execute(&mut statement, admitted, run, running);
@@ -321,6 +325,16 @@ impl DataConnection {
         let done = self.execute(&mut statement, admitted, run, running)?;
         self.plans.keep(sql, statement);
         Ok(done)
+    }
+
+    /// A query that DuckDB plans once.
+    fn run_once(&self, sql: &str, running: &Running) -> Result<Done, Trouble> {
+        let mut statement = once::prepare(&self.engine, sql)?;
+        check_cancelled(running)?;
+        let outcome = statement.stream().map_err(|error| once::explained(&self.engine, sql, error))?;
+        let Outcome::Rows(rows) = outcome else { return Err(without_rows()) };
+        let schema = once::with_own_names(&self.shared.instance, sql, client_schema(rows.schema()))?;
+        self.send_rows(rows, &schema, running)
     }
 
     fn execute(&self, statement: &mut Prepared, admitted: &Admitted, run: &Run, running: &Running) -> Result<Done, Trouble> {
@@ -340,7 +354,10 @@ impl DataConnection {
         };
         match outcome {
             Outcome::Rows(rows) => match admitted.verdict.plan {
-                None => self.send_rows(rows, running),
+                None => {
+                    let schema = client_schema(rows.schema());
+                    self.send_rows(rows, &schema, running)
+                }
                 Some(form) => self.send_plan(rows, form, running),
             },
             Outcome::Changed(rows) => Ok(changed(rows)),
@@ -399,14 +416,13 @@ impl DataConnection {
         Ok(Done { rows: stream.finish()?, affected: -1, session: None })
     }
 
-    fn send_rows(&self, mut rows: Rows<'_>, running: &Running) -> Result<Done, Trouble> {
-        let schema = client_schema(rows.schema());
+    fn send_rows(&self, mut rows: Rows<'_>, schema: &SchemaRef, running: &Running) -> Result<Done, Trouble> {
         let cancelled = running.cancel_flag();
-        let stream = ResultStream::begin(&self.socket, &schema, Arc::clone(&cancelled))?;
+        let stream = ResultStream::begin(&self.socket, schema, Arc::clone(&cancelled))?;
         let made = rows.are_made();
         let next = || {
             let batch = rows.next_batch().map_err(Stopped::Failed)?;
-            batch.map(|batch| client_batch(batch, &schema)).transpose().map_err(|error| Stopped::Stream(error.into()))
+            batch.map(|batch| client_batch(batch, schema)).transpose().map_err(|error| Stopped::Stream(error.into()))
         };
         let send = if made { pipeline::send_made } else { pipeline::send_all };
         let rows = send(next, stream, &cancelled)?;
@@ -417,8 +433,12 @@ impl DataConnection {
 fn rows_schema(outcome: &Outcome<'_>) -> Result<SchemaRef, Trouble> {
     match outcome {
         Outcome::Rows(rows) => Ok(client_schema(rows.schema())),
-        _ => Err(StatementError::new(Kind::Internal, "a query without rows").into()),
+        _ => Err(without_rows()),
     }
+}
+
+fn without_rows() -> Trouble {
+    StatementError::new(Kind::Internal, "a query without rows").into()
 }
 
 fn session_ending(action: &request::Action, verdict: &Verdict) -> Ending {

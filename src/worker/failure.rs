@@ -4,6 +4,7 @@ use arrow::error::ArrowError;
 use serde_json::Value;
 
 use super::binding::{EngineError, ErrorKind};
+use super::once::FRAME;
 use crate::wire::proto::Failure;
 use crate::wire::proto::failure::Kind;
 
@@ -61,9 +62,10 @@ impl From<EngineError> for StatementError {
             ErrorKind::Fatal if text.contains("has been invalidated because of a previous fatal error") => Kind::Unreachable,
             ErrorKind::Fatal | ErrorKind::Other => Kind::Internal,
         };
-        // DuckDB's excerpt of the text that ran, where that has the names of system tables as the worker makes them.
+        // DuckDB's excerpt of the text that ran, where that has the names of system tables as the worker makes them, or is no more than
+        // the frame of a query.
         let text = match text.split_once("\n\nLINE ") {
-            Some((before, excerpt)) if excerpt.contains("listed_") => before,
+            Some((before, excerpt)) if excerpt.contains("listed_") || excerpt.contains(FRAME) => before,
             _ => text,
         };
         // Names that are near to a missing one, among them DuckDB's own tables.
@@ -279,6 +281,7 @@ mod tests {
         assert_eq!(told("HTTP Error: HTTP GET error reading 's3://b/x' (HTTP 403)").0, Kind::Refused);
         let inner = "Binder Error: no x\n\nLINE 1: SELECT x FROM \"temp\".main.listed_tables\n               ^";
         assert_eq!(told(inner).2, "Binder Error: no x");
+        assert_eq!(told("Conversion Error: no 'x'\n\nLINE 1: FROM query($1)\n             ^").2, "Conversion Error: no 'x'");
         for (lost, kind) in [
             (
                 "Failed to commit: Request to 'http://127.0.0.1:1/v1/lake/namespaces/gold/tables/conflict_log' failed",

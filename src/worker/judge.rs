@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use serde_json::Value;
 
-use super::binding::{Connection, EngineError, EngineResult, ErrorKind, Instance, Outcome, Scalar};
+use super::binding::{Connection, EngineError, EngineResult, ErrorKind, Instance, Outcome, Prepared, Scalar};
 use super::guard::{ParseError, Parser, Refusal, Scope, Verdict, read_ast};
 
 /// Verdicts kept. The same text in the same place gets the same verdict.
@@ -57,7 +57,7 @@ impl Bench {
 
     /// A judge for one connection.
     pub fn judge(&self) -> EngineResult<Judge> {
-        Ok(Judge { judge: self.judge, parser: SqlParser(self.parsers.connect()?), verdicts: self.verdicts.clone() })
+        Ok(Judge { judge: self.judge, parser: SqlParser::new(self.parsers.connect()?), verdicts: self.verdicts.clone() })
     }
 }
 
@@ -89,20 +89,35 @@ impl Judge {
     }
 }
 
-/// DuckDB's parser as a function of text.
-struct SqlParser(Connection);
+/// DuckDB's parser as functions of text. They are planned once: that takes longer than to parse a short statement.
+struct SqlParser {
+    connection: Connection,
+    to_tree: Option<Prepared>,
+    to_text: Option<Prepared>,
+}
 
 impl SqlParser {
-    fn call(&self, sql: &str, argument: &str) -> EngineResult<String> {
-        let mut statement = self.0.prepare(sql)?;
-        statement.bind(0, &Scalar::Varchar(argument))?;
-        let Outcome::Rows(mut rows) = statement.complete()? else {
-            return Err(no_text());
-        };
-        let batch = rows.next_batch()?.ok_or_else(no_text)?;
-        let column = batch.column(0).as_string_opt::<i32>().filter(|column| column.is_valid(0)).ok_or_else(no_text)?;
-        Ok(column.value(0).to_owned())
+    fn new(connection: Connection) -> Self {
+        Self { connection, to_tree: None, to_text: None }
     }
+}
+
+/// What the planned function gives for a text; it is planned anew after one that failed.
+fn call(connection: &Connection, planned: &mut Option<Prepared>, sql: &str, argument: &str) -> EngineResult<String> {
+    let mut statement = planned.take().map_or_else(|| connection.prepare(sql), Ok)?;
+    statement.bind(0, &Scalar::Varchar(argument))?;
+    let text = only_text(statement.complete()?)?;
+    *planned = Some(statement);
+    Ok(text)
+}
+
+fn only_text(outcome: Outcome<'_>) -> EngineResult<String> {
+    let Outcome::Rows(mut rows) = outcome else {
+        return Err(no_text());
+    };
+    let batch = rows.next_batch()?.ok_or_else(no_text)?;
+    let column = batch.column(0).as_string_opt::<i32>().filter(|column| column.is_valid(0)).ok_or_else(no_text)?;
+    Ok(column.value(0).to_owned())
 }
 
 fn no_text() -> EngineError {
@@ -111,12 +126,14 @@ fn no_text() -> EngineError {
 
 impl Parser for SqlParser {
     fn ast(&mut self, select: &str) -> Result<Value, ParseError> {
-        let text = self.call("SELECT CAST(json_serialize_sql(CAST($1 AS VARCHAR)) AS VARCHAR)", select).map_err(parse_error)?;
+        let sql = "SELECT CAST(json_serialize_sql(CAST($1 AS VARCHAR)) AS VARCHAR)";
+        let text = call(&self.connection, &mut self.to_tree, sql, select).map_err(parse_error)?;
         read_ast(&text)
     }
 
     fn text(&mut self, ast: &Value) -> Result<String, ParseError> {
-        self.call("SELECT json_deserialize_sql(CAST($1 AS JSON))", &ast.to_string()).map_err(parse_error)
+        let sql = "SELECT json_deserialize_sql(CAST($1 AS JSON))";
+        call(&self.connection, &mut self.to_text, sql, &ast.to_string()).map_err(parse_error)
     }
 }
 

@@ -19,6 +19,7 @@ mod harden;
 mod input;
 mod judge;
 mod listing;
+mod once;
 mod output;
 mod past;
 mod plans;

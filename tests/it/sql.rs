@@ -126,3 +126,29 @@ async fn a_parameter_in_a_cast_has_its_type_beside_one_that_has_none() {
         assert_eq!(types(&mut client, sql).await, (parameters.to_owned(), columns.to_owned()), "{sql}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_of_one_name_keep_it_in_what_is_told_and_in_the_rows() {
+    let gateway = Gateway::start();
+    for sql in ["CREATE SCHEMA lake.gold", "CREATE TABLE lake.gold.t AS SELECT i AS id, i * 2 AS id_1 FROM range(3) r(i)"] {
+        gateway.run(sql).await;
+    }
+    let mut client = gateway.client().await;
+    for (sql, names) in [
+        ("SELECT * FROM lake.gold.t", "id id_1"),
+        ("SELECT * FROM lake.gold.t a JOIN lake.gold.t b ON a.id = b.id", "id id_1 id id_1"),
+        ("SELECT id, id_1, id FROM lake.gold.t", "id id_1 id"),
+        ("SELECT count(*), count(*), max(id) FROM lake.gold.t", "count_star() count_star() max(id)"),
+        ("SELECT id, ID, Id_1 FROM lake.gold.t ORDER BY id DESC LIMIT 1", "id id id_1"),
+        ("WITH a AS (SELECT id FROM lake.gold.t) SELECT * FROM a, a AS b", "id id"),
+        ("SELECT id, id FROM lake.gold.t UNION ALL SELECT 7, 8", "id id"),
+    ] {
+        let prepared = client.prepare(sql.to_owned(), None).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let of =
+            |schema: &arrow::datatypes::Schema| schema.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>().join(" ");
+        let told = of(prepared.dataset_schema().expect("columns"));
+        let batches = query(&mut client, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(of(&batches[0].schema()), told, "{sql}");
+        assert_eq!(told, names, "{sql}");
+    }
+}

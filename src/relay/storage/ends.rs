@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, Shared};
 use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use tokio::sync::Semaphore;
@@ -101,17 +101,21 @@ impl Ends {
             return Ok(None);
         }
         view.storage.access(&asked.location, None).await?;
-        let Some(Part { mut headers, body }) = coming.part.await else { return Ok(None) };
+        let Some(Part { headers, body }) = coming.part.await else { return Ok(None) };
         let within = |offset: u64| usize::try_from(offset - coming.from).unwrap_or(usize::MAX);
         if within(to) >= body.len() {
             return Ok(None);
         }
         let body = body.slice(within(from)..=within(to));
-        let said = HeaderValue::try_from(format!("bytes {from}-{to}/{}", coming.length)).ok();
-        headers.extend(said.map(|said| (header::CONTENT_RANGE, said)));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        Ok(Some(Whole::part(headers, body)))
+        Ok(head_of(headers, from, to, coming.length).map(|headers| Whole::part(headers, body)))
     }
+}
+
+/// The head of a part of what was read: its own range and length in place of those of the whole end.
+fn head_of(mut headers: HeaderMap, from: u64, to: u64, of: u64) -> Option<HeaderMap> {
+    headers.insert(header::CONTENT_RANGE, HeaderValue::try_from(format!("bytes {from}-{to}/{of}")).ok()?);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(to - from + 1));
+    Some(headers)
 }
 
 /// `None` when the store refuses it, or gives less.
@@ -122,4 +126,22 @@ async fn read(store: &Arc<Store>, view: &Arc<View>, asked: Asked, length: u64) -
     }
     let headers = served.passed_back();
     Ok(store.whole(&view.storage, *served, length).await?.map(|body| Part { headers, body }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_has_one_range_its_own() {
+        let mut whole = HeaderMap::new();
+        whole.insert(header::CONTENT_RANGE, HeaderValue::from_static("bytes 0-1954/1955"));
+        whole.insert(header::CONTENT_LENGTH, HeaderValue::from_static("1955"));
+        whole.insert(header::ETAG, HeaderValue::from_static("\"x\""));
+        let head = head_of(whole, 1900, 1954, 1955).unwrap();
+        let all = |name: header::HeaderName| head.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(all(header::CONTENT_RANGE), ["bytes 1900-1954/1955"]);
+        assert_eq!(all(header::CONTENT_LENGTH), ["55"]);
+        assert_eq!(all(header::ETAG), ["\"x\""]);
+    }
 }

@@ -197,6 +197,8 @@ pub struct Verdict {
     pub glance: bool,
     /// For READ: a query of nothing but constants. Its plan hangs on the text alone.
     pub constant: bool,
+    /// The text is a query without parameters, which gives the same rows as a part of another one.
+    pub embeds: bool,
 }
 
 /// How a plan is shown.
@@ -281,12 +283,13 @@ pub fn judge_table_name(table: &proto::TableName) -> Result<(), Refusal> {
 /// A query that runs as it is.
 fn bare_query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
     let query = query::judge(parser, scope, text)?;
-    Ok(Verdict { constant: query.reads.constant, ..read(query) })
+    Ok(Verdict { constant: query.reads.constant, embeds: query.reads.embeds, ..read(query) })
 }
 
 /// A query that its caller puts something around.
 fn query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
-    query::judge(parser, scope, text).map(read)
+    let query = query::judge(parser, scope, text)?;
+    Ok(Verdict { embeds: query.reads.embeds, ..read(query) })
 }
 
 fn read(query: query::Query) -> Verdict {
@@ -308,7 +311,7 @@ fn call(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> 
 
 /// A verdict without a target.
 fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
-    let Reads { tables, listings, system, past, present: _, casts, glance, constant: _ } = reads;
+    let Reads { tables, listings, system, past, present: _, casts, glance, constant: _, embeds: _ } = reads;
     let (parameter_types, time_travel) = (agreed(casts), !past.is_empty());
     Verdict { class, sql, tables, listings, system, time_travel, past, glance, parameter_types, ..Verdict::default() }
 }

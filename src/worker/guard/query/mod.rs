@@ -35,6 +35,7 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> R
     let statement = &judged["statements"][0];
     reads.glance = glance::is_glance(statement);
     reads.constant = constant::is_constant(statement);
+    reads.embeds = statement["named_param_map"].as_array().is_some_and(Vec::is_empty);
     Ok(Query { sql: if is_values(statement) { bare_values(sql) } else { sql }, reads })
 }
 

@@ -38,6 +38,8 @@ pub(in crate::worker::guard) struct Reads {
     pub glance: bool,
     /// Of a whole query: it is nothing but constants.
     pub constant: bool,
+    /// Of a whole query: it has no parameters.
+    pub embeds: bool,
 }
 
 impl Reads {
