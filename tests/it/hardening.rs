@@ -34,14 +34,14 @@ async fn with_workers() -> Gateway {
     gateway.run("CREATE SCHEMA lake.gold").await;
     gateway.run("CREATE TABLE lake.gold.t AS SELECT 1 AS a").await;
     assert_eq!(gateway.value("SELECT a FROM lake.gold.t").await, "1");
-    assert!(gateway.workers().len() >= 2);
+    assert!(gateway.ready_workers().len() >= 2);
     gateway
 }
 
 #[tokio::test]
 async fn a_worker_has_no_privileges_no_core_and_dies_first() {
     let gateway = with_workers().await;
-    for pid in gateway.workers() {
+    for pid in gateway.ready_workers() {
         let status = proc_text(pid, "status");
         assert_eq!(line(&status, "NoNewPrivs"), "1");
         assert_eq!(line(&status, "Umask"), "0077");
@@ -50,7 +50,7 @@ async fn a_worker_has_no_privileges_no_core_and_dies_first() {
     }
     assert_ne!(proc_text(gateway.pid(), "oom_score_adj").trim(), "800");
     // The kernel gives the files of a non-dumpable process to root. Where the tests run as root, this shows nothing.
-    for pid in gateway.workers().into_iter().chain([gateway.pid()]) {
+    for pid in gateway.ready_workers().into_iter().chain([gateway.pid()]) {
         assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).expect("a process").uid(), 0, "{pid} is dumpable");
     }
 }
@@ -58,7 +58,7 @@ async fn a_worker_has_no_privileges_no_core_and_dies_first() {
 #[tokio::test]
 async fn nothing_of_the_gateway_s_environment_reaches_a_worker() {
     let gateway = with_workers().await;
-    for pid in gateway.workers() {
+    for pid in gateway.ready_workers() {
         if let Some(environment) = guarded(fs::read(format!("/proc/{pid}/environ"))) {
             let environment = String::from_utf8_lossy(&environment);
             let names: Vec<&str> = environment.split('\0').filter_map(|pair| Some(pair.split_once('=')?.0)).collect();
@@ -76,7 +76,7 @@ async fn only_its_own_files_and_sockets_are_open_in_a_worker() {
     let gateway = with_workers().await;
     let listening = listening_sockets();
     let catalog = gateway.dir.path().join("lake");
-    for pid in gateway.workers() {
+    for pid in gateway.ready_workers() {
         let Some(files) = guarded(fs::read_dir(format!("/proc/{pid}/fd"))) else { continue };
         for file in files.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()) {
             let name = file.to_string_lossy().into_owned();
@@ -104,7 +104,7 @@ async fn a_file_that_the_gateway_was_started_with_does_not_reach_a_worker() {
         Some(files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|path| path == planted.path())))
     };
     assert!(has_it(gateway.pid()).unwrap_or(true), "it did not even reach the gateway");
-    for pid in gateway.workers() {
+    for pid in gateway.ready_workers() {
         assert!(!has_it(pid).unwrap_or(false), "worker {pid} has it open");
     }
 }

@@ -194,6 +194,27 @@ impl Gateway {
     pub fn workers(&self) -> Vec<u32> {
         children(self.pid())
     }
+
+    /// The same when each of them is set up: a spare that was only just begun has given up nothing yet.
+    #[track_caller]
+    pub fn ready_workers(&self) -> Vec<u32> {
+        let mut ready = Vec::new();
+        until("all workers are set up", START, || {
+            ready = self.workers();
+            // It is the last thing that a worker makes before it says that it is ready.
+            ready.len() == sockets(self.dir.path())
+        });
+        ready
+    }
+
+    /// Waits until a statement works that may be refused for a while.
+    pub async fn runs_again(&self, what: &str, sql: &str) {
+        let end = Instant::now() + START;
+        while let Err(status) = self.query(sql).await {
+            assert!(Instant::now() < end, "not within {START:?}: {what}: {status}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 fn pid(pid: u32) -> rustix::process::Pid {
@@ -257,6 +278,16 @@ pub fn held(pid: u32) -> Held {
     let listed = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
     let files = listed.unwrap_or_else(|_| usize::try_from(number("FDSize:")).expect("a size"));
     Held { files, threads: usize::try_from(number("Threads:")).expect("a number"), resident_mb: number("VmRSS:") / 1024 }
+}
+
+/// How many workers have the socket by which they take statements, below a directory.
+fn sockets(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let count = |entry: std::fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => sockets(&entry.path()),
+        _ => usize::from(entry.file_name() == "worker.sock"),
+    };
+    entries.map(count).sum()
 }
 
 /// The children of a process.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use tonic::{Code, Status};
 
-use crate::harness::{Gateway, begun, kill, query};
+use crate::fire::worker_of;
+use crate::harness::{Gateway, begun, cpu_ticks, kill, query, until};
 
 /// The gateway logs which workers it starts.
 pub const DEBUG: &str = "telemetry.level=polynya=debug,warn";
@@ -62,7 +63,7 @@ async fn a_large_read_does_not_run_on_a_reader_and_small_ones_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_reads_wait_for_each_other_and_for_nobody_else() {
-    let gateway = with_tables(&["pool.queue_timeout=2s"]).await;
+    let gateway = with_tables(&["pool.queue_timeout=6s"]).await;
     let large = "SELECT a.s FROM lake.gold.big AS a, lake.gold.big AS b";
     let mut client = gateway.client().await;
     let first = Box::pin(begun(&mut client, large).await.expect("a large read"));
@@ -78,18 +79,20 @@ async fn large_reads_wait_for_each_other_and_for_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_read_whose_worker_is_lost_before_the_first_row_is_asked_once_more() {
-    let gateway = with_tables(&["query.statement_timeout=30s"]).await;
+    let gateway = with_tables(&["query.statement_timeout=2m"]).await;
     let mut client = gateway.client().await;
     let sql = "SELECT count(*) FROM lake.gold.big AS a, lake.gold.big AS b WHERE (a.v * b.v) % 7 = 3";
-    let mut before = gateway.workers();
+    let exclusive = worker_of(&gateway, "Exclusive");
+    let before = cpu_ticks(exclusive);
     let reading = tokio::spawn(async move { query(&mut client, sql).await });
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    before.retain(|pid| crate::harness::cpu_ticks(*pid) > 50);
-    assert!(!reading.is_finished() && !before.is_empty(), "{before:?}");
-    // The exclusive worker of the set-up runs it.
-    before.into_iter().for_each(kill);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert!(gateway.log().contains("asked once more"), "{}", gateway.log());
+    let soon = Duration::from_secs(30);
+    // Far longer than it takes to describe it.
+    let runs = || cpu_ticks(exclusive) > before + 100;
+    tokio::task::block_in_place(|| until("the exclusive worker of the set-up runs it", soon, runs));
+    assert!(!reading.is_finished());
+    kill(exclusive);
+    let is_asked_again = || gateway.log().contains("asked once more");
+    tokio::task::block_in_place(|| until("it is asked once more", soon, is_asked_again));
     reading.abort();
 }
 
@@ -117,7 +120,11 @@ async fn the_sum_of_all_workers_grants_never_exceeds_the_budget() {
         let failed = reads.into_iter().chain(large).filter_map(Result::err).collect::<Vec<_>>();
         assert!(failed.is_empty(), "{failed:?}");
         if round == 1 {
-            gateway.workers().into_iter().for_each(kill);
+            let killed = gateway.workers();
+            killed.iter().copied().for_each(kill);
+            // A write that meets one whose death is not known yet would be told that it did not run.
+            let are_lost = || gateway.workers().iter().all(|pid| !killed.contains(pid));
+            tokio::task::block_in_place(|| until("the gateway knows of their deaths", Duration::from_secs(20), are_lost));
         }
         tokio::time::sleep(Duration::from_millis(if round == 2 { 1_000 } else { 100 })).await;
     }

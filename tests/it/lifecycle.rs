@@ -10,11 +10,15 @@ use crate::harness::{Gateway, cpu_ticks, kill, until};
 /// A statement that runs for minutes if nobody ends it.
 const ENDLESS: &str = "SELECT count(*) FROM range(100000000000) t(i) WHERE (i * i) % 7 = 3";
 
+/// What happens at once or never is given so long on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
 fn are_quiet(pids: &[u32]) -> bool {
     let before: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum();
     std::thread::sleep(Duration::from_millis(300));
     let after: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum();
-    after - before <= 3
+    // One that has ended is quiet, too.
+    after.saturating_sub(before) <= 3
 }
 
 #[tokio::test]
@@ -23,15 +27,17 @@ async fn a_statement_ends_at_its_deadline() {
     let began = Instant::now();
     let status = gateway.query(ENDLESS).await.expect_err("a deadline");
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert_eq!(gateway.value("SELECT 1").await, "1");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    // A second is little for any statement on a busy machine.
+    gateway.runs_again("others run after it", "SELECT 1").await;
     let workers = gateway.workers();
-    until("the worker goes on with a statement past its deadline", Duration::from_secs(5), || are_quiet(&workers));
+    until("a statement past its deadline gives its worker up", SOON, || are_quiet(&workers));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_stream_cancels_its_statement() {
-    let gateway = Gateway::start();
+    // No spare, which may still be on its way when workers are counted.
+    let gateway = Gateway::with(&["pool.spares=0"]);
     let mut client = gateway.client().await;
     let sql = "SELECT * FROM range(100000000000)";
     let info = client.execute(sql.to_owned(), None).await.expect("a description");
@@ -40,9 +46,9 @@ async fn a_dropped_stream_cancels_its_statement() {
     stream.next().await.expect("a batch").expect("a good batch");
     drop(stream);
     let workers = gateway.workers();
-    until("the worker goes on with a statement that nobody reads", Duration::from_secs(5), || are_quiet(&workers));
+    until("a statement that nobody reads gives its worker up", SOON, || are_quiet(&workers));
     assert_eq!(gateway.value("SELECT 1").await, "1");
-    assert_eq!(gateway.workers().len(), workers.len(), "a cancelled statement cost a worker");
+    assert_eq!(gateway.workers(), workers, "a cancelled statement cost a worker");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +86,7 @@ async fn a_full_queue_is_resource_exhausted_with_a_hint() {
         assert!(status.metadata().contains_key("retry-after-ms") || status.message().contains("try again"), "{status:?}");
     }
     drop(stream);
-    assert_eq!(gateway.value("SELECT 1").await, "1");
+    gateway.runs_again("the dropped stream's place is free", "SELECT 1").await;
 }
 
 #[tokio::test]
@@ -105,7 +111,7 @@ async fn the_gateway_s_death_ends_its_workers() {
     assert_eq!(gateway.value("SELECT 1").await, "1");
     let workers = gateway.workers();
     kill(gateway.pid());
-    until("workers end with the gateway", Duration::from_secs(2), || workers.iter().all(|pid| has_ended(*pid)));
+    until("workers end with the gateway", SOON, || workers.iter().all(|pid| has_ended(*pid)));
 }
 
 fn has_ended(pid: u32) -> bool {
@@ -133,12 +139,12 @@ async fn spill_files_of_a_killed_gateway_go_at_the_next_start() {
     let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
     let sorting = tokio::spawn(async move { client.do_get(ticket).await.map(drop) });
     let spilt = || walk(&left[0]).iter().any(|path| path.to_string_lossy().contains("/spill/"));
-    tokio::task::block_in_place(|| until("the sort spills", Duration::from_secs(30), spilt));
+    tokio::task::block_in_place(|| until("the sort spills", Duration::from_secs(120), spilt));
     let workers = gateway.workers();
     assert!(workers.iter().any(|pid| cpu_ticks(*pid) > 20), "nobody sorts");
     kill(gateway.pid());
     tokio::task::block_in_place(|| {
-        until("workers that spill end with the gateway", Duration::from_secs(2), || workers.iter().all(|pid| has_ended(*pid)));
+        until("workers that spill end with the gateway", SOON, || workers.iter().all(|pid| has_ended(*pid)));
     });
     sorting.await.expect("no panic").expect_err("the gateway is gone");
     assert!(left[0].exists(), "nobody was left to remove it");

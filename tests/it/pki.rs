@@ -92,7 +92,9 @@ impl Files {
 
     /// Writes a file; gives its path as text.
     pub fn write(&self, name: &str, text: &str) -> String {
-        std::fs::write(self.path(name), text).expect("a file");
+        // Whoever looks at it has all of it or what was there before.
+        let new = self.path(&format!("{name}.new"));
+        std::fs::write(&new, text).and_then(|()| std::fs::rename(new, self.path(name))).expect("a file");
         self.path(name).display().to_string()
     }
 

@@ -302,7 +302,7 @@ async fn planted_secrets_and_tokens_appear_nowhere() {
     let gateway = &scene.house.gateway;
     let nothing = BTreeSet::new();
 
-    let workers = gateway.workers();
+    let workers = gateway.ready_workers();
     assert!(workers.len() >= 3, "{workers:?}");
     let mut controls = 0;
     for &pid in &workers {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -187,9 +188,11 @@ async fn a_hog_delays_a_newcomer_by_a_turn() {
     let hog = reader("hog");
     workers.run(&hog, "SELECT 1", NO_TIME).await.expect("a row");
     let began = Instant::now();
+    let done = AtomicUsize::new(0);
     let hogs = async {
         let runs = (0..100).map(async |_| {
             workers.run(&hog, "SELECT 1", hold).await.expect("a row");
+            done.fetch_add(1, Ordering::Relaxed);
             began.elapsed()
         });
         join_all(runs).await
@@ -198,25 +201,25 @@ async fn a_hog_delays_a_newcomer_by_a_turn() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut waits = Vec::new();
         for n in 0..2 {
-            let arrived = Instant::now();
+            let (arrived, before) = (Instant::now(), done.load(Ordering::Relaxed));
             workers.run(&exclusive(&format!("newcomer {n}")), "SELECT 1", NO_TIME).await.expect("a row");
-            waits.push(arrived.elapsed());
+            waits.push((arrived.elapsed(), done.load(Ordering::Relaxed) - before));
         }
         waits
     };
     let (hogs, waits) = tokio::join!(hogs, newcomer);
     let last = hogs.into_iter().max().expect("some");
     eprintln!("beside 100 waiting statements newcomers waited {waits:?}; the last of the 100 was done after {last:?}");
-    // Five seconds of work were before them in the queue. Each waited for a turn, not for less, and not for all.
-    for wait in waits {
-        assert!((900..3_500).contains(&wait.as_millis()), "{wait:?}");
+    // Each waited for a turn, not for less, and not for all: four are done in 200 ms at the most.
+    for (wait, passed) in waits {
+        assert!(wait.as_millis() >= 900 && passed <= 60, "{passed} of the hog's statements went before in {wait:?}");
     }
     workers.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_in_vain_is_told_so_and_who_leaves_makes_room_in_the_queue() {
-    let workers = Workers::with(1, &["pool.queue=2", "pool.queue_timeout=2s", "pool.turn=500ms"]).await;
+    let workers = Workers::with(1, &["pool.queue=2", "pool.queue_timeout=6s", "pool.turn=500ms"]).await;
     let mut busy = workers.pool.lease(&reader("ana")).await.expect("a slot");
     ask(&mut busy, ENDLESS).await.expect("asked");
     let pool = workers.pool.clone();
@@ -224,7 +227,8 @@ async fn who_waits_in_vain_is_told_so_and_who_leaves_makes_room_in_the_queue() {
     let pool = workers.pool.clone();
     let leaving = tokio::spawn(async move { pool.lease(&reader("cleo")).await.map(drop) });
     workers.until("two wait", |census| census.waiting == 2).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The last to come has so much longer to wait for what becomes free when the first has waited in vain.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let full = workers.pool.lease(&reader("dora")).await.map(drop).expect_err("a full queue").to_string();
     assert!(
         full.starts_with("2 statements are waiting") && full.contains("pool.queue") && full.contains("the longest for "),
@@ -232,11 +236,9 @@ async fn who_waits_in_vain_is_told_so_and_who_leaves_makes_room_in_the_queue() {
     );
     leaving.abort();
     workers.until("one has left", |census| census.waiting == 1).await;
-    let began = Instant::now();
     let (pool, late) = (workers.pool.clone(), exclusive("ana"));
     let last = tokio::spawn(async move { pool.lease(&late).await.map(drop) });
     workers.until("its place was free", |census| census.waiting == 2).await;
-    assert!(began.elapsed() < Duration::from_secs(1));
     let timeout = waiting.await.expect("no panic").expect_err("nothing is free").to_string();
     assert!(timeout.contains("pool.queue_timeout") && timeout.contains("and 1 other statements are waiting"), "{timeout}");
     // What runs was not cut for them; when it ends, the one that is left is served.

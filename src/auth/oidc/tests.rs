@@ -332,7 +332,7 @@ async fn an_issuer_that_is_down_is_gone_on_without_for_a_grace_and_then_is_unava
     let signer = Signer::new("one", Algorithm::ES256);
     let provider = Provider::start(&[&signer]).await;
     let refresh = Duration::from_millis(100);
-    let issuers = eager(&provider, IssuerConfig { refresh, grace: Duration::from_millis(700), ..provider.config() });
+    let issuers = eager(&provider, IssuerConfig { refresh, grace: Duration::from_millis(2500), ..provider.config() });
     let token = signer.sign(&provider.claims());
     verify(&issuers, &token).await.unwrap();
     provider.answers(Answer::Status("503 Service Unavailable"));
@@ -341,7 +341,7 @@ async fn an_issuer_that_is_down_is_gone_on_without_for_a_grace_and_then_is_unava
     let stranger = Signer::new("two", Algorithm::ES256).sign(&provider.claims());
     let unknown = verify(&issuers, &stranger).await.unwrap_err();
     assert!(matches!(unknown, AuthError::IssuerUnavailable { .. }), "nobody can tell: {unknown}");
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    tokio::time::sleep(Duration::from_millis(2600)).await;
     let text = verify(&issuers, &token).await.unwrap_err().to_string();
     assert!(text.contains("the keys of http://127.0.0.1") && text.contains("503 Service Unavailable"), "{text}");
     provider.has(&[&signer]);

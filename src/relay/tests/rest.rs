@@ -151,15 +151,20 @@ async fn a_token_is_fetched_once_however_many_ask() {
 #[tokio::test]
 async fn a_token_is_renewed_ahead_of_its_expiry() {
     let (inner, _) = Bench::new().await.with_table().await;
-    let (tokens, uri) = Tokens::serve(vec![token(&inner.worker, Some(0.4))]).await;
+    let (tokens, uri) = Tokens::serve(vec![token(&inner.worker, Some(3.0))]).await;
     let bench = in_front_of(&inner, oauth2(uri)).await;
     let gold = Namespace::from_schema("gold");
     bench.relay.namespace_exists(&credential(), &name(), &gold).await.unwrap();
     assert_eq!(tokens.count(), 1);
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    tokio::time::sleep(Duration::from_millis(1600)).await;
     // Who asks now has the token before, and another one is on its way.
     bench.relay.namespace_exists(&credential(), &name(), &gold).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(80)).await;
+    for _ in 0..500 {
+        if tokens.count() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(tokens.count(), 2);
     bench.relay.namespace_exists(&credential(), &name(), &gold).await.unwrap();
     assert_eq!(tokens.count(), 2);

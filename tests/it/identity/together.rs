@@ -2,7 +2,8 @@
 //! asker was granted within the staleness bound before it. What one has is never shown to the other by a cache.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arrow_flight::sql::client::PreparedStatement;
@@ -13,11 +14,12 @@ use super::{Client, House, STALENESS, fetched, shown, tables};
 use crate::harness::{query, status};
 use crate::stand_in::{Grant, HOME, PrincipalSetup, Privilege, Setup};
 
-/// For how long they ask.
-const TIME: Duration = Duration::from_secs(10);
+/// How long grants stay as they are at the least.
+const PHASE: Duration = Duration::from_millis(1300);
 
-/// How long grants stay as they are: long enough for answers that only these grants explain.
-const PHASE: Duration = Duration::from_millis(1500);
+/// And how often everybody asks for everything until they change: often enough for answers that only these grants explain, however slow
+/// the machine is.
+const ROUNDS: usize = 2;
 
 const PEOPLE: [&str; 2] = ["ana", "ben"];
 const SCHEMAS: [&str; 2] = ["gold", "silver"];
@@ -72,6 +74,8 @@ struct Asker {
     /// From the time when both had everything, one for each schema.
     prepared: Vec<PreparedStatement<Channel>>,
     seen: Vec<Seen>,
+    /// How often it has asked for everything.
+    rounds: Arc<AtomicUsize>,
 }
 
 /// The one row of each table, and the one column's name.
@@ -133,6 +137,7 @@ impl Asker {
         let outcome = query(&mut self.client, "SELECT * FROM t").await.map(|rows| shown(&rows));
         self.judge("a bare name", asked, own, outcome, &word(own));
         self.listings().await;
+        self.rounds.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn listings(&mut self) {
@@ -193,16 +198,25 @@ async fn asker(house: &House, person: usize, schema: usize) -> Asker {
     for name in SCHEMAS {
         prepared.push(client.prepare(format!("SELECT * FROM rest.{name}.t"), None).await.expect("prepared"));
     }
-    Asker { person, client, schema, prepared, seen: Vec::new() }
+    Asker { person, client, schema, prepared, seen: Vec::new(), rounds: Arc::default() }
 }
 
-async fn change_hands(house: &House, history: &History, end: Instant) {
+/// A phase: everybody has begun and ended so many rounds in it.
+async fn phase(rounds: &[Arc<AtomicUsize>]) {
+    tokio::time::sleep(PHASE).await;
+    let read = || rounds.iter().map(|rounds| rounds.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let before = read();
+    // The round that goes on now began before.
+    while read().iter().zip(&before).any(|(now, before)| *now < before + 1 + ROUNDS) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Each phase, and the first one again.
+async fn change_hands(house: &House, history: &History, rounds: &[Arc<AtomicUsize>]) {
     let realm = house.polaris.realm(HOME);
-    for held in PHASES.iter().cycle().skip(1) {
-        tokio::time::sleep(PHASE).await;
-        if Instant::now() > end {
-            break;
-        }
+    for held in PHASES.iter().cycle().skip(1).take(PHASES.len()) {
+        phase(rounds).await;
         let begun = Instant::now();
         for (person, by_schema) in held.iter().enumerate() {
             for (schema, &used) in by_schema.iter().enumerate() {
@@ -211,6 +225,7 @@ async fn change_hands(house: &House, history: &History, end: Instant) {
         }
         history.lock().push((begun, Instant::now(), *held));
     }
+    phase(rounds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,14 +236,19 @@ async fn two_principals_at_once_never_see_each_others_tables() {
     for (person, schema) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         askers.push(asker(&house, person, schema).await);
     }
-    let end = Instant::now() + TIME;
+    let rounds: Vec<_> = askers.iter().map(|asker| Arc::clone(&asker.rounds)).collect();
+    let over = AtomicBool::new(false);
     let asking = askers.into_iter().map(async |mut asker| {
-        while Instant::now() < end {
+        while !over.load(Ordering::Relaxed) {
             asker.round().await;
         }
         asker
     });
-    let (askers, ()) = tokio::join!(futures::future::join_all(asking), change_hands(&house, &history, end));
+    let changing = async {
+        change_hands(&house, &history, &rounds).await;
+        over.store(true, Ordering::Relaxed);
+    };
+    let (askers, ()) = tokio::join!(futures::future::join_all(asking), changing);
     let mut decisive: BTreeMap<(&str, bool), usize> = BTreeMap::new();
     for seen in askers.iter().flat_map(|asker| &asker.seen) {
         assert!(
