@@ -15,6 +15,7 @@ mod tests;
 pub mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,6 +153,16 @@ enum Origin {
     Variable(String),
     /// `--set`.
     Option,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Option => f.write_str("--set"),
+        }
+    }
 }
 
 /// What one source says.

@@ -61,22 +61,32 @@ impl Origins {
         self.shown(&["roles", role.as_str(), "catalogs", catalog.as_str(), key])
     }
 
-    /// The key, and who says it: of those who say most of its way, the last one.
+    /// The key, and who says it: of those who say most of its way, the last one; all of them where each may say a part of it.
     fn shown(&self, path: &[&str]) -> String {
         let key = path.join(".");
-        let depth = |layer: &Layer| {
-            let mut at = &layer.tree;
-            let there = path.iter().take_while(|part| {
-                at = &at[**part];
-                !at.is_null()
-            });
-            there.count()
+        let most = self.layers.iter().map(|layer| depth(&layer.tree, path)).max().unwrap_or(0);
+        // The section alone says nothing of it.
+        let said: Vec<&Layer> = self.layers.iter().filter(|layer| most > 1 && depth(&layer.tree, path) == most).collect();
+        let Some(last) = said.last() else { return key };
+        let is_file = |layer: &&&Layer| matches!(layer.origin, Origin::File(_));
+        let said = match path.iter().fold(&last.tree, |at, part| &at[*part]) {
+            // Nobody says it: it would be written where the rest is.
+            Value::Null => vec![*said.iter().rfind(is_file).unwrap_or(last)],
+            Value::Object(_) => said,
+            _ => vec![*last],
         };
-        match self.layers.iter().max_by_key(|layer| depth(layer)).filter(|layer| depth(layer) > 1) {
-            Some(Layer { origin: Origin::File(file), .. }) => format!("{key} [{}]", file.display()),
-            Some(Layer { origin: Origin::Variable(name), .. }) => format!("{key} [{name}]"),
-            Some(Layer { origin: Origin::Option, .. }) => format!("{key} [--set]"),
-            None => key,
-        }
+        let mut names: Vec<String> = said.into_iter().map(|layer| layer.origin.to_string()).collect();
+        names.dedup();
+        format!("{key} [{}]", names.join(", "))
     }
+}
+
+/// How much of a path there is.
+fn depth(tree: &Value, path: &[&str]) -> usize {
+    let mut at = tree;
+    let there = path.iter().take_while(|part| {
+        at = &at[**part];
+        !at.is_null()
+    });
+    there.count()
 }
