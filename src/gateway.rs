@@ -17,7 +17,7 @@ use crate::extensions;
 use crate::flight::transport::listener::ConnectionInfo;
 use crate::flight::transport::tls::{self, Certificates};
 use crate::flight::{self, FlightServer};
-use crate::health::Health;
+use crate::health::{Health, Peer};
 use crate::pool::{self, Environment, Pool};
 use crate::query::Engine;
 use crate::relay::Relay;
@@ -133,7 +133,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
     let pool = Pool::start(config.pool, environment, leases, tasks.clone(), stop_workers.clone())?;
     let auth = Authenticator::new(&config.auth, relay.clone())?;
     let engine = Engine::new(config.query, pool, relay.clone());
-    let health = Health::new(config.health, stale_grace, ConnectionInfo::number_in, stop.clone());
+    let health = Health::new(config.health, stale_grace, peer_of, stop.clone());
     let (asked, asked_until, logins) = (health.clone(), stop.clone(), logins(config.auth.mode));
     tasks.spawn(async move { asked_until.run_until_cancelled(asked.keep_asking(&relay, logins)).await });
 
@@ -166,6 +166,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, G
         edges,
         tasks,
     })
+}
+
+fn peer_of(extensions: &tonic::Extensions) -> Option<Peer> {
+    ConnectionInfo::peer_in(extensions).map(|(connection, address)| Peer { connection, address })
 }
 
 /// Whose log-ins the catalogs see.

@@ -26,7 +26,7 @@ use super::login::basic::{MAX_PASSWORD_BYTES, Users};
 use super::login::refusals::Refusals;
 use super::login::{Logins, Proven, Recognised, Shown};
 use super::mapping::{Facts, Mappings};
-use super::oidc::{Issuers, claims};
+use super::oidc::{Issuers, Verified, claims};
 use super::realm::{RealmFault, Realms};
 use super::salt::Salt;
 use super::seal::Sealer;
@@ -45,6 +45,7 @@ const TAKES_ANY: &str = "tokens of the catalog's own are refused here: it answer
 /// Header and claims of a token that nobody has signed.
 const UNSIGNED: (&str, &str) = ("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9", "eyJzdWIiOiJub2JvZHkifQ");
 
+const TOKENS_ONLY: AuthError = AuthError::OtherWay("this gateway takes bearer tokens only, as `authorization: Bearer …`");
 const OTHER_REALM: AuthError = AuthError::Forgotten("its principals' realm is another one now (auth.realm)");
 const NO_USER: AuthError = AuthError::Forgotten("its user is not configured any more (auth.users)");
 /// Log-ins that realms are asked about at once, and how long others wait for that: a realm that hangs must not gather calls without end.
@@ -169,6 +170,33 @@ impl Authenticator {
         })
     }
 
+    /// Whom a log-in at a realm would make the caller, for who asks the realm step by step: it was not asked yet. A token of an identity
+    /// provider is verified.
+    ///
+    /// # Errors
+    /// When the mode does not take such a log-in, or the token is refused here.
+    pub async fn introduced(&self, credentials: &Credentials) -> Result<Principal, AuthError> {
+        let inner = &self.0;
+        let realm =
+            inner.realm.as_ref().ok_or(AuthError::OtherWay("callers of this gateway don't log in at a catalog (auth.mode)"))?;
+        match credentials {
+            Credentials::Basic { .. } if inner.parts.mode == Mode::Passthrough => Err(TOKENS_ONLY),
+            Credentials::Basic { user, password } if could_be_right(user, password) => Ok(inner.client(realm, user, password)),
+            Credentials::Basic { .. } => Err(AuthError::Rejected),
+            Credentials::Bearer(token) => match inner.issuers_of(token) {
+                Some(issuers) => {
+                    let verified = issuers.verify(token.expose_secret(), SystemTime::now()).await?;
+                    let credential = inner.issued(realm, &verified, token);
+                    Ok(by_issuer(verified, credential, token).principal)
+                }
+                None => {
+                    unexpired(token)?;
+                    inner.taken_by_realm(realm, token, None)
+                }
+            },
+        }
+    }
+
     /// The principal as bytes for a sealed session token; they may hold its secret.
     #[must_use]
     pub fn keep(&self, principal: &Principal) -> Vec<u8> {
@@ -203,9 +231,9 @@ impl Authenticator {
 impl Inner {
     async fn basic(self: &Arc<Self>, user: &str, password: &SecretString, caller: &Caller<'_>) -> Result<Principal, AuthError> {
         if self.parts.mode == Mode::Passthrough {
-            return Err(AuthError::OtherWay("this gateway takes bearer tokens only, as `authorization: Bearer …`"));
+            return Err(TOKENS_ONLY);
         }
-        if password.expose_secret().len() > MAX_PASSWORD_BYTES || !claims::can_be_a_name(user) {
+        if !could_be_right(user, password) {
             return Err(AuthError::Rejected);
         }
         let (inner, name, secret) = (Arc::clone(self), user.to_owned(), password.clone());
@@ -256,8 +284,7 @@ impl Inner {
     }
 
     async fn bearer(self: &Arc<Self>, token: &SecretString, caller: &Caller<'_>) -> Result<Principal, AuthError> {
-        let claimed = |issuers: &Issuers| self.realm.is_none() || issuers.claim_to_have_made(token.expose_secret());
-        let by_issuer = self.parts.issuers.as_ref().is_some_and(claimed);
+        let by_issuer = self.issuers_of(token).is_some();
         let (inner, secret) = (Arc::clone(self), token.clone());
         let ask = async move {
             match (inner.parts.issuers.as_ref().filter(|_| by_issuer), &inner.realm) {
@@ -271,42 +298,44 @@ impl Inner {
         self.logins.prove(&Shown { user: None, secret: token, address, recognised: caller.recognised }, ask).await
     }
 
+    /// Who verifies a token, if anybody but the realm does.
+    fn issuers_of(&self, token: &SecretString) -> Option<&Issuers> {
+        let claimed = |issuers: &&Issuers| self.realm.is_none() || issuers.claim_to_have_made(token.expose_secret());
+        self.parts.issuers.as_ref().filter(claimed)
+    }
+
+    /// The credential of a token that was verified, at the realm that is to take it.
+    fn issued(&self, realm: &RealmName, verified: &Verified, token: &SecretString) -> Credential {
+        let bearer = BearerToken { secret: token.clone(), expires: Some(verified.expires), exchange: verified.exchange };
+        let role = self.parts.mappings.role(&facts_of(verified));
+        self.wallet.token(realm, &verified.name, &claims::rights(&verified.claims), bearer, role)
+    }
+
     /// A token that is verified by its issuer's keys.
     async fn of_issuer(&self, issuers: &Issuers, token: &SecretString) -> Result<Proven, AuthError> {
         let verified = issuers.verify(token.expose_secret(), SystemTime::now()).await?;
-        let facts = Facts::Token { issuer: Some(&verified.issuer), claims: &verified.claims };
         let credential = match &self.realm {
-            None => self.role_of(&facts, || format!("the token of \"{}\"", verified.name))?,
+            None => self.role_of(&facts_of(&verified), || format!("the token of \"{}\"", verified.name))?,
             Some(realm) => {
-                let bearer = BearerToken { secret: token.clone(), expires: Some(verified.expires), exchange: verified.exchange };
-                let rights = claims::rights(&verified.claims);
-                let role = self.parts.mappings.role(&facts);
-                let credential = || self.wallet.token(realm, &verified.name, &rights, bearer, role);
-                if self.wallet.holds_token(realm, &verified.name, &rights, role) {
+                let role = self.parts.mappings.role(&facts_of(&verified));
+                if self.wallet.holds_token(realm, &verified.name, &claims::rights(&verified.claims), role) {
                     self.proven(realm, &self.throw_away(realm, token, verified.exchange)).await?;
-                    credential()
+                    self.issued(realm, &verified, token)
                 } else {
                     // Nobody is harmed if it fails, and what is had on the way serves the statements.
-                    let credential = credential();
+                    let credential = self.issued(realm, &verified, token);
                     self.proven(realm, &credential).await?;
                     credential
                 }
             }
         };
-        let proof = Proof::Token { issuer: Some(verified.issuer), token: token.clone() };
-        let (name, expires) = (verified.name.into(), Some(verified.taken_until));
-        Ok(Proven { principal: Principal::new(name, credential, expires, proof), good_for: verified.good_for })
+        Ok(by_issuer(verified, credential, token))
     }
 
     /// A token that the realm has signed itself, or says that it knows. What is in it is believed once the realm has taken it, and no
     /// sooner.
     async fn of_realm(&self, realm: &RealmName, token: &SecretString) -> Result<Proven, AuthError> {
-        let claims = claims::unverified(token.expose_secret());
-        let expires = claims.as_ref().and_then(|claims| claims::time(claims, "exp").ok().flatten());
-        // Believed against the caller only: the realm's own refusal would not say why.
-        if let Some(expired) = expires.filter(|at| *at <= SystemTime::now()) {
-            return Err(AuthError::Token(TokenFault::Expired(expired)));
-        }
+        unexpired(token)?;
         let asked = self.discerns.try_get_with((), self.check_discerns(realm)).await;
         asked.map_err(|error: Arc<AuthError>| (*error).clone())?;
         self.proven(realm, &self.throw_away(realm, token, false)).await?;
@@ -418,4 +447,31 @@ impl Inner {
             RealmFault::Unavailable(reason) => AuthError::RealmUnavailable { realm, reason },
         })
     }
+}
+
+/// Whether it is worth asking about.
+fn could_be_right(user: &str, password: &SecretString) -> bool {
+    password.expose_secret().len() <= MAX_PASSWORD_BYTES && claims::can_be_a_name(user)
+}
+
+/// Refuses a token that says itself that it has expired. That is believed against the caller only: the realm's own refusal would not
+/// say why.
+fn unexpired(token: &SecretString) -> Result<(), AuthError> {
+    let claims = claims::unverified(token.expose_secret());
+    let expires = claims.as_ref().and_then(|claims| claims::time(claims, "exp").ok().flatten());
+    match expires.filter(|at| *at <= SystemTime::now()) {
+        Some(expired) => Err(AuthError::Token(TokenFault::Expired(expired))),
+        None => Ok(()),
+    }
+}
+
+fn facts_of(verified: &Verified) -> Facts<'_> {
+    Facts::Token { issuer: Some(&verified.issuer), claims: &verified.claims }
+}
+
+/// The principal of a token that was verified.
+fn by_issuer(verified: Verified, credential: Credential, token: &SecretString) -> Proven {
+    let proof = Proof::Token { issuer: Some(verified.issuer), token: token.clone() };
+    let (name, expires) = (verified.name.into(), Some(verified.taken_until));
+    Proven { principal: Principal::new(name, credential, expires, proof), good_for: verified.good_for }
 }

@@ -28,6 +28,13 @@ pub const DEFAULT_URI: &str = "grpc://127.0.0.1:32010";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Variables that log-ins come from.
+pub const USER_VARIABLE: &str = "POLYNYA_USER";
+/// The password's, unless another is named.
+pub const PASSWORD_VARIABLE: &str = "POLYNYA_PASSWORD";
+/// A bearer token's.
+pub const TOKEN_VARIABLE: &str = "POLYNYA_TOKEN";
+
 /// Load balancers cut connections that are idle for 240 s or more, and a statement may be silent for longer.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -43,15 +50,15 @@ pub struct ConnectArgs {
     pub uri: GatewayUri,
 
     /// User name; the password comes from --password-env, POLYNYA_PASSWORD, or is asked for
-    #[arg(long, env = "POLYNYA_USER", value_name = "NAME")]
+    #[arg(long, env = USER_VARIABLE, value_name = "NAME")]
     pub user: Option<String>,
 
     /// Environment variable that holds the password
-    #[arg(long, value_name = "VARIABLE", default_value = "POLYNYA_PASSWORD", hide_default_value = true)]
+    #[arg(long, value_name = "VARIABLE", default_value = PASSWORD_VARIABLE, hide_default_value = true)]
     pub password_env: String,
 
     /// Bearer token, in place of user and password; other users of the machine can see it here, in POLYNYA_TOKEN they cannot
-    #[arg(long, env = "POLYNYA_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<SecretText>,
 
     /// PEM file with the certificate authorities to trust, in place of the system's (SSL_CERT_FILE, or the usual places)
@@ -103,24 +110,24 @@ impl ConnectArgs {
         let Some(user) = self.user.clone() else { return Ok(Credentials::Anonymous) };
         let password = match env::var(&self.password_env) {
             Ok(password) => password.into(),
-            Err(_) => self.ask_password(&user)?,
+            Err(_) => ask_password(&user, &format!("Password for {user} at {}: ", self.uri), &self.password_env)?,
         };
         if !self.uri.tls && !self.uri.is_loopback() {
             eprintln!("warning: the password goes to {} without encryption; use grpc+tls:// where the gateway has it", self.uri);
         }
         Ok(Credentials::Password { user, password })
     }
+}
 
-    fn ask_password(&self, user: &str) -> Result<SecretString, CliError> {
-        if !io::stderr().is_terminal() {
-            return Err(CliError::Usage(format!(
-                "no password for user {user}: set the environment variable {}",
-                self.password_env
-            )));
-        }
-        let password = rpassword::prompt_password(format!("Password for {user} at {}: ", self.uri));
-        password.map(SecretString::from).map_err(CliError::io("ask for the password"))
+/// Asks for a password on a terminal, without showing it.
+///
+/// # Errors
+/// When there is no terminal: names the variable that it may be in.
+pub fn ask_password(user: &str, prompt: &str, variable: &str) -> Result<SecretString, CliError> {
+    if !io::stderr().is_terminal() {
+        return Err(CliError::Usage(format!("no password for user {user}: set the environment variable {variable}")));
     }
+    rpassword::prompt_password(prompt).map(SecretString::from).map_err(CliError::io("ask for the password"))
 }
 
 /// The address of a gateway.

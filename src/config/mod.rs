@@ -5,13 +5,17 @@
 //! - `POLYNYA__POOL__MAX_WORKERS=4` sets `pool.max_workers`; `--set pool.max_workers=4` does too, and wins.
 //! - Maps are merged key by key; lists and single values are replaced. In a file, a catalog, an endpoint or credentials of another kind
 //!   than before take the place of those. A section with nothing in it counts as left out.
+//! - A relative path in a file is meant from where the file lies (`paths`); one of a variable or flag from the working directory.
 //! - Catalogs that name an endpoint of the platform are made whole at the end (`tiers`).
 
+pub mod origins;
+mod paths;
 #[cfg(test)]
 mod tests;
 pub mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -137,31 +141,75 @@ pub enum ConfigError {
 /// # Errors
 /// When a text cannot be read or is not YAML, or a catalog and the platform don't fit.
 pub fn merged(sources: &Sources, environment: impl Iterator<Item = (String, String)>) -> Result<Value, ConfigError> {
-    let defaults = parse(DEFAULTS, "the built-in default config")?;
-    let mut tree = defaults.clone();
-    let files = sources.files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    // The built-in catalog is an example: files that name catalogs of their own mean just these.
-    let mut named = files.iter().filter_map(|file| file.get("catalogs")?.as_object()).flat_map(Map::keys).peekable();
-    if named.peek().is_some() && named.all(|name| tree["catalogs"].get(name).is_none()) {
-        tree["catalogs"] = Value::Object(Map::new());
+    let mut tree = laid(&layers(sources, environment)?)?;
+    tiers::resolve(&mut tree)?;
+    Ok(tree)
+}
+
+/// Who says a part of the config.
+enum Origin {
+    File(PathBuf),
+    /// An environment variable, by its name.
+    Variable(String),
+    /// `--set`.
+    Option,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Option => f.write_str("--set"),
+        }
     }
-    for mut layer in files {
-        drop_empty(&mut layer, &defaults);
-        make_way(&mut tree, &layer);
-        overlay(&mut tree, layer);
+}
+
+/// What one source says.
+struct Layer {
+    origin: Origin,
+    tree: Value,
+}
+
+/// The layers over the defaults, in order.
+fn layers(sources: &Sources, environment: impl Iterator<Item = (String, String)>) -> Result<Vec<Layer>, ConfigError> {
+    let mut layers = Vec::new();
+    for path in &sources.files {
+        layers.push(Layer { origin: Origin::File(path.clone()), tree: read(path)? });
     }
     let mut variables: Vec<_> = environment.filter_map(|(k, v)| Some((k.strip_prefix(ENV_PREFIX)?.to_lowercase(), v))).collect();
     variables.sort();
     for (key, value) in variables {
-        overlay(
-            &mut tree,
-            nested(key.split("__"), parse(&value, &format!("environment variable {ENV_PREFIX}{}", key.to_uppercase()))?),
-        );
+        let name = format!("{ENV_PREFIX}{}", key.to_uppercase());
+        let tree = nested(key.split("__"), parse(&value, &format!("environment variable {name}"))?);
+        layers.push(Layer { origin: Origin::Variable(name), tree });
     }
     for (key, value) in &sources.set {
-        overlay(&mut tree, nested(key.split('.'), parse(value, &format!("--set {key}"))?));
+        let tree = nested(key.split('.'), parse(value, &format!("--set {key}"))?);
+        layers.push(Layer { origin: Origin::Option, tree });
     }
-    tiers::resolve(&mut tree)?;
+    Ok(layers)
+}
+
+/// The defaults with the layers over them.
+fn laid(layers: &[Layer]) -> Result<Value, ConfigError> {
+    let defaults = parse(DEFAULTS, "the built-in default config")?;
+    let mut tree = defaults.clone();
+    let is_file = |layer: &&Layer| matches!(layer.origin, Origin::File(_));
+    // The built-in catalog is an example: files that name catalogs of their own mean just these.
+    let files = layers.iter().filter(is_file);
+    let mut named = files.filter_map(|file| file.tree.get("catalogs")?.as_object()).flat_map(Map::keys).peekable();
+    if named.peek().is_some() && named.all(|name| tree["catalogs"].get(name).is_none()) {
+        tree["catalogs"] = Value::Object(Map::new());
+    }
+    for layer in layers {
+        let mut said = layer.tree.clone();
+        if is_file(&layer) {
+            drop_empty(&mut said, &defaults);
+            make_way(&mut tree, &said);
+        }
+        overlay(&mut tree, said);
+    }
     Ok(tree)
 }
 
@@ -384,21 +432,7 @@ fn read(path: &Path) -> Result<Value, ConfigError> {
         let reason = "a config file has sections, such as `catalogs:` or `platform:`".to_owned();
         return Err(ConfigError::Invalid { path: path.display().to_string(), reason });
     }
-    Ok(relative_to(tree, path))
-}
-
-/// Paths of embedded catalogs in a file are meant from where the file lies.
-fn relative_to(mut tree: Value, file: &Path) -> Value {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    for place in OF_CATALOGS {
-        let entries = tree.pointer_mut(place).and_then(Value::as_object_mut);
-        for path in entries.into_iter().flat_map(Map::values_mut).filter_map(|entry| entry.get_mut("path")) {
-            if let Some(relative) = path.as_str().filter(|p| Path::new(p).is_relative()) {
-                *path = Value::String(folder.join(relative.trim_start_matches("./")).to_string_lossy().into_owned());
-            }
-        }
-    }
-    tree
+    Ok(paths::relative_to(path, tree))
 }
 
 fn nested<'a>(keys: impl Iterator<Item = &'a str>, value: Value) -> Value {

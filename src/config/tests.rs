@@ -110,17 +110,8 @@ fn a_default_catalog_must_be_there() {
 
 /// What comes of these files, each with its name, and `--set` pairs.
 fn of_files(files: &[(&str, &str)], set: &[&str]) -> Result<Value, ConfigError> {
-    let dir = tempfile::tempdir().expect("a directory");
-    let write = |(name, text): &(&str, &str)| {
-        let path = dir.path().join(name);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        std::fs::write(&path, text).expect("a file");
-        path
-    };
-    let files = files.iter().map(write).collect();
-    let pairs = set.iter().map(|pair| pair.split_once('=').expect("a pair"));
-    let set = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    let mut tree = merged(&Sources { files, set }, std::iter::empty())?;
+    let (dir, sources) = written(files, set);
+    let mut tree = merged(&sources, std::iter::empty())?;
     // So that tests can write it down.
     let text = tree.to_string().replace(&dir.path().display().to_string(), "/dir");
     tree = serde_json::from_str(&text).expect("a tree");
@@ -429,4 +420,95 @@ fn secrets_in_addresses_and_in_wrong_places_are_not_shown() {
         let error = with(&[&prod[..], &[&wrong]].concat()).expect_err(place).to_string();
         assert!(!error.contains("planted") && error.contains("expected"), "{error}");
     }
+}
+
+#[test]
+fn relative_paths_in_a_file_are_meant_from_where_it_lies() {
+    let project = "flight: { tls: { cert_file: tls.crt, key_file: /etc/tls.key } }
+auth: { key: { file: ./key }, previous_keys: [{ file: old }, text], users: [{ name: a, password_hash: { file: hashes/a } }] }
+session: { closed_file: closed }
+pool: { run_dir: run }
+catalogs:
+  key: { type: rest, uri: 'https://a', ca_file: ca.pem, credentials: { type: bearer, token: { file: token } } }
+default_catalog: key
+roles: { r: { catalogs: { key: { credentials: { type: oauth2, client_id: a, client_secret: { file: r } } } } } }
+";
+    let platform = "platform:
+  layers: { gold: { location: 's3://b', access_key_id: a, secret_access_key: { file: store }, ca_file: ../ca.pem } }
+";
+    // Both are YAML; the option is of the working directory.
+    let tree = merged_of(&[("a/project.yaml", project), ("b/platform.yaml", platform)], &["auth.issuers=[{ca_file: here.pem}]"]);
+    for (pointer, path) in [
+        ("/flight/tls/cert_file", "/dir/a/tls.crt"),
+        ("/flight/tls/key_file", "/etc/tls.key"),
+        ("/auth/key/file", "/dir/a/key"),
+        ("/auth/previous_keys/0/file", "/dir/a/old"),
+        ("/auth/previous_keys/1", "text"),
+        ("/auth/users/0/password_hash/file", "/dir/a/hashes/a"),
+        ("/session/closed_file", "/dir/a/closed"),
+        ("/pool/run_dir", "/dir/a/run"),
+        ("/catalogs/key/ca_file", "/dir/a/ca.pem"),
+        ("/catalogs/key/credentials/token/file", "/dir/a/token"),
+        ("/roles/r/catalogs/key/credentials/client_secret/file", "/dir/a/r"),
+        ("/platform/layers/gold/secret_access_key/file", "/dir/b/store"),
+        ("/platform/layers/gold/ca_file", "/dir/b/../ca.pem"),
+        ("/auth/issuers/0/ca_file", "here.pem"),
+    ] {
+        assert_eq!(tree.pointer(pointer), Some(&Value::from(path)), "{pointer}");
+    }
+}
+
+/// What these come to, whatever it means.
+fn merged_of(files: &[(&str, &str)], set: &[&str]) -> Value {
+    let (dir, sources) = written(files, set);
+    let tree = merged(&sources, std::iter::empty()).expect("a tree");
+    serde_json::from_str(&tree.to_string().replace(&dir.path().display().to_string(), "/dir")).expect("a tree")
+}
+
+/// Files in a directory, and `--set` pairs.
+fn written(files: &[(&str, &str)], set: &[&str]) -> (tempfile::TempDir, Sources) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |(name, text): &(&str, &str)| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, text).expect("a file");
+        path
+    };
+    let files = files.iter().map(write).collect();
+    let pairs = set.iter().map(|pair| pair.split_once('=').expect("a pair"));
+    let set = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    (dir, Sources { files, set })
+}
+
+#[test]
+fn a_setting_is_named_with_who_says_it() {
+    let project = "catalogs:
+  sales: { endpoint: p, layers: [gold/sales, silver] }
+  own: { type: rest, uri: 'https://a' }
+default_catalog: sales
+";
+    let platform = "platform:
+  endpoints: { p: { type: rest, uri: 'https://p', warehouse: all } }
+  layers: { gold: { location: 's3://gold/' }, silver: { location: 's3://silver' } }
+";
+    let (dir, sources) = written(&[("project.yaml", project), ("platform.yaml", platform)], &["catalogs.own.uri=https://b"]);
+    let variables = [("POLYNYA__PLATFORM__LAYERS__SILVER__REGION".to_owned(), "x".to_owned())];
+    let origins = origins::Origins::of(&sources, variables.into_iter()).expect("origins");
+    let shown = |text: String| text.replace(&dir.path().display().to_string(), "");
+    let sales = origins.of_catalog(&"sales".into());
+    assert_eq!(shown(sales.uri), "platform.endpoints.p.uri [/platform.yaml]");
+    assert_eq!(shown(sales.ca_file), "platform.endpoints.p.ca_file [/platform.yaml]", "where it would be set");
+    assert_eq!(shown(sales.warehouse), "platform.endpoints.p.warehouse [/platform.yaml]", "as the catalog says none");
+    assert_eq!(sales.layers.map(shown).as_deref(), Some("catalogs.sales.layers [/project.yaml]"));
+    let stores: Vec<(String, String)> = sales.stores.into_iter().map(|store| (store.location, shown(store.key))).collect();
+    // Each says a part of it.
+    let silver = "platform.layers.silver [/platform.yaml, POLYNYA__PLATFORM__LAYERS__SILVER__REGION]";
+    assert_eq!(stores[0], ("s3://gold/sales".to_owned(), "platform.layers.gold [/platform.yaml]".to_owned()));
+    assert_eq!(stores[1], ("s3://silver/".to_owned(), silver.to_owned()));
+    let own = origins.of_catalog(&"own".into());
+    assert_eq!(
+        (own.uri.as_str(), shown(own.ca_file).as_str()),
+        ("catalogs.own.uri [--set]", "catalogs.own.ca_file [/project.yaml]")
+    );
+    assert_eq!(origins.of_catalog(&"lake".into()).path, "catalogs.lake.path");
 }

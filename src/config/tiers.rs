@@ -211,7 +211,7 @@ impl Tiers {
         };
         let layer = |named: &Value| {
             let named = named.as_str().ok_or_else(none)?;
-            let (name, below) = named.split_once('/').unwrap_or((named, ""));
+            let (name, below) = split(named);
             let (known, store) = self.layers.get_key_value(name).ok_or_else(|| {
                 let known = listed(self.layers.keys());
                 invalid(path.to_owned(), format!("`{name}` is not one of platform.layers; {known}"))
@@ -224,6 +224,16 @@ impl Tiers {
         };
         named.iter().map(layer).collect()
     }
+}
+
+/// The layers that a catalog names, each with the folders in it.
+pub(super) fn layers_named(catalog: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let named = catalog["layers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    named.map(split)
+}
+
+fn split(named: &str) -> (&str, &str) {
+    named.split_once('/').unwrap_or((named, ""))
 }
 
 /// Why a catalog with an endpoint does not say this.

@@ -19,7 +19,8 @@ use crate::relay::Relay;
 use crate::relay::check::ready::{Logins, NotReady};
 use watches::Watches;
 
-pub use service::{ConnectionOf, READINESS};
+pub use service::{PeerOf, READINESS};
+pub use watches::Peer;
 
 /// The `health` section of the config.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,6 +36,8 @@ pub struct Config {
     pub catalogs: Needed,
     /// Calls of Watch under way at once.
     pub max_watches: usize,
+    /// How many of them one address may have; `None` stands for half of them.
+    pub max_watches_per_address: Option<usize>,
 }
 
 impl Default for Config {
@@ -44,6 +47,7 @@ impl Default for Config {
             timeout: Duration::from_secs(5),
             catalogs: Needed::Some(Quantity::Any),
             max_watches: 100,
+            max_watches_per_address: None,
         }
     }
 }
@@ -78,6 +82,9 @@ impl Config {
             let key = if self.interval.is_zero() { "interval" } else { "timeout" };
             return Err((key, "must be above 0".to_owned()));
         }
+        if self.max_watches_per_address == Some(0) {
+            return Err(("max_watches_per_address", "must be at least 1".to_owned()));
+        }
         let Needed::Named(named) = &self.catalogs else { return Ok(()) };
         match named.iter().find(|name| !catalogs.contains(name)) {
             _ if named.is_empty() => Err(("catalogs", "names none; write any, all, or a list of catalogs".to_owned())),
@@ -110,7 +117,7 @@ struct Inner {
     grace: Duration,
     standing: watch::Sender<Standing>,
     watches: Watches,
-    connection_of: ConnectionOf,
+    peer_of: PeerOf,
     /// What is watched ends with it.
     stop: CancellationToken,
 }
@@ -121,10 +128,11 @@ type Worked = BTreeMap<CatalogName, Instant>;
 impl Health {
     /// Not ready until catalogs were asked.
     #[must_use]
-    pub fn new(config: Config, grace: Duration, connection_of: ConnectionOf, stop: CancellationToken) -> Self {
-        let watches = Watches::new(config.max_watches);
+    pub fn new(config: Config, grace: Duration, peer_of: PeerOf, stop: CancellationToken) -> Self {
+        let of_address = config.max_watches_per_address.unwrap_or((config.max_watches / 2).max(1));
+        let watches = Watches::new(config.max_watches, of_address);
         let standing = watch::Sender::new(Standing::NotReady);
-        Self(Arc::new(Inner { config, grace, standing, watches, connection_of, stop }))
+        Self(Arc::new(Inner { config, grace, standing, watches, peer_of, stop }))
     }
 
     /// Asks the catalogs again and again, until it is dropped.
@@ -257,6 +265,8 @@ mod tests {
         assert!(check(named).unwrap_err().1.contains("`a` is not one of the catalogs: b"));
         assert!(check(Needed::Named(Vec::new())).is_err());
         assert!(check(Needed::Named(vec!["b".into()])).is_ok());
+        let none = Config { max_watches_per_address: Some(0), ..Config::default() };
+        assert_eq!(none.check(&BTreeSet::new()).unwrap_err().0, "max_watches_per_address");
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{self, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::watches::NoPlace;
+use super::watches::{NoPlace, Peer};
 use super::{Health, Standing};
 
 /// The service whose health is that catalogs can be worked with.
@@ -20,8 +20,8 @@ pub const READINESS: &str = "readiness";
 /// What load balancers ask for that know nothing but what they balance.
 const FLIGHT: &str = "arrow.flight.protocol.FlightService";
 
-/// Tells connections apart by the extensions of their requests.
-pub type ConnectionOf = fn(&Extensions) -> Option<u64>;
+/// Tells where requests come from by their extensions.
+pub type PeerOf = fn(&Extensions) -> Option<Peer>;
 
 /// A request is a service's name.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -90,10 +90,10 @@ impl health_server::Health for Health {
     }
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let connection = (self.0.connection_of)(request.extensions());
+        let peer = (self.0.peer_of)(request.extensions());
         let asked = Asked::of(&request.into_inner().service);
         let refused = |none: NoPlace| Status::resource_exhausted(format!("{none}; use Check"));
-        let place = self.0.watches.take(connection, asked.is_some()).map_err(refused)?;
+        let place = self.0.watches.take(peer, asked.is_some()).map_err(refused)?;
         let statuses = match asked {
             Some(asked) => self.changes(asked).boxed(),
             // The protocol wants such a call to stay open, in case the service comes. It takes nothing from those who ask for one.
@@ -179,7 +179,7 @@ mod tests {
         let (health, _stop) = health(6);
         let on = |connection: u64, service: &str| {
             let mut request = asking(service);
-            request.extensions_mut().insert(connection);
+            request.extensions_mut().insert(Peer { connection, address: None });
             health.watch(request)
         };
         let mut held = Vec::new();

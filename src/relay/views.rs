@@ -124,10 +124,11 @@ impl Configured {
     }
 }
 
-/// How a credential of the config comes to a REST catalog.
+/// How a credential comes to a REST catalog.
 pub(super) struct Way<'a> {
     pub(super) config: &'a RestConfig,
-    pub(super) credentials: &'a RestCredentials,
+    /// What the config has for it; `None` for a caller's own.
+    pub(super) credentials: Option<&'a RestCredentials>,
     pub(super) reach: &'a Arc<Reach>,
     pub(super) source: Arc<Source>,
 }
@@ -268,15 +269,18 @@ impl Views {
         Ok(Arc::clone(&opened.view))
     }
 
-    /// The way of a credential of the config; `None` where there is none, or none that is a way over the network.
+    /// The way of a credential; `None` where there is none, or none that is a way over the network.
     pub(super) fn way(&self, credential: &Credential, catalog: &CatalogName) -> Option<Way<'_>> {
         let Configured::Rest { config, reach, .. } = self.catalogs.get(catalog)? else { return None };
         let credentials = match self.shown(credential, catalog)? {
-            Shown::Catalogs => &config.credentials,
-            Shown::Roles(credentials) => credentials,
-            Shown::Callers => return None,
+            Shown::Catalogs => Some(&config.credentials),
+            Shown::Roles(credentials) => Some(credentials),
+            Shown::Callers => None,
         };
-        let source = self.configured(credentials, reach).ok()?;
+        let source = match credentials {
+            Some(credentials) => self.configured(credentials, reach).ok()?,
+            None => self.sources.callers(credential, reach.callers(), &reach.means()),
+        };
         Some(Way { config, credentials, reach, source })
     }
 

@@ -1,6 +1,9 @@
 //! `polynya check-catalog` on set-ups that are broken in one way each: it names what is at fault and what to do, and shows no secret.
 //! The catalogs are the stand-in, with and without TLS, and the reference server with its files in a real MinIO.
 
+mod callers;
+mod tiers;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -64,7 +67,14 @@ impl Told {
 
 /// `polynya check-catalog NAME --json` with `--set` pairs; later ones over earlier ones.
 fn check(name: &str, set: &[String], arguments: &[&str]) -> Told {
-    let told = Told::of(&command(name, set).args(arguments).arg("--json").output().expect("the polynya binary"));
+    check_with(name, set, arguments, &[])
+}
+
+/// The same with environment variables.
+fn check_with(name: &str, set: &[String], arguments: &[&str], variables: &[(&str, &str)]) -> Told {
+    let mut command = command(name, set);
+    let told =
+        Told::of(&command.args(arguments).arg("--json").envs(variables.iter().copied()).output().expect("the polynya binary"));
     for secret in ["-secret", SECRET, "eyJ", "not-a-secret"] {
         assert!(!told.text.contains(secret), "a secret shows: {}", told.text);
     }
@@ -264,6 +274,7 @@ async fn what_is_wrong_with_a_store_is_named() {
     check("rest", &vended, &[]).is_well();
     check("rest", &vended, &["--write"]).names("write", "read_only", "s3:PutObject");
     front.faults().read_only = false;
+    tiers::a_layer_is_named_where_its_region_is_wrong(&plain, &front.endpoint);
     minio.rename_bucket("lake", "elsewhere");
     check("rest", &fixed, &[]).names("read", "bucket_gone", "bucket");
     minio.rename_bucket("elsewhere", "lake");
@@ -314,6 +325,13 @@ async fn roles_callers_and_all_catalogs_are_looked_at_as_they_are_configured() {
     assert_eq!(told.steps(), [&STEPS[..], &["write"]].concat(), "each step once");
     assert_eq!(told.check("write")["status"], "skipped");
     assert_eq!(told.check("warehouse")["detail"], "the catalog answers, and asks for a log-in");
+    for step in ["token", "list", "read", "write"] {
+        assert!(
+            told.check(step)["detail"].as_str().is_some_and(|detail| detail.contains("pass --user CLIENT_ID")),
+            "{}",
+            told.text
+        );
+    }
 
     // Without a name, all of them: a directory that is not there yet, and the other catalog.
     let files = Files::new();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::Request;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus::{self, NotServing, Serving};
 use tonic_health::pb::health_client::HealthClient;
@@ -184,4 +184,32 @@ async fn one_connection_does_not_take_all_watches() {
     assert_eq!(error.code(), tonic::Code::ResourceExhausted, "{error}");
     assert!(error.message().contains("on this connection"), "{error}");
     client(&gateway).await.watch(asking("")).await.expect("a stream of another connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_does_not_take_all_watches() {
+    let gateway = Gateway::with(&["health.max_watches=8"]);
+    let from = async |address: [u8; 4]| {
+        let endpoint = Endpoint::from_shared(format!("http://{}", gateway.addr)).expect("an address");
+        HealthClient::new(endpoint.local_address(Some(address.into())).connect().await.expect("a connection"))
+    };
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..4 {
+        let mut greedy = from([127, 0, 0, 2]).await;
+        for _ in 0..2 {
+            match greedy.watch(asking(READINESS)).await {
+                Ok(watch) => held.push((watch, greedy.clone())),
+                Err(error) => {
+                    assert_eq!(error.code(), tonic::Code::ResourceExhausted, "{error}");
+                    assert!(error.message().contains("health.max_watches_per_address"), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        greedy.check(asking("")).await.expect("a Check is always answered");
+    }
+    assert_eq!((held.len(), refused), (4, 4), "half of the places are one address's");
+    let mut kubelet = from([127, 0, 0, 1]).await;
+    kubelet.watch(asking(READINESS)).await.expect("a stream of another address");
 }

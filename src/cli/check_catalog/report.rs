@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::error::CliError;
 use crate::names::CatalogName;
-use crate::relay::check::{Check, Status};
+use crate::relay::check::{Check, Status, Subject};
 
 /// Before what to do, below the line that it is about.
 const ADVICE: &str = "                            -> ";
@@ -23,9 +23,9 @@ impl Report {
         Self { json, ended: Vec::new() }
     }
 
-    pub(super) fn begin(&self, catalog: &CatalogName) {
+    pub(super) fn begin(&self, subject: &Subject) {
         if !self.json {
-            say(&format!("catalog {catalog}"));
+            say(&title(&subject.name, subject.login.who().as_deref()));
         }
     }
 
@@ -36,11 +36,12 @@ impl Report {
         }
     }
 
-    /// All steps of a catalog have ended; whether none has failed.
+    /// All steps of a catalog have ended, with one log-in; whether none has failed.
     ///
     /// # Errors
     /// When a check is no JSON, which it always is.
-    pub(super) fn end(&mut self, catalog: &CatalogName, checks: Vec<Check>) -> Result<bool, CliError> {
+    pub(super) fn end(&mut self, subject: &Subject, checks: &[Check]) -> Result<bool, CliError> {
+        let (catalog, login) = (&subject.name, subject.login.who());
         let of = |status| {
             let names = checks.iter().filter(|check| check.status == status).map(|check| check.name.as_str());
             names.collect::<Vec<_>>().join(", ")
@@ -53,14 +54,14 @@ impl Report {
                 (true, false) => format!("nothing failed; to be looked at: {warned}"),
                 (false, _) => format!("failed: {failed}"),
             };
-            say(&format!("catalog {catalog}: {verdict}"));
+            say(&format!("{}: {verdict}", title(catalog, login.as_deref())));
         }
-        let checks = serde_json::to_value(&checks).map_err(io::Error::other).map_err(CliError::io("write the result"))?;
-        self.ended.push(json!({ "catalog": catalog.as_str(), "ok": ok, "checks": checks }));
+        let checks = serde_json::to_value(checks).map_err(io::Error::other).map_err(CliError::io("write the result"))?;
+        self.ended.push(json!({ "catalog": catalog.as_str(), "login": login, "ok": ok, "checks": checks }));
         Ok(ok)
     }
 
-    /// Prints what is printed at the end: the one catalog that was named, or all of them.
+    /// Prints what is printed at the end: the one catalog that was named, if it was looked at with one log-in, or all that there is.
     ///
     /// # Errors
     /// When standard output cannot be written.
@@ -70,10 +71,14 @@ impl Report {
         }
         let ok = self.ended.iter().all(|catalog| catalog["ok"] == true);
         let all = || json!({ "ok": ok, "catalogs": self.ended });
-        let object = self.ended.first().filter(|_| one).cloned().unwrap_or_else(all);
+        let object = self.ended.first().filter(|_| one && self.ended.len() == 1).cloned().unwrap_or_else(all);
         let mut out = io::stdout();
         writeln!(out, "{object}").and_then(|()| out.flush()).map_err(CliError::io("write the result"))
     }
+}
+
+fn title(catalog: &CatalogName, login: Option<&str>) -> String {
+    login.map_or_else(|| format!("catalog {catalog}"), |login| format!("catalog {catalog}, {login}"))
 }
 
 /// Whoever reads it may have gone; the exit status still says how it ended.
@@ -104,11 +109,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::relay::check::{Fault, Found, Step};
+    use crate::relay::check::{Fault, Found, Login, Places, Step};
+    use crate::relay::config::{CatalogConfig, Config, RoleCatalog};
+
+    fn subject(name: &str, login: Login) -> Subject {
+        let catalog = CatalogConfig::Embedded { path: "/".into() };
+        let places = Places::of_one_piece(&name.into());
+        Subject { config: Config::default(), name: name.into(), catalog, places, login, table: None }
+    }
 
     fn failed() -> Check {
-        let found = Found::failed(Fault::WrongPort, &"prod".into(), "nothing listens at a:1");
-        found.after(Step::Reach, Duration::from_millis(12))
+        subject("prod", Login::Catalogs)
+            .failed(Fault::WrongPort, "nothing listens at a:1")
+            .after(Step::Reach, Duration::from_millis(12))
     }
 
     #[test]
@@ -123,14 +136,20 @@ mod tests {
     #[test]
     fn machines_read_stable_keys() {
         let mut report = Report::new(true);
-        assert!(!report.end(&"prod".into(), vec![failed()]).unwrap());
-        assert!(report.end(&"dev".into(), vec![Found::ok("fine").after(Step::Reach, Duration::ZERO)]).unwrap());
+        let role = Login::Role { name: "analyst".into(), catalog: RoleCatalog::default(), reads: true };
+        assert!(!report.end(&subject("prod", role), &[failed()]).unwrap());
+        let fine = Found::ok("fine").after(Step::Reach, Duration::ZERO);
+        assert!(report.end(&subject("dev", Login::Catalogs), &[fine]).unwrap());
         let check = &report.ended[0]["checks"][0];
         let keys: Vec<&str> = check.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["advice", "detail", "fault", "millis", "name", "status"]);
         assert_eq!(
             (&check["name"], &check["status"], &check["fault"]),
             (&json!("reach"), &json!("failed"), &json!("wrong_port"))
+        );
+        assert_eq!(
+            report.ended.iter().map(|ended| &ended["login"]).collect::<Vec<_>>(),
+            [&json!("role analyst, to read only"), &Value::Null]
         );
         assert_eq!((&report.ended[0]["catalog"], &report.ended[0]["ok"]), (&json!("prod"), &json!(false)));
     }

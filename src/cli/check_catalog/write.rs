@@ -1,5 +1,6 @@
 //! Owns the step that writes: a scratch table through a gateway of the same make as `polynya serve` runs, in this process and for this
-//! catalog alone, so that it goes all the way of a user's statement. Refuses to leave the table behind, and to let anybody else in.
+//! catalog alone, so that it goes all the way of a user's statement. Refuses to leave the table behind, and to let anybody else in who has not a
+//! log-in of the catalog's own.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -7,7 +8,6 @@ use std::time::Instant;
 use argon2::Argon2;
 use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHasher, SaltString};
-use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -15,12 +15,12 @@ use super::super::client::{Client, ClientError, Credentials, Outcome};
 use super::super::connect::{GatewayUri, Target};
 use super::super::error::chain;
 use super::super::naming::quote_name;
+use crate::auth;
 use crate::auth::config::{MappingConfig, Mode, User};
 use crate::config::Config;
 use crate::gateway::{self, Running};
-use crate::names::CatalogName;
-use crate::relay::check::{Check, Fault, Found, Status, Step, Subject};
-use crate::relay::config::{CatalogConfig, RoleConfig};
+use crate::relay::check::{Check, Fault, Found, Login, Status, Step, Subject};
+use crate::relay::config::CatalogConfig;
 use crate::secret::SecretRef;
 
 /// Who is let in, by a password that nobody else knows.
@@ -43,17 +43,17 @@ pub(super) async fn run(
         CatalogConfig::Embedded { path } => path.exists(),
         CatalogConfig::Rest(_) => true,
     };
-    let found = match failed {
-        Some(failed) => Found::skipped(format!("not tried: {} failed", failed.name.as_str())),
-        None if subject.callers_log_in => Found::skipped("not tried: it takes a caller's log-in, and the config has none"),
-        None if !is_there => Found::skipped("not tried: there is nothing in it yet"),
-        None => written(config, subject, schema, &stop).await,
+    let found = match (failed, &subject.login) {
+        (Some(failed), _) => Found::skipped(format!("not tried: {} failed", failed.name.as_str())),
+        (None, Login::NoCaller { pass }) => Found::skipped(format!("not tried: it takes a caller's log-in: {pass}")),
+        (None, _) if !is_there => Found::skipped("not tried: there is nothing in it yet"),
+        (None, _) => written(config, subject, schema, &stop).await,
     };
     found.after(Step::Write, began.elapsed())
 }
 
 async fn written(config: &Config, subject: &Subject, schema: Option<String>, stop: &CancellationToken) -> Found {
-    let broken = |what: &str| Found::failed(Fault::Gateway, &subject.name, format!("no gateway to write with: {what}"));
+    let broken = |what: &str| subject.failed(Fault::Gateway, format!("no gateway to write with: {what}"));
     let password = uuid::Uuid::new_v4().to_string();
     let config = match private(config, subject, &password) {
         Ok(config) => config,
@@ -63,15 +63,15 @@ async fn written(config: &Config, subject: &Subject, schema: Option<String>, sto
         Ok(running) => running,
         Err(error) => return broken(&chain(&error)),
     };
-    let found = match client(&running, password.into()).await {
-        Ok(client) => Scratch { client, catalog: &subject.name }.live(schema, stop).await,
+    let found = match client(&running, shown(subject, password)).await {
+        Ok(client) => Scratch { client, subject }.live(schema, stop).await,
         Err(error) => broken(&chain(&error)),
     };
     running.finish().await;
     found
 }
 
-/// The config with this catalog alone, on a port of this machine that only we can log in at.
+/// The config with this catalog alone, on a port of this machine that only we can log in at, or who could log in at the catalog itself.
 fn private(config: &Config, subject: &Subject, password: &str) -> Result<Config, String> {
     let salt = SaltString::generate(&mut OsRng);
     let hash = Argon2::default().hash_password(password.as_bytes(), &salt).map_err(|error| error.to_string())?;
@@ -82,17 +82,16 @@ fn private(config: &Config, subject: &Subject, password: &str) -> Result<Config,
     config.pool.spares = 0;
     config.catalogs.retain(|name, _| *name == subject.name);
     config.default_catalog = subject.name.clone();
-    config.auth = crate::auth::config::Config {
+    config.roles = subject.roles();
+    if let Login::Caller(_) = subject.login {
+        return Ok(config);
+    }
+    config.auth = auth::config::Config {
         mode: Mode::Users,
         users: vec![User { name: USER.to_owned(), password_hash: SecretRef::Text(hash.to_string().into()) }],
         ..Default::default()
     };
-    config.roles.clear();
-    if let Some((role, catalog)) = &subject.role {
-        config.roles.insert(
-            role.clone(),
-            RoleConfig { catalogs: [(subject.name.clone(), catalog.clone())].into(), ..RoleConfig::default() },
-        );
+    if let Login::Role { name, .. } = &subject.login {
         let anybody = MappingConfig {
             user: None,
             claim: None,
@@ -100,7 +99,7 @@ fn private(config: &Config, subject: &Subject, password: &str) -> Result<Config,
             issuer: None,
             certificate: None,
             any: true,
-            role: role.clone(),
+            role: name.clone(),
         };
         config.auth.mode = Mode::Mapped;
         config.auth.mappings = vec![anybody];
@@ -108,15 +107,26 @@ fn private(config: &Config, subject: &Subject, password: &str) -> Result<Config,
     Ok(config)
 }
 
-async fn client(running: &Running, password: SecretString) -> Result<Client, ClientError> {
+/// What the gateway is shown: a caller's own log-in, or the password.
+fn shown(subject: &Subject, password: String) -> Credentials {
+    let Login::Caller(login) = &subject.login else {
+        return Credentials::Password { user: USER.to_owned(), password: password.into() };
+    };
+    match login.shown.clone() {
+        auth::Credentials::Basic { user, password } => Credentials::Password { user, password },
+        auth::Credentials::Bearer(token) => Credentials::Token(token),
+    }
+}
+
+async fn client(running: &Running, shown: Credentials) -> Result<Client, ClientError> {
     let uri = GatewayUri { tls: false, host: url::Host::Ipv4(Ipv4Addr::LOCALHOST), port: running.flight_addr.port() };
-    Client::connect(&Target::at(uri), &Credentials::Password { user: USER.to_owned(), password }).await
+    Client::connect(&Target::at(uri), &shown).await
 }
 
 /// A table's short life.
 struct Scratch<'a> {
     client: Client,
-    catalog: &'a CatalogName,
+    subject: &'a Subject,
 }
 
 impl Scratch<'_> {
@@ -130,8 +140,8 @@ impl Scratch<'_> {
             },
         };
         let name = format!("polynya_check_{}", uuid::Uuid::new_v4().simple());
-        let table = [self.catalog.as_str(), &schema, &name].map(quote_name).join(".");
-        let shown = format!("{}.{schema}.{name}", self.catalog);
+        let table = [self.subject.name.as_str(), &schema, &name].map(quote_name).join(".");
+        let shown = format!("{}.{schema}.{name}", self.subject.name);
         let outcome = tokio::select! {
             outcome = self.fill(&table) => outcome,
             () = stop.cancelled() => Err(("interrupted at", None)),
@@ -170,7 +180,7 @@ impl Scratch<'_> {
     }
 
     async fn first_schema(&mut self) -> Result<Option<String>, ClientError> {
-        let catalog = self.catalog.as_str().replace('\'', "''");
+        let catalog = self.subject.name.as_str().replace('\'', "''");
         let sql =
             format!("SELECT schema_name FROM information_schema.schemata WHERE catalog_name = '{catalog}' ORDER BY 1 LIMIT 1");
         self.one(&sql).await
@@ -192,7 +202,7 @@ impl Scratch<'_> {
     fn failed(&self, what: &str, error: &ClientError) -> Found {
         let text = error.to_string();
         let fault = if is_refusal(error.code(), &text) { Fault::ReadOnly } else { Fault::Failing };
-        Found::failed(fault, self.catalog, format!("{what}: {text}"))
+        self.subject.failed(fault, format!("{what}: {text}"))
     }
 }
 

@@ -2,7 +2,7 @@
 //! Refuses to bind an address, and to know what is said on a connection.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use tonic::Extensions;
 use tonic::transport::server::Connected;
 
 use super::opening::{Io, Limits, Open, Opening};
-use super::places::Place;
+use super::places::{Place, counted_as};
 use super::tls;
 use crate::auth::Recognised;
 use crate::auth::certificate::PeerCertificate;
@@ -57,10 +57,11 @@ impl ConnectionInfo {
         extensions.get::<Self>().cloned()
     }
 
-    /// The number of the connection that a request came in on, which no other one has in the life of the process.
+    /// The number of the connection that a request came in on, which no other one has in the life of the process, and the address that
+    /// its peer is counted by.
     #[must_use]
-    pub fn number_in(extensions: &Extensions) -> Option<u64> {
-        extensions.get::<Self>().map(|info| info.id.0)
+    pub fn peer_in(extensions: &Extensions) -> Option<(u64, Option<IpAddr>)> {
+        extensions.get::<Self>().map(|info| (info.id.0, info.remote.map(|remote| counted_as(remote.ip()))))
     }
 }
 

@@ -77,7 +77,7 @@ impl Drop for Place {
 }
 
 /// Who has an IPv6 address usually has all of its /64.
-fn counted_as(address: IpAddr) -> IpAddr {
+pub(super) fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::from((v6.to_bits() >> 64 << 64).to_be_bytes()),
         v4 @ IpAddr::V4(_) => v4,

@@ -7,7 +7,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Fault, Found, Record, Step, Subject};
+use super::caller::{Entry, fault_of};
+use super::{Fault, Found, Login, Record, Step, Subject};
 use crate::names::{Namespace, TableRef};
 use crate::relay::config::RestCredentials;
 use crate::relay::error::CatalogError;
@@ -37,36 +38,53 @@ pub(super) enum Knocked {
     AsksForLogin,
 }
 
-/// Shows the catalog the token, and the warehouse's name.
-pub(super) async fn knock(subject: &Subject, way: &Way<'_>, view: &View, record: &mut Record<'_>) -> Knocked {
+/// Shows the catalog the token, and the warehouse's name. A caller has to come in at the gateway's entry, too.
+pub(super) async fn knock(
+    subject: &Subject,
+    way: &Way<'_>,
+    view: &View,
+    entry: Option<&Entry<'_>>,
+    record: &mut Record<'_>,
+) -> Knocked {
     let began = Instant::now();
-    let name = &subject.name;
-    let without_login = matches!(way.credentials, RestCredentials::None);
+    let without_login = matches!(way.credentials, Some(RestCredentials::None));
+    let asks_for_caller = match &subject.login {
+        Login::NoCaller { pass } if without_login => Some(*pass),
+        _ => None,
+    };
     let known = way.config.warehouse.as_ref().map_or_else(|| "known".to_owned(), |warehouse| format!("{warehouse} is known"));
     match view.upstream.knock().await {
         Ok(()) => {
-            record.note(Step::Warehouse, began, Found::ok(known));
-            Knocked::Open
-        }
-        Err(CatalogError::Unauthorized { .. } | CatalogError::Forbidden { .. }) if without_login && subject.callers_log_in => {
-            record.note(Step::Warehouse, began, Found::ok("the catalog answers, and asks for a log-in"));
-            let steps = [Step::List, Step::Load, Step::Credentials, Step::Read];
-            for step in steps {
-                record.note(step, began, Found::skipped("not tried: it takes a caller's log-in, and the config has none"));
-            }
-            Knocked::AsksForLogin
+            let admitted = match entry {
+                Some(entry) => entry.admitted().await,
+                None => Ok(()),
+            };
+            let found = match admitted {
+                Ok(()) => Found::ok(known),
+                Err(error) => subject.failed(fault_of(&error), format!("a gateway would not let the caller in: {error}")),
+            };
+            if record.note(Step::Warehouse, began, found) { Knocked::Open } else { Knocked::Failed }
         }
         Err(error) => {
+            let is_refusal = matches!(error, CatalogError::Unauthorized { .. } | CatalogError::Forbidden { .. });
+            if let Some(pass) = asks_for_caller.filter(|_| is_refusal) {
+                record.note(Step::Warehouse, began, Found::ok("the catalog answers, and asks for a log-in"));
+                let steps = [Step::List, Step::Load, Step::Credentials, Step::Read];
+                for step in steps {
+                    record.note(step, began, Found::skipped(format!("not tried: it takes a caller's log-in: {pass}")));
+                }
+                return Knocked::AsksForLogin;
+            }
             let fault = Fault::of_catalog(&error);
             let fault = if fault == Fault::BadLogin && is_fixed(way.credentials) { Fault::BadSecret } else { fault };
-            record.note(Step::Warehouse, began, Found::failed(fault, name, error.to_string()));
+            record.note(Step::Warehouse, began, subject.failed(fault, error.to_string()));
             Knocked::Failed
         }
     }
 }
 
-fn is_fixed(credentials: &RestCredentials) -> bool {
-    matches!(credentials, RestCredentials::Bearer { .. })
+fn is_fixed(credentials: Option<&RestCredentials>) -> bool {
+    matches!(credentials, Some(RestCredentials::Bearer { .. }))
 }
 
 /// Lists, and loads a table; `Some(None)` when there is none to load, `None` when nothing more can be tried.
@@ -105,7 +123,7 @@ pub(super) async fn table(subject: &Subject, view: &View, record: &mut Record<'_
 
 /// What there is to see, and tables to try.
 async fn listed(subject: &Subject, view: &View) -> (Found, Vec<(Namespace, String)>) {
-    let failed = |error: &CatalogError| Found::failed(Fault::of_catalog(error), &subject.name, error.to_string());
+    let failed = |error: &CatalogError| subject.failed(Fault::of_catalog(error), error.to_string());
     let page = PageRequest::default();
     let namespaces = match view.upstream.list_namespaces(None, &page).await {
         Ok(namespaces) => namespaces,
@@ -157,7 +175,7 @@ async fn loaded(subject: &Subject, view: &View, candidates: Vec<(Namespace, Stri
             Fault::NoWarehouse | Fault::WrongUri => Fault::Failing,
             fault => fault,
         };
-        Found::failed(fault, &subject.name, error.to_string())
+        subject.failed(fault, error.to_string())
     };
     match (empty, refused) {
         (Some(empty), _) => Ok(empty),

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::faults::BY_NTP;
 use super::{Fault, Found};
-use crate::names::CatalogName;
 
 /// A `Date` counts whole seconds, and its answer was under way for some time.
 const SURE: Duration = Duration::from_secs(30);
@@ -32,16 +32,16 @@ impl Skew {
 }
 
 /// What the clocks of these hosts come to.
-pub(super) fn found(catalog: &CatalogName, skews: &[(String, Skew)]) -> Found {
+pub(super) fn found(skews: &[(String, Skew)]) -> Found {
     let Some((host, skew)) = skews.iter().max_by_key(|(_, skew)| skew.by) else {
         return Found::skipped("no answer had a date");
     };
     let direction = if skew.ahead { "behind" } else { "ahead of" };
     let detail = format!("this machine's clock is {} s {direction} that of {host}", skew.by.as_secs());
     if skew.by >= TOO_MUCH {
-        Found::failed(Fault::ClockOff, catalog, detail)
+        Found::failed(Fault::ClockOff, BY_NTP, detail)
     } else if skew.by >= SURE {
-        Found::warning(detail, Fault::ClockOff.advice(catalog))
+        Found::warning(detail, BY_NTP)
     } else {
         Found::ok(format!("agrees with that of {host} within {} s", skew.by.as_secs().max(1)))
     }
@@ -63,13 +63,12 @@ mod tests {
         assert_eq!(skew(2398, 2400), Skew { by: Duration::from_secs(1200), ahead: true });
         assert_eq!(skew(4800, 4802), Skew { by: Duration::from_secs(1200), ahead: false });
         assert!(Skew::of("yesterday", at(0), at(0)).is_none());
-        let name = CatalogName::from("c");
         for (asked, status, word) in [
             (3599, Status::Ok, "agrees"),
             (3660, Status::Warning, "60 s ahead of that of h"),
             (2398, Status::Failed, "1200 s behind that of h"),
         ] {
-            let found = found(&name, &[("h".to_owned(), skew(asked, asked + 2))]);
+            let found = found(&[("h".to_owned(), skew(asked, asked + 2))]);
             assert_eq!(found.status, status, "{}", found.detail);
             assert!(found.detail.contains(word), "{}", found.detail);
         }

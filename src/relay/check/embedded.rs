@@ -28,7 +28,7 @@ pub(super) async fn run(subject: &Subject, path: &Path, record: &mut Record<'_>)
     let relay = match subject.relay().await {
         Ok(relay) => relay,
         Err(error) => {
-            record.note(Step::Reach, began, Found::failed(Fault::Directory, &subject.name, chain(&error)));
+            record.note(Step::Reach, began, subject.failed(Fault::Directory, chain(&error)));
             return record.not_tried(&STEPS);
         }
     };
@@ -36,7 +36,7 @@ pub(super) async fn run(subject: &Subject, path: &Path, record: &mut Record<'_>)
     let view = match relay.view(&subject.credential(), &subject.name) {
         Ok(view) => view,
         Err(error) => {
-            record.note(Step::List, began, Found::failed(Fault::BadConfig, &subject.name, error.to_string()));
+            record.note(Step::List, began, subject.failed(Fault::BadConfig, error.to_string()));
             return record.not_tried(&STEPS[1..]);
         }
     };
@@ -48,11 +48,11 @@ pub(super) async fn run(subject: &Subject, path: &Path, record: &mut Record<'_>)
 fn directory(subject: &Subject, path: &Path) -> Result<(), Found> {
     let shown = path.display();
     let failed = |what: &str, error: &io::Error| {
-        Err(Found::failed(Fault::Directory, &subject.name, format!("the directory {shown} cannot be {what}: {error}")))
+        Err(subject.failed(Fault::Directory, format!("the directory {shown} cannot be {what}: {error}")))
     };
     match path.metadata() {
         Ok(there) if !there.is_dir() => {
-            return Err(Found::failed(Fault::Directory, &subject.name, format!("{shown} is no directory")));
+            return Err(subject.failed(Fault::Directory, format!("{shown} is no directory")));
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

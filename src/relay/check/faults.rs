@@ -2,8 +2,12 @@
 
 use serde::Serialize;
 
-use crate::names::CatalogName;
+use super::{Login, Subject};
+use crate::auth::Credentials;
 use crate::relay::error::CatalogError;
+
+/// What to do about clocks.
+pub(super) const BY_NTP: &str = "set the clocks by NTP: by a wrong one, signatures are refused, and tokens and keys lapse";
 
 /// What is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -115,13 +119,67 @@ impl Fault {
         }
     }
 
-    /// What to do.
-    pub(super) fn advice(self, catalog: &CatalogName) -> String {
-        let key = |rest: &str| format!("catalogs.{catalog}.{rest}");
-        let (uri, credentials, storage) = (key("uri"), key("credentials"), key("storage"));
-        match self {
-            Self::BadConfig => "put right what is named; `polynya check-config` shows what the config comes to".to_owned(),
-            Self::Directory => format!("give {} a directory that the gateway's user may write", key("path")),
+    /// What to do, with files of this location where it is about some.
+    pub(super) fn advice(self, subject: &Subject, location: Option<&str>) -> String {
+        let for_caller = match &subject.login {
+            Login::Caller(login) => self.advice_for_caller(subject, &login.shown),
+            _ => None,
+        };
+        let on_login = || self.advice_on_login(subject);
+        for_caller.or_else(on_login).unwrap_or_else(|| self.advice_on_rest(subject, location))
+    }
+
+    /// What somebody does who has passed a caller's log-in: the config has no part in that.
+    fn advice_for_caller(self, subject: &Subject, shown: &Credentials) -> Option<String> {
+        let places = &subject.places;
+        let token_uri = format!("token_uri in {} (without it, in {})", places.callers, places.credentials);
+        let advice = match (self, shown) {
+            (Self::BadSecret, Credentials::Basic { .. }) => {
+                "look at the client id and the secret that were passed (--user; POLYNYA_PASSWORD, --password-env, --password-file): \
+                 rotated, or of another realm?"
+                    .to_owned()
+            }
+            (Self::BadSecret, Credentials::Bearer(_)) => {
+                "pass another token (POLYNYA_TOKEN, --token-env, --token-file): this one has lapsed, is meant for others, or is of an \
+                 issuer that auth.issuers does not describe"
+                    .to_owned()
+            }
+            (Self::BadScope, _) => format!(
+                "set scope in {} (without it, that in {} counts) to one that the token endpoint gives callers; PRINCIPAL_ROLE:ALL for \
+                 Polaris, where the caller needs principal roles, too",
+                places.callers, places.credentials
+            ),
+            (Self::WrongTokenUri, _) => format!("set {token_uri} to the address of the OAuth2 token endpoint"),
+            (Self::BadLogin, Credentials::Basic { .. }) => format!(
+                "the gateway's own credentials play no part here: does the catalog know this caller, and believe the endpoint of its \
+                 tokens? See {token_uri}, and auth.realm"
+            ),
+            (Self::BadLogin, Credentials::Bearer(_)) => {
+                "the gateway's own credentials play no part here: the catalog does not take this caller's token; is it of an issuer that \
+                 the catalog believes, and of a principal that it knows?"
+                    .to_owned()
+            }
+            (Self::NoGrants, _) => {
+                "let an administrator of the catalog grant this caller what it lacks: to read, list namespaces and tables and read the \
+                 tables' data (Polaris: NAMESPACE_LIST, TABLE_LIST and TABLE_READ_DATA to a catalog role that one of its principal roles \
+                 uses)"
+                    .to_owned()
+            }
+            (Self::ReadOnly, _) => {
+                "if this caller is to write, let an administrator grant it TABLE_CREATE, TABLE_WRITE_DATA and TABLE_DROP (Polaris) in the \
+                 catalog, and let the keys that it gets put and delete objects at the store; else leave --write out"
+                    .to_owned()
+            }
+            _ => return None,
+        };
+        Some(advice)
+    }
+
+    /// What to do about the way in.
+    fn advice_on_login(self, subject: &Subject) -> Option<String> {
+        let places = &subject.places;
+        let (uri, credentials) = (&places.uri, &places.credentials);
+        let advice = match self {
             Self::WrongHost => format!("look at the host in {uri} (or token_uri), and whether this machine can resolve and reach it"),
             Self::WrongPort => {
                 format!("look at the port in {uri} (or token_uri), and whether the service runs and no firewall refuses it")
@@ -129,16 +187,17 @@ impl Fault {
             Self::WrongScheme => format!("write https:// in {uri} (or token_uri) when the service speaks TLS, http:// when it does not"),
             Self::BadCa => format!(
                 "set {} to a PEM file with the authority that signed the service's certificate, and use a host that the certificate names",
-                key("ca_file")
+                places.ca_file
             ),
-            Self::ClockOff => "set the clocks by NTP: by a wrong one, signatures are refused, and tokens and keys lapse".to_owned(),
             Self::BadSecret => format!("look at client_id and client_secret (or token) in {credentials}: rotated, or of another realm?"),
             Self::BadScope => format!(
                 "set scope in {credentials} to one that the token endpoint gives this client; PRINCIPAL_ROLE:ALL for Polaris, which also \
                  wants roles that the principal has"
             ),
             Self::WrongTokenUri => format!("set token_uri in {credentials} to the address of the OAuth2 token endpoint"),
-            Self::NoWarehouse => format!("set {} to a name that the catalog knows; for Polaris the catalog's name there", key("warehouse")),
+            Self::NoWarehouse => {
+                format!("set {} to a name that the catalog knows; for Polaris the catalog's name there", places.warehouse)
+            }
             Self::WrongUri => {
                 format!("look at the path of {uri}: it is what stands before /v1, such as https://polaris.example.com/api/catalog")
             }
@@ -151,13 +210,34 @@ impl Fault {
                  TABLE_LIST and TABLE_READ_DATA to a catalog role that one of its principal roles uses)"
                     .to_owned()
             }
+            _ => return None,
+        };
+        Some(advice)
+    }
+
+    /// What to do about all else.
+    fn advice_on_rest(self, subject: &Subject, location: Option<&str>) -> String {
+        let places = &subject.places;
+        let storage = places.store_of(location);
+        match self {
+            Self::Directory => format!("give {} a directory that the gateway's user may write", places.path),
+            Self::ClockOff => BY_NTP.to_owned(),
             Self::NoTable => "name a table that is there: --table NAMESPACE.TABLE".to_owned(),
-            Self::OutsideLocations => format!("add the place to {} if its files belong to this catalog", key("allowed_locations")),
+            Self::OutsideLocations => match &places.layers {
+                None => format!("add the place to {} if its files belong to this catalog", places.allowed_locations),
+                Some(layers) => format!(
+                    "if its files belong to this catalog, name their layer in {layers}, or put right location in {}",
+                    places.store_of(None)
+                ),
+            },
             Self::NoVending => format!(
-                "let the catalog vend keys (access_delegation: vended-credentials, and a storage configuration with a role to assume at \
-                 the catalog), or give keys in {storage}"
+                "let the catalog vend keys (vended-credentials as {}, and a storage configuration with a role to assume at the catalog), \
+                 or give keys in {storage}",
+                places.access_delegation
             ),
-            Self::WrongStore => format!("look at the store's address in {storage} and in the catalog, and at {}", key("allowed_endpoints")),
+            Self::WrongStore => {
+                format!("look at the store's address in {storage} and in the catalog, and at {}", places.allowed_endpoints)
+            }
             Self::StoreUnreachable => format!(
                 "make the store reachable from here; where the catalog names an address that only it can reach, set endpoint in {storage}"
             ),
@@ -178,6 +258,18 @@ impl Fault {
             }
             Self::Failing => "look at the log of the service that is named; it is reached, but does not do its part".to_owned(),
             Self::Gateway => "look at what is named; `polynya serve` with this config would fail the same way".to_owned(),
+            Self::BadConfig
+            | Self::WrongHost
+            | Self::WrongPort
+            | Self::WrongScheme
+            | Self::BadCa
+            | Self::BadSecret
+            | Self::BadScope
+            | Self::WrongTokenUri
+            | Self::NoWarehouse
+            | Self::WrongUri
+            | Self::BadLogin
+            | Self::NoGrants => "put right what is named; `polynya check-config` shows what the config comes to".to_owned(),
         }
     }
 }

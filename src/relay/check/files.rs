@@ -63,7 +63,7 @@ pub(super) async fn run(
     let files = Files { relay, view };
     let found = match files.read(loaded).await {
         Ok(detail) => Found::ok(detail),
-        Err((fault, detail)) => Found::failed(fault, &subject.name, detail),
+        Err((fault, detail)) => subject.failed_at(fault, Some(place), detail),
     };
     record.note(Step::Read, began, found);
 }
@@ -80,16 +80,16 @@ async fn parsed<T: Send + 'static>(parse: impl FnOnce() -> Option<T> + Send + 's
 
 /// What is shown to the store of this place.
 async fn keys(subject: &Subject, view: &View, loaded: &Loaded, place: &str) -> Found {
-    let catalog = &subject.name;
+    let failed = |fault, detail: String| subject.failed_at(fault, Some(place), detail);
     let handed = Handed::in_answer(&loaded.body);
     let is_configured = view.storage.has_own_keys(place);
     let places = handed.as_ref().map(|handed| handed.places.clone()).unwrap_or_default();
     view.storage.note(&loaded.table, &places, handed);
     let access = match view.storage.access(place, None).await {
         Ok(access) => access,
-        Err(error @ CatalogError::Forbidden { .. }) => return Found::failed(Fault::NoVending, catalog, error.to_string()),
-        Err(error @ CatalogError::BadAnswer { .. }) => return Found::failed(Fault::WrongStore, catalog, error.to_string()),
-        Err(error) => return Found::failed(Fault::of_catalog(&error), catalog, error.to_string()),
+        Err(error @ CatalogError::Forbidden { .. }) => return failed(Fault::NoVending, error.to_string()),
+        Err(error @ CatalogError::BadAnswer { .. }) => return failed(Fault::WrongStore, error.to_string()),
+        Err(error) => return failed(Fault::of_catalog(&error), error.to_string()),
     };
     let store = told(&access);
     let left = access.expires.map(|expires| expires.duration_since(SystemTime::now()));
@@ -99,9 +99,7 @@ async fn keys(subject: &Subject, view: &View, loaded: &Loaded, place: &str) -> F
             format!("vended, for {store}, without saying when they expire"),
             "they are used until the store refuses them; let the catalog say when keys expire",
         ),
-        Some(Err(_)) => {
-            Found::failed(Fault::ClockOff, catalog, format!("vended, for {store}, and already expired by this clock"))
-        }
+        Some(Err(_)) => failed(Fault::ClockOff, format!("vended, for {store}, and already expired by this clock")),
         Some(Ok(left)) if left.as_secs() < SHORT_LIFE_S => Found::warning(
             format!("vended, for {store}, good for {}", span(left)),
             "keys that live so short are renewed all the time: let the catalog vend longer ones",

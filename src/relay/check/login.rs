@@ -1,8 +1,10 @@
 //! Owns the steps of a token: that one can be had, and another one. Refuses to show it to a catalog.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{Fault, Found, Record, Step, Subject};
+use super::caller::{Entry, fault_of, is_exchanged};
+use super::{Fault, Found, Login, Record, Step, Subject};
+use crate::auth::credential::{Credential, Own};
 use crate::relay::config::RestCredentials;
 use crate::relay::tokens::TokenFault;
 use crate::relay::views::Way;
@@ -10,14 +12,29 @@ use crate::relay::views::Way;
 /// A token that lives shorter than this is asked for so often that its endpoint is a part of many statements.
 const SHORT_LIFE: Duration = Duration::from_secs(60);
 
-/// Whether what follows can be tried.
-pub(super) async fn run(subject: &Subject, way: &Way<'_>, record: &mut Record<'_>) -> bool {
+/// Whom a caller's log-in makes it; the step has been told of when that is nobody.
+pub(super) async fn introduce(subject: &Subject, entry: &Entry<'_>, record: &mut Record<'_>) -> Option<Credential> {
     let began = Instant::now();
-    match way.credentials {
+    match entry.credential().await {
+        Ok(credential) => Some(credential),
+        Err(error) => {
+            record.note(Step::Token, began, subject.failed(fault_of(&error), error.to_string()));
+            None
+        }
+    }
+}
+
+/// Whether what follows can be tried.
+pub(super) async fn run(subject: &Subject, credential: &Credential, way: &Way<'_>, record: &mut Record<'_>) -> bool {
+    let began = Instant::now();
+    let Some(credentials) = way.credentials else { return of_caller(subject, credential.own(), way, record).await };
+    match credentials {
         RestCredentials::None => {
-            let detail = match subject.callers_log_in {
-                true => "callers log in at the catalog by themselves (auth.mode)",
-                false => "none is configured: the catalog is asked without a log-in",
+            let detail = match &subject.login {
+                Login::NoCaller { pass } => {
+                    format!("callers log in at the catalog by themselves (auth.mode); none was passed: {pass}")
+                }
+                _ => "none is configured: the catalog is asked without a log-in".to_owned(),
             };
             record.note(Step::Token, began, Found::skipped(detail));
             record.note(Step::Refresh, began, Found::skipped("there is no token to renew"));
@@ -34,21 +51,49 @@ pub(super) async fn run(subject: &Subject, way: &Way<'_>, record: &mut Record<'_
             record.note(Step::Refresh, began, Found::skipped(detail));
             true
         }
-        RestCredentials::Oauth2 { client_id, .. } => {
-            let found = match way.source.renew().await {
-                Ok(()) => Found::ok(format!("had for client {client_id}{}", lives(way))),
-                Err(fault) => failed(subject, &fault),
-            };
-            if !record.note(Step::Token, began, found) {
-                record.not_tried(&[Step::Refresh]);
-                return false;
-            }
-            let began = Instant::now();
-            let found = refreshed(subject, way).await;
-            record.note(Step::Refresh, began, found);
-            true
-        }
+        RestCredentials::Oauth2 { client_id, .. } => asked(subject, way, &format!("had for client {client_id}"), record).await,
     }
+}
+
+/// A caller's own token, or those that are had for it.
+async fn of_caller(subject: &Subject, own: &Own, way: &Way<'_>, record: &mut Record<'_>) -> bool {
+    let current = match own {
+        Own::Client { client_id, .. } => return asked(subject, way, &format!("had for caller {client_id}"), record).await,
+        Own::Token { .. } if is_exchanged(own) => return asked(subject, way, "had in exchange for the caller's", record).await,
+        Own::Token { current, .. } => current.get(),
+        // Nobody who comes with a log-in shows nothing.
+        Own::Service | Own::Nothing => return true,
+    };
+    let began = Instant::now();
+    let left = current.expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+    let lives = left.map_or_else(|| ", which does not say how long".to_owned(), |left| format!(", good for {}", span(left)));
+    let found = match way.source.token().await {
+        Ok(_) => Found::ok(format!("the caller's own is shown{lives}")),
+        Err(fault) => failed(subject, &fault),
+    };
+    if !record.note(Step::Token, began, found) {
+        record.not_tried(&[Step::Refresh]);
+        return false;
+    }
+    record.note(Step::Refresh, began, Found::skipped("a caller's token is not renewed: the caller logs in again with another"));
+    true
+}
+
+/// Asks an endpoint for a token, and for another one.
+async fn asked(subject: &Subject, way: &Way<'_>, had: &str, record: &mut Record<'_>) -> bool {
+    let began = Instant::now();
+    let found = match way.source.renew().await {
+        Ok(()) => Found::ok(format!("{had}{}", lives(way))),
+        Err(fault) => failed(subject, &fault),
+    };
+    if !record.note(Step::Token, began, found) {
+        record.not_tried(&[Step::Refresh]);
+        return false;
+    }
+    let began = Instant::now();
+    let found = refreshed(subject, way).await;
+    record.note(Step::Refresh, began, found);
+    true
 }
 
 fn lives(way: &Way<'_>) -> String {
@@ -93,7 +138,7 @@ fn failed(subject: &Subject, fault: &TokenFault) -> Found {
         TokenFault::Failing(reason) => (Fault::Failing, reason.clone()),
         TokenFault::Wrong(reason) => (Fault::WrongTokenUri, reason.clone()),
     };
-    Found::failed(kind, &subject.name, detail)
+    subject.failed(kind, detail)
 }
 
 /// Two units at the most.

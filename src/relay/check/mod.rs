@@ -3,12 +3,14 @@
 //! This file owns what a step is and how steps are told. It refuses to print, to change anything in a catalog, and to show a secret: what
 //! is told was scrubbed where it came in.
 
+mod caller;
 mod catalog;
 mod clock;
 mod embedded;
 mod faults;
 mod files;
 mod login;
+mod places;
 mod reach;
 pub mod ready;
 mod rest;
@@ -24,7 +26,9 @@ use super::error::RelayError;
 use crate::auth::credential::{Credential, Wallet};
 use crate::names::{CatalogName, Namespace, RoleName, TableRef};
 
+pub use self::caller::CallersLogin;
 pub use self::faults::Fault;
+pub use self::places::{Places, StorePlace};
 
 /// A step. Those of one catalog come in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -128,10 +132,9 @@ impl Found {
         Self { status: Status::Warning, detail: detail.into(), advice: Some(advice.into()), fault: None }
     }
 
-    /// It does not work; the advice is that of the fault.
-    pub fn failed(fault: Fault, catalog: &CatalogName, detail: impl Into<String>) -> Self {
-        let advice = Some(fault.advice(catalog));
-        Self { status: Status::Failed, detail: detail.into(), advice, fault: Some(fault) }
+    /// It does not work.
+    pub fn failed(fault: Fault, advice: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { status: Status::Failed, detail: detail.into(), advice: Some(advice.into()), fault: Some(fault) }
     }
 
     /// There was nothing to try.
@@ -161,29 +164,92 @@ pub struct Subject {
     pub name: CatalogName,
     /// What the config says of it.
     pub catalog: CatalogConfig,
-    /// With whose credentials; the catalog's own without it.
-    pub role: Option<(RoleName, RoleCatalog)>,
-    /// The catalog is asked with the log-ins of callers, so the config may hold none.
-    pub callers_log_in: bool,
+    /// Where it says so.
+    pub places: Places,
+    /// Whose log-in it is shown.
+    pub login: Login,
     /// The table to load; any without it.
     pub table: Option<(Namespace, String)>,
+}
+
+/// Whose log-in a catalog is shown.
+#[derive(Clone, Debug)]
+pub enum Login {
+    /// That of its own section.
+    Catalogs,
+    /// A role's.
+    Role {
+        /// Which role.
+        name: RoleName,
+        /// What it shows this catalog.
+        catalog: RoleCatalog,
+        /// As for statements that only read.
+        reads: bool,
+    },
+    /// A caller's own.
+    Caller(Box<CallersLogin>),
+    /// Callers log in by themselves, and no log-in of one is at hand.
+    NoCaller {
+        /// How one is given.
+        pass: &'static str,
+    },
+}
+
+impl Login {
+    /// As a report names it; `None` for that of the catalog's own section.
+    #[must_use]
+    pub fn who(&self) -> Option<String> {
+        match self {
+            Self::Catalogs | Self::NoCaller { .. } => None,
+            Self::Role { name, reads: false, .. } => Some(format!("role {name}")),
+            Self::Role { name, reads: true, .. } => Some(format!("role {name}, to read only")),
+            Self::Caller(login) => Some(login.who()),
+        }
+    }
 }
 
 impl Subject {
     /// A relay of this catalog alone: what is wrong with others is theirs.
     async fn relay(&self) -> Result<std::sync::Arc<Relay>, RelayError> {
         let catalogs = BTreeMap::from([(self.name.clone(), self.catalog.clone())]);
-        let of_role = |(role, catalog): &(RoleName, RoleCatalog)| {
-            (
-                role.clone(),
-                RoleConfig { catalogs: BTreeMap::from([(self.name.clone(), catalog.clone())]), ..RoleConfig::default() },
-            )
-        };
-        Relay::bind(self.config.clone(), catalogs, self.role.iter().map(of_role).collect()).await
+        Relay::bind(self.config.clone(), catalogs, self.roles()).await
     }
 
+    /// The roles that there are for this catalog, and nothing else that they open.
+    #[must_use]
+    pub fn roles(&self) -> BTreeMap<RoleName, RoleConfig> {
+        let alone = |catalog: &RoleCatalog| RoleConfig {
+            catalogs: BTreeMap::from([(self.name.clone(), catalog.clone())]),
+            ..RoleConfig::default()
+        };
+        match &self.login {
+            Login::Catalogs | Login::NoCaller { .. } => BTreeMap::new(),
+            Login::Role { name, catalog, .. } => BTreeMap::from([(name.clone(), alone(catalog))]),
+            Login::Caller(login) => {
+                let opened = login.roles.iter().filter_map(|(name, role)| Some((name, role.catalogs.get(&self.name)?)));
+                opened.map(|(name, catalog)| (name.clone(), alone(catalog))).collect()
+            }
+        }
+    }
+
+    /// What the catalog is shown by the config.
     fn credential(&self) -> Credential {
-        self.role.as_ref().map_or_else(Credential::service, |(role, _)| Wallet::default().role(role))
+        match &self.login {
+            Login::Role { name, reads: false, .. } => Wallet::default().role(name),
+            Login::Role { name, reads: true, .. } => Wallet::default().role(name).for_reads(),
+            Login::Catalogs | Login::NoCaller { .. } | Login::Caller(_) => Credential::service(),
+        }
+    }
+
+    /// It does not work, with what to do about it here.
+    #[must_use]
+    pub fn failed(&self, fault: Fault, detail: impl Into<String>) -> Found {
+        self.failed_at(fault, None, detail)
+    }
+
+    /// The same with a file, or a table's files, of this location.
+    fn failed_at(&self, fault: Fault, location: Option<&str>, detail: impl Into<String>) -> Found {
+        Found::failed(fault, fault.advice(self, location), detail)
     }
 }
 

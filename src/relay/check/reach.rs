@@ -11,8 +11,7 @@ use tokio::net::TcpStream;
 use url::{Host, Url};
 
 use super::clock::Skew;
-use super::{Fault, Found};
-use crate::names::CatalogName;
+use super::{Fault, Found, Subject};
 use crate::relay::words::{host_of, innermost};
 
 /// Variables by which the way leads over a proxy.
@@ -127,10 +126,10 @@ fn tls_fault(error: &reqwest::Error) -> Option<&rustls::Error> {
 
 impl Sight {
     /// What it says of reaching the place.
-    pub(super) fn reached(&self, catalog: &CatalogName) -> Found {
+    pub(super) fn reached(&self, subject: &Subject) -> Found {
         match self {
-            Self::Unreached(fault, detail) => Found::failed(*fault, catalog, detail),
-            Self::Mute(detail) => Found::failed(Fault::WrongScheme, catalog, detail),
+            Self::Unreached(fault, detail) => subject.failed(*fault, detail),
+            Self::Mute(detail) => subject.failed(Fault::WrongScheme, detail),
             Self::Untrusted(_) => Found::ok("takes connections"),
             Self::Answers { from, .. } => Found::ok(format!("{from} answers")),
         }
