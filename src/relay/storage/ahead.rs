@@ -15,7 +15,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use tokio::sync::Semaphore;
 
-use super::ends::Ends;
+use super::ends::{Ends, MAX_FILES};
 use super::store::{Asked, Outcome, Store, StoreFault};
 use crate::lake;
 use crate::relay::confine::normal;
@@ -56,7 +56,7 @@ pub(super) struct Whole {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// What a list or a short manifest names: locations, and their lengths.
+    /// What a list names: locations, and their lengths.
     names: Arc<[(String, u64)]>,
 }
 
@@ -139,12 +139,16 @@ impl Ahead {
         Ok(Some(whole))
     }
 
-    /// Begins to read the ends of what these manifests name, if they are here.
+    /// Begins to read the ends of what these manifests name, if they are here and name a few files. They are looked into when they have
+    /// been given out: a worker that waits for its list does not wait for this.
     async fn begin_ends(&self, view: &Arc<View>, manifests: impl Iterator<Item = &(String, u64)>) {
         let mut files = Vec::new();
         for (location, _) in manifests {
             let Some(manifest) = self.files.get(&at(view, location)).await else { return };
-            files.extend_from_slice(&manifest.names);
+            files.extend_from_slice(&named(false, &manifest.body).await);
+            if files.len() > MAX_FILES {
+                return;
+            }
         }
         self.ends.begin(view, &files);
     }
@@ -185,7 +189,7 @@ impl Ahead {
         let _place = self.coming.acquire_many(units).await.ok();
         let headers = served.passed_back();
         let Some(body) = self.store.whole(&view.storage, *served, length).await? else { return Err(Missed::NotKept) };
-        let names = named(is_list, &body).await;
+        let names = if is_list { named(is_list, &body).await } else { Arc::default() };
         Ok(Whole { status: StatusCode::OK, headers, body, names })
     }
 }

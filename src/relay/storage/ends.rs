@@ -17,7 +17,7 @@ use super::store::{Asked, Outcome, Store, StoreFault};
 use crate::relay::views::View;
 
 /// Files of one table that are read ahead.
-const MAX_FILES: usize = 8;
+pub(super) const MAX_FILES: usize = 8;
 
 /// What DuckDB reads first of a Parquet file, from its end.
 const END: u64 = 16 << 10;
@@ -63,14 +63,10 @@ impl Ends {
         Self { store, coming, begun: Arc::new(Semaphore::new(MAX_COMING)) }
     }
 
-    /// Begins to read the ends of these files, each with its length, unless they are many.
+    /// Begins to read the ends of these files, each with its length: a few, as who asks sees to.
     pub(super) fn begin(&self, view: &Arc<View>, files: &[(String, u64)]) {
         let parquet = |(location, length): &&(String, u64)| location.ends_with(".parquet") && *length > 0;
-        let files: Vec<&(String, u64)> = files.iter().filter(parquet).collect();
-        if files.len() > MAX_FILES {
-            return;
-        }
-        for (location, length) in files {
+        for (location, length) in files.iter().filter(parquet) {
             let at = at(view, location);
             let Some(asked) = Asked::file(location).filter(|_| view.confinement.allows(location)) else { continue };
             if self.coming.contains_key(&at) {

@@ -93,7 +93,10 @@ async fn a_caller_may_come_by_token() {
         assert_eq!(told.json["login"], "caller by token");
         let shown = told.check("token")["detail"].as_str().expect("a detail");
         assert!(shown.contains("the caller's own is shown, good for"), "{shown}");
-        assert_eq!((&told.check("refresh")["status"], &told.check("read")["status"]), (&Value::from("skipped"), &Value::from("ok")));
+        assert_eq!(
+            (&told.check("refresh")["status"], &told.check("read")["status"]),
+            (&Value::from("skipped"), &Value::from("ok"))
+        );
     }
     let analyst = token_of(&polaris, "analyst").await;
     let told = check_with("rest", &set, &["--table", "silver.t"], &[("POLYNYA_TOKEN", &analyst)]);

@@ -163,6 +163,35 @@ fn a_quoted_current_schema_is_a_column() {
 }
 
 #[test]
+fn only_queries_without_parameters_can_be_a_part_of_another() {
+    let mut parser = DuckParser::new();
+    let mut embeds = |sql: &str| judged_by(&mut parser, sql).unwrap_or_else(|error| panic!("{sql}: {error}")).embeds;
+    for sql in [
+        "SELECT a FROM bronze.t",
+        "FROM bronze.t",
+        "WITH x AS (SELECT 1 AS a) SELECT * FROM x",
+        "SELECT a FROM bronze.t UNION SELECT 1 ORDER BY 1",
+        "SELECT '$1', '?', j ->> '$.a' FROM bronze.t",
+    ] {
+        assert!(embeds(sql), "{sql}");
+    }
+    for sql in [
+        "SELECT a FROM bronze.t WHERE a = $1",
+        "SELECT a FROM bronze.t WHERE a = ?",
+        "SELECT a FROM bronze.t WHERE a IN (SELECT ?)",
+        "WITH x AS (SELECT $1 AS a) SELECT * FROM x",
+        "SELECT a FROM bronze.t LIMIT ?",
+        "EXPLAIN SELECT a FROM bronze.t",
+        "EXPLAIN ANALYZE SELECT a FROM bronze.t",
+        "INSERT INTO bronze.t SELECT 1",
+        "CREATE TABLE bronze.u AS SELECT 1 AS a",
+        "UPDATE bronze.t SET a = 1",
+    ] {
+        assert!(!embeds(sql), "{sql}");
+    }
+}
+
+#[test]
 fn only_constants_are_constant() {
     let mut parser = DuckParser::new();
     for sql in [
