@@ -84,6 +84,7 @@ impl Fault {
             | CatalogError::NotEmpty { .. }
             | CatalogError::Conflict { .. }
             | CatalogError::NoSuchSnapshot { .. }
+            | CatalogError::TooManyNames { .. }
             | CatalogError::OutcomeUnknown { .. } => Self::Failing,
         }
     }
