@@ -26,6 +26,7 @@ const LAYERS: &[&[&str]] = &[
 /// Words that only these rooms may use.
 const RESERVED: &[(&str, &[&str])] = &[
     ("duckdb::", &["worker"]),
+    ("apache_avro::", &["lake"]),
     ("iceberg::", &["lake"]),
     ("iceberg_catalog_sql::", &["lake"]),
     ("sqlx::", &["lake"]),

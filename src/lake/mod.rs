@@ -3,7 +3,6 @@
 //! It is the only user of the `iceberg` crates. It refuses to know HTTP, workers and clients.
 
 pub mod catalog;
-mod container;
 mod files;
 pub mod history;
 mod manifests;
@@ -17,7 +16,7 @@ pub mod types;
 
 use crate::names::Namespace;
 
-pub use manifests::{LiveFile, ManifestAt, data_file, files, live_files, manifest_list, manifests};
+pub use manifests::{LiveFile, ManifestAt, Unreadable, data_file, files, live_files, manifest_list, manifests};
 pub use types::{Column, columns};
 
 /// What can go wrong in the embedded catalog and in Iceberg metadata.

@@ -76,9 +76,11 @@ pub enum QueryError {
     },
     /// A listing names more tables than allowed.
     #[error(
-        "the listing has more than {limit} tables (query.listing_tables): ask for one schema, or for a narrower name pattern"
+        "the listing has more than {limit} {what} (query.listing_tables): ask for one schema, or for a narrower name pattern"
     )]
     ListingTooLarge {
+        /// `tables` or `schemas`.
+        what: &'static str,
         /// The configured ceiling.
         limit: usize,
     },

@@ -34,7 +34,7 @@ const MAX_SHOWN: usize = 16;
 const MAX_READS: usize = 64;
 
 /// The values of a partition, each with its field's name.
-type Partition = Vec<(String, Option<String>)>;
+type Partition = Vec<(Arc<str>, Option<String>)>;
 
 /// Each table's past, whose it is (`true`: seen as a write sees it), as one statement has it.
 type States<'a> = BTreeMap<(bool, &'a TableRef), Arc<History>>;
@@ -347,7 +347,7 @@ fn change_rows(history: &History) -> Result<RecordBatch, QueryError> {
 }
 
 fn file_rows(files: &[LiveFile]) -> Result<RecordBatch, QueryError> {
-    let partitions = files.iter().map(|file| file.partition.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
+    let partitions = files.iter().map(|file| file.partition.iter().map(|(name, value)| (&**name, value.as_deref())));
     batch(vec![
         ("content", ints(files.iter().map(|file| Some(file.content)))),
         ("file_path", texts(files.iter().map(|file| Some(file.path.as_str())))),
@@ -362,7 +362,7 @@ fn file_rows(files: &[LiveFile]) -> Result<RecordBatch, QueryError> {
 }
 
 fn partition_rows(partitions: &BTreeMap<(i32, Partition), Totals>) -> Result<RecordBatch, QueryError> {
-    let named = partitions.keys().map(|(_, partition)| partition.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
+    let named = partitions.keys().map(|(_, partition)| partition.iter().map(|(name, value)| (&**name, value.as_deref())));
     let of = |number: fn(&Totals) -> i64| longs(partitions.values().map(|totals| Some(number(totals))));
     batch(vec![
         ("partition", maps(named)?),
@@ -432,7 +432,7 @@ mod tests {
 
     fn file(partition: usize, added_by: i64) -> LiveFile {
         let (path, format) = ("s3://w/t/f".to_owned(), "PARQUET".to_owned());
-        let partition = vec![("p".to_owned(), Some(partition.to_string()))];
+        let partition = vec![(Arc::from("p"), Some(partition.to_string()))];
         LiveFile { content: 0, path, format, spec: 0, partition, records: 2, bytes: 3, sort_order: None, added_by }
     }
 
@@ -446,7 +446,7 @@ mod tests {
         let committed = (0..snapshots).map(|id| (id, AsOf::from_ms(snapshots - id))).collect();
         let mut fold = empty(Partitions { committed, found: BTreeMap::new() });
         assert!(add_partitions(&mut fold, (0..snapshots).map(|id| file(1, id)).collect()));
-        let totals = &fold.found.found[&(0, vec![("p".to_owned(), Some("1".to_owned()))])];
+        let totals = &fold.found.found[&(0, vec![(Arc::from("p"), Some("1".to_owned()))])];
         assert_eq!(
             (totals.data.files, totals.data.records, totals.last),
             (snapshots, 400_000, Some((AsOf::from_ms(snapshots), 0)))
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(fold.rows, 1);
         // What has expired says nothing of when.
         assert!(add_partitions(&mut fold, vec![file(2, snapshots + 1)]));
-        assert_eq!(fold.found.found[&(0, vec![("p".to_owned(), Some("2".to_owned()))])].last, None);
+        assert_eq!(fold.found.found[&(0, vec![(Arc::from("p"), Some("2".to_owned()))])].last, None);
     }
 
     #[test]

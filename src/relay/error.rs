@@ -107,6 +107,14 @@ pub enum CatalogError {
         /// Where.
         location: String,
     },
+    /// The catalog has more names than one listing may have.
+    #[error("catalog \"{catalog}\" has more than the {limit} names that one listing may have")]
+    TooManyNames {
+        /// The catalog asked.
+        catalog: CatalogName,
+        /// So many may be.
+        limit: usize,
+    },
     /// No connection, or it broke.
     #[error("catalog \"{catalog}\" at {host} cannot be reached: {reason}")]
     Unreachable {
@@ -180,6 +188,7 @@ impl Explain for CatalogError {
             Self::Forbidden { .. } | Self::OutsideLocation { .. } => Kind::PermissionDenied,
             Self::Invalid { .. } => Kind::InvalidArgument,
             Self::Unsupported { .. } => Kind::Unimplemented,
+            Self::TooManyNames { .. } => Kind::ResourceExhausted(None),
             Self::LoggedOut { .. } => Kind::Unauthenticated,
             // Not `Unauthenticated`: it is the gateway's credential, and the caller logging in again would not help.
             Self::Unauthorized { .. }

@@ -36,7 +36,7 @@ use self::cache::{Step, TableCache, Wanted};
 use self::config::{CatalogConfig, Config, RoleConfig};
 pub use self::error::{CatalogError, RelayError};
 use self::lease::{LeaseTerms, Leases, WorkerGrant};
-pub use self::listing::Extent;
+pub use self::listing::{Ceiling, Extent, Fits};
 use self::listing::Listings;
 use self::storage::Store;
 use self::upstream::Purpose;

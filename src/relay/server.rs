@@ -387,7 +387,7 @@ impl IntoResponse for Refusal {
             CatalogError::Forbidden { .. } | CatalogError::OutsideLocation { .. } => {
                 (StatusCode::FORBIDDEN, "ForbiddenException")
             }
-            CatalogError::Invalid { .. } => (StatusCode::BAD_REQUEST, "BadRequestException"),
+            CatalogError::Invalid { .. } | CatalogError::TooManyNames { .. } => (StatusCode::BAD_REQUEST, "BadRequestException"),
             CatalogError::Unsupported { .. } => (StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException"),
             // Not 401: the worker's own token is in order.
             CatalogError::LoggedOut { .. } => (StatusCode::FORBIDDEN, "NotAuthorizedException"),

@@ -279,6 +279,86 @@ async fn a_listing_above_the_ceiling_is_refused_with_a_way_out() {
     assert_eq!(value(&mut client, &fewer).await.expect("one table"), COLUMNS.to_string());
 }
 
+/// Calls that ask for a list of this namespace, or of all.
+fn lists(polaris: &StandIn, operation: Operation, target: Option<&str>) -> usize {
+    let of_it = |call: &Call| call.operation == operation && target.is_none_or(|target| call.target.as_deref() == Some(target));
+    polaris.log().calls().iter().filter(|call| of_it(call)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_above_the_ceiling_is_not_read_to_its_end() {
+    let polaris = StandIn::start(many(1, 1000)).await;
+    let settings = ["relay.list_page_size=10", "query.listing_tables=50", STEADY[0], STEADY[1]];
+    let gateway = open_to_all(&polaris, &settings);
+    let mut client = gateway.client().await;
+    let pages = || lists(&polaris, Operation::ListTables, Some("many_000"));
+    let of_pattern =
+        |pattern: &str| CommandGetTables { table_name_filter_pattern: Some(pattern.to_owned()), ..of_schema(None, false) };
+    for asked in [None, Some("many_000")] {
+        polaris.log().clear();
+        let too_many = tables(&mut client, of_schema(asked, false)).await.expect_err("1000 tables");
+        assert!(too_many.message().contains("more than 50 tables (query.listing_tables)"), "{too_many}");
+        assert_eq!(pages(), 6, "the page with the 51st name is the last one");
+    }
+    polaris.log().clear();
+    let sql = query(&mut client, "SELECT * FROM information_schema.tables").await.expect_err("1000 tables");
+    assert!(sql.message().contains("more than 50 tables"), "{sql}");
+    assert_eq!(pages(), 6);
+    // What is left out does not count; and nothing of a list that was not read to its end is taken for all of it.
+    for _ in 0..2 {
+        let last = tables(&mut client, of_pattern("t_099%")).await.expect("ten tables");
+        assert_eq!((last.len(), last[9].as_str()), (10, "many_000.t_0999"));
+        let one = "SELECT count(*)::VARCHAR FROM information_schema.tables WHERE table_name = 't_0777'";
+        assert_eq!(value(&mut client, one).await.expect("one table"), "1");
+    }
+    polaris.log().clear();
+    let too_many = tables(&mut client, of_pattern("t_00%")).await.expect_err("100 tables");
+    assert!(too_many.message().contains("more than 50 tables"), "{too_many}");
+    assert!(pages() <= 12, "{} pages", pages());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_lists_side_by_side_end_at_one_ceiling() {
+    const PAGES: usize = 20;
+    let polaris = StandIn::start(many(60, 10 * PAGES)).await;
+    let gateway = open_to_all(&polaris, &["relay.list_page_size=10", "query.listing_tables=400", STEADY[0], STEADY[1]]);
+    let mut client = gateway.client().await;
+    let too_many = tables(&mut client, of_schema(None, false)).await.expect_err("12,000 tables");
+    assert!(too_many.message().contains("more than 400 tables (query.listing_tables)"), "{too_many}");
+    let calls = lists(&polaris, Operation::ListTables, None);
+    // 41 pages, one that was under way for each of the others, and the namespaces that have no tables.
+    assert!((41..=41 + AT_ONCE + 3).contains(&calls), "{calls} calls, of {}", 60 * PAGES);
+    // A pattern that fits few of each finds all of them, whatever the lists come to.
+    let few = CommandGetTables { table_name_filter_pattern: Some("t_0003".to_owned()), ..of_schema(None, false) };
+    assert_eq!(tables(&mut client, few).await.expect("60 tables").len(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_have_the_same_ceiling() {
+    let polaris = StandIn::start(many(500, 1)).await;
+    let gateway = open_to_all(&polaris, &["relay.list_page_size=10", "query.listing_tables=50", STEADY[0], STEADY[1]]);
+    let mut client = gateway.client().await;
+    let schemas = async |client: &mut Client, pattern: Option<&str>| {
+        let pattern = pattern.map(str::to_owned);
+        let command = CommandGetDbSchemas { catalog: Some("rest".to_owned()), db_schema_filter_pattern: pattern };
+        let info = client.get_db_schemas(command).await.map_err(status)?;
+        let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
+        let batches: Vec<RecordBatch> = client.do_get(ticket).await.map_err(status)?.map_err(status).try_collect().await?;
+        Ok::<_, Status>(batches.iter().map(RecordBatch::num_rows).sum::<usize>())
+    };
+    let too_many = schemas(&mut client, None).await.expect_err("500 schemas");
+    assert!(too_many.message().contains("more than 50 schemas (query.listing_tables): ask for one schema"), "{too_many}");
+    // Six pages of the outermost ones, what each of the 51 holds, and calls that were under way.
+    let calls = lists(&polaris, Operation::ListNamespaces, None);
+    assert!(calls <= 6 + 51 + AT_ONCE, "{calls} calls");
+    for _ in 0..2 {
+        assert_eq!(schemas(&mut client, Some("many_04%")).await.expect("ten schemas"), 10);
+        assert_eq!(tables(&mut client, of_schema(Some("many_499"), false)).await.expect("one table"), ["many_499.t_0000"]);
+    }
+    let too_many = tables(&mut client, of_schema(None, false)).await.expect_err("500 schemas");
+    assert!(too_many.message().contains("more than 50 schemas"), "{too_many}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn listings_that_nobody_reads_on_hold_nobody_up() {
     const ASLEEP: usize = 4;

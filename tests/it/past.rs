@@ -171,6 +171,9 @@ async fn a_session_reads_every_table_at_its_instant_until_that_ends() {
     set_as_of(&mut client, &scene.second).await;
     is(&mut client, "SELECT count(*) || max(b) FROM lake.bronze.t", "2x").await;
     is(&mut client, "SELECT count(*) FROM lake.bronze.empty", "0").await;
+    is(&mut client, "SELECT count(bronze.empty.e) FROM lake.bronze.empty", "0").await;
+    // By which a table without snapshots is kept empty: no row of one that has some.
+    is(&mut client, "SELECT count(a) || ' ' || count(*) FROM lake.bronze.t TABLESAMPLE RESERVOIR(0 ROWS)", "0 0").await;
     query(&mut client, "USE lake.bronze").await.expect("a schema");
     is(&mut client, "SELECT count(*) FROM t", "2").await;
     query(&mut client, "RESET as_of").await.expect("an end");

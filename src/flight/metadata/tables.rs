@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_listing_that_breaks_off_ends_with_its_error() {
-        let broken = stream::iter([Ok(listed("a", 0)), Err(QueryError::ListingTooLarge { limit: 1 })]);
+        let broken = stream::iter([Ok(listed("a", 0)), Err(QueryError::ListingTooLarge { what: "tables", limit: 1 })]);
         let answers: Vec<_> = messages(broken.boxed(), false).collect().await;
         assert_eq!(answers.len(), 2, "the schema and the error");
         assert_eq!(answers[1].as_ref().unwrap_err().code(), tonic::Code::ResourceExhausted);

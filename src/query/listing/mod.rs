@@ -23,12 +23,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::flow::Flow;
 use self::parts::Part;
-use self::patterns::{Patterns, is_like};
+use self::patterns::{Choice, Patterns};
 use self::rows::{Rows, Shape};
 use super::{Caller, Engine, ListedTable, QueryError, TableFilter};
 use crate::lake::Column;
 use crate::names::{CatalogName, Namespace, TableRef};
-use crate::relay::{CatalogError, Extent};
+use crate::relay::{CatalogError, Ceiling, Extent, Fits};
 use crate::wire::proto::{Listing, WantedListing};
 
 /// Key of the field metadata that carries a column's SQL type.
@@ -83,51 +83,35 @@ impl Engine {
         pattern: Option<&str>,
     ) -> Result<ListedSchemas, QueryError> {
         let flow = self.begin_listing(caller, &format!("GetDbSchemas{}", told(catalog, &[("schema", pattern)])))?;
-        let (mut found, flow) = flow.first(self.filtered_schemas(caller, catalog, pattern)).await?;
-        found.sort();
+        let (catalog, schema) = (catalog.cloned(), pattern.map(str::to_owned));
+        let filter = TableFilter { catalog, schema, table: None, with_columns: false };
+        let (found, flow) = flow.first(self.schemas_that(caller, &filter)).await?;
         let pieces: Vec<_> = found.chunks(SCHEMAS_AT_A_TIME).map(|piece| Ok(piece.to_vec())).collect();
         Ok(flow.leave(stream::iter(pieces), Vec::len))
     }
 
-    async fn filtered_schemas(
-        &self,
-        caller: &Caller,
-        catalog: Option<&CatalogName>,
-        pattern: Option<&str>,
-    ) -> Result<Vec<(CatalogName, String)>, QueryError> {
-        let fits = |name: &CatalogName, schema: Option<&str>| {
-            catalog.is_none_or(|wanted| wanted == name)
-                && schema.is_none_or(|schema| pattern.is_none_or(|pattern| is_like(schema, pattern)))
-        };
-        self.schemas_that(caller, fits).await
-    }
-
-    /// Schemas that fit; a catalog is asked only if it fits by itself.
-    async fn schemas_that(
-        &self,
-        caller: &Caller,
-        fits: impl Fn(&CatalogName, Option<&str>) -> bool,
-    ) -> Result<Vec<(CatalogName, String)>, QueryError> {
-        let credential = caller.reads();
-        let asked: Vec<CatalogName> = self.catalogs(caller).into_iter().filter(|name| fits(name, None)).collect();
-        let credential = &credential;
+    /// Schemas that are wanted, in the order of their names.
+    async fn schemas_that(&self, caller: &Caller, choice: &dyn Choice) -> Result<Vec<(CatalogName, String)>, QueryError> {
+        let credential = &caller.reads();
+        let ceiling = &Ceiling::new(self.config().listing_tables);
+        let asked: Vec<CatalogName> = self.catalogs(caller).into_iter().filter(|name| choice.catalog(name)).collect();
         let lists = stream::iter(asked).map(async |name| {
-            let namespaces = self.relay().namespaces(credential, &name).await;
+            let fits = |namespace: &Namespace| choice.schema(&name, &namespace.to_string());
+            let fits: Fits<'_, Namespace> = if choice.has_all_schemas() { None } else { Some(&fits) };
+            let namespaces = self.relay().namespaces(credential, &name, ceiling, fits).await;
             (name, namespaces)
         });
-        let mut lists = lists.buffered(PARALLEL_CATALOGS);
+        let mut lists = lists.buffer_unordered(PARALLEL_CATALOGS);
         let mut found = Vec::new();
         while let Some((name, namespaces)) = lists.next().await {
             let namespaces = match namespaces {
                 // What the caller may not list is not in a listing.
                 Err(CatalogError::Forbidden { .. }) => continue,
-                namespaces => namespaces?,
+                namespaces => namespaces.map_err(|error| too_large("schemas", error))?,
             };
-            let mut schemas: Vec<String> = namespaces.iter().map(Namespace::to_string).collect();
-            schemas.retain(|schema| fits(&name, Some(schema)));
-            schemas.sort();
-            found.extend(schemas.into_iter().map(|schema| (name.clone(), schema)));
+            found.extend(namespaces.iter().map(|namespace| (name.clone(), namespace.to_string())));
         }
+        found.sort();
         Ok(found)
     }
 
@@ -140,14 +124,8 @@ impl Engine {
         let patterns = [("schema", filter.schema.as_deref()), ("table", filter.table.as_deref())];
         let columns = if filter.with_columns { " with columns" } else { "" };
         let what = format!("GetTables{}{columns}", told(filter.catalog.as_ref(), &patterns));
-        let pattern = filter.table.clone();
-        let fits = move |_: &Part, name: &str| pattern.as_deref().is_none_or(|pattern| is_like(name, pattern));
-        let named = async {
-            let schemas = self.filtered_schemas(caller, filter.catalog.as_ref(), filter.schema.as_deref()).await?;
-            self.parts_that(caller, schemas, &fits).await
-        };
-        let ((parts, number), flow) = self.begin_listing(caller, &what)?.first(named).await?;
-        let tables = parts::tables(parts, fits);
+        let ((parts, number), flow) = self.begin_listing(caller, &what)?.first(self.parts_that(caller, filter)).await?;
+        let tables = parts::tables(parts);
         if !filter.with_columns {
             return Ok(flow.leave(stream::iter(tables).map(|table| Ok(ListedTable { table, columns: None })), |_| 1));
         }
@@ -158,35 +136,29 @@ impl Engine {
         Ok(flow.leave(listed, |_| 1))
     }
 
-    /// The lists of these schemas that have tables which fit, and how many fit.
-    async fn parts_that(
-        &self,
-        caller: &Caller,
-        schemas: Vec<(CatalogName, String)>,
-        fits: impl Fn(&Part, &str) -> bool,
-    ) -> Result<(Vec<Part>, usize), QueryError> {
+    /// The tables that are wanted, schema by schema, and how many they are.
+    async fn parts_that(&self, caller: &Caller, choice: &dyn Choice) -> Result<(Vec<Part>, usize), QueryError> {
+        let schemas = self.schemas_that(caller, choice).await?;
         let credential = &caller.reads();
+        let ceiling = &Ceiling::new(self.config().listing_tables);
         let lists = stream::iter(schemas).map(async |(catalog, schema)| {
             let namespace = Namespace::from_schema(&schema);
-            let names = self.relay().tables(credential, &catalog, &namespace).await;
+            let fits = |name: &String| choice.table(&catalog, &schema, name);
+            let fits: Fits<'_, String> = if choice.has_all_tables() { None } else { Some(&fits) };
+            let names = self.relay().tables(credential, &catalog, &namespace, ceiling, fits).await;
             (catalog, namespace, names)
         });
-        let mut lists = lists.buffered(self.loads_at_once());
+        let mut lists = lists.buffer_unordered(self.loads_at_once());
         let (mut parts, mut number) = (Vec::new(), 0);
         while let Some((catalog, namespace, names)) = lists.next().await {
             let names = match names {
                 // Dropped between the two listings, or nothing that the caller may list.
                 Err(CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => continue,
-                names => names?,
+                names => names.map_err(|error| too_large("tables", error))?,
             };
-            let part = Part { catalog, namespace, names };
-            let fitting = part.fitting(&fits);
-            number += fitting;
-            if number > self.config().listing_tables {
-                return Err(QueryError::ListingTooLarge { limit: self.config().listing_tables });
-            }
-            if fitting > 0 {
-                parts.push(part);
+            number += names.len();
+            if !names.is_empty() {
+                parts.push(Part { catalog, namespace, names });
             }
         }
         Ok((parts, number))
@@ -265,7 +237,7 @@ impl Engine {
 
     async fn schema_rows(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Bytes, QueryError> {
         let mut rows = self.rows(Shape::Schemata)?;
-        for (catalog, schema) in self.schemas_that(caller, |catalog, schema| wanted.fit(catalog, schema, None)).await? {
+        for (catalog, schema) in self.schemas_that(caller, wanted).await? {
             rows.schema_row(&catalog, &schema)?;
         }
         rows.finish()
@@ -304,17 +276,23 @@ impl Engine {
         asked.retain(|catalog| {
             wanted.iter().any(|listing| match listing.about.as_ref().and_then(|about| about.table.as_ref()) {
                 Some(table) => table.catalog == catalog.as_str(),
-                None => listing.name != "described" && Patterns(&listing.any_of).fit(catalog, None, None),
+                None => listing.name != "described" && Patterns(&listing.any_of).catalog(catalog),
             })
         });
         asked
     }
 
     async fn wanted_tables(&self, caller: &Caller, wanted: &Patterns<'_>) -> Result<Vec<TableRef>, QueryError> {
-        let schemas = self.schemas_that(caller, |catalog, schema| wanted.fit(catalog, schema, None)).await?;
-        let fits = |part: &Part, name: &str| wanted.fit(&part.catalog, Some(&part.namespace.to_string()), Some(name));
-        let (parts, _) = self.parts_that(caller, schemas, fits).await?;
-        Ok(parts::tables(parts, fits).collect())
+        let (parts, _) = self.parts_that(caller, wanted).await?;
+        Ok(parts::tables(parts).collect())
+    }
+}
+
+/// That there are too many names, as it is told of a listing.
+fn too_large(what: &'static str, error: CatalogError) -> QueryError {
+    match error {
+        CatalogError::TooManyNames { limit, .. } => QueryError::ListingTooLarge { what, limit },
+        error => error.into(),
     }
 }
 

@@ -1,14 +1,33 @@
 //! Owns which part of a listing is wanted: SQL LIKE on names. Refuses to know where names come from.
 
 use crate::names::CatalogName;
+use crate::query::TableFilter;
 use crate::wire::proto::TablePatterns;
+
+/// Which part of a listing is wanted.
+pub(super) trait Choice: Sync {
+    /// Whether something of the catalog may be.
+    fn catalog(&self, catalog: &CatalogName) -> bool;
+
+    /// Whether something of the schema may be.
+    fn schema(&self, catalog: &CatalogName, schema: &str) -> bool;
+
+    /// Whether the table is.
+    fn table(&self, catalog: &CatalogName, schema: &str, table: &str) -> bool;
+
+    /// Whether no schema of these catalogs is left out.
+    fn has_all_schemas(&self) -> bool;
+
+    /// Whether no table of these schemas is left out.
+    fn has_all_tables(&self) -> bool;
+}
 
 /// Which part of a listing a statement needs.
 pub(super) struct Patterns<'a>(pub(super) &'a [TablePatterns]);
 
 impl Patterns<'_> {
     /// Whether something may belong to it, as far as its names are given.
-    pub(super) fn fit(&self, catalog: &CatalogName, schema: Option<&str>, table: Option<&str>) -> bool {
+    fn fit(&self, catalog: &CatalogName, schema: Option<&str>, table: Option<&str>) -> bool {
         let any = |patterns: &[String], name: Option<&str>| {
             name.is_none_or(|name| patterns.is_empty() || patterns.iter().any(|pattern| is_like(name, pattern)))
         };
@@ -16,6 +35,51 @@ impl Patterns<'_> {
             any(&wanted.catalogs, Some(catalog.as_str())) && any(&wanted.schemas, schema) && any(&wanted.tables, table)
         };
         self.0.is_empty() || self.0.iter().any(one)
+    }
+}
+
+impl Choice for Patterns<'_> {
+    fn catalog(&self, catalog: &CatalogName) -> bool {
+        self.fit(catalog, None, None)
+    }
+
+    fn schema(&self, catalog: &CatalogName, schema: &str) -> bool {
+        self.fit(catalog, Some(schema), None)
+    }
+
+    fn table(&self, catalog: &CatalogName, schema: &str, table: &str) -> bool {
+        self.fit(catalog, Some(schema), Some(table))
+    }
+
+    fn has_all_schemas(&self) -> bool {
+        self.0.iter().all(|wanted| wanted.schemas.is_empty())
+    }
+
+    fn has_all_tables(&self) -> bool {
+        // Of several, each may choose others of the schemas that one of them has.
+        self.0.iter().all(|wanted| wanted.tables.is_empty())
+    }
+}
+
+impl Choice for TableFilter {
+    fn catalog(&self, catalog: &CatalogName) -> bool {
+        self.catalog.as_ref().is_none_or(|wanted| wanted == catalog)
+    }
+
+    fn schema(&self, catalog: &CatalogName, schema: &str) -> bool {
+        self.catalog(catalog) && self.schema.as_deref().is_none_or(|pattern| is_like(schema, pattern))
+    }
+
+    fn table(&self, catalog: &CatalogName, schema: &str, table: &str) -> bool {
+        self.schema(catalog, schema) && self.table.as_deref().is_none_or(|pattern| is_like(table, pattern))
+    }
+
+    fn has_all_schemas(&self) -> bool {
+        self.schema.is_none()
+    }
+
+    fn has_all_tables(&self) -> bool {
+        self.table.is_none()
     }
 }
 

@@ -291,7 +291,7 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
             Ok(_) | Err(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } | CatalogError::Forbidden { .. }) => {
             }
             // Nothing was heard: what is known stays as old as it is.
-            Err(error) if error.is_outage() => return,
+            Err(error) if error.is_outage() || matches!(error, CatalogError::TooManyNames { .. }) => return,
             Err(_) => return self.entries.invalidate(key),
         }
         if flights.held_sweep.is_due(flights.held) {

@@ -88,6 +88,7 @@ impl Fault {
             | CatalogError::NotEmpty { .. }
             | CatalogError::Conflict { .. }
             | CatalogError::NoSuchSnapshot { .. }
+            | CatalogError::TooManyNames { .. }
             | CatalogError::OutcomeUnknown { .. } => Self::Failing,
         }
     }

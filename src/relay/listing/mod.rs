@@ -5,17 +5,19 @@
 //! Names are as old as tables may be, `max_staleness`. Columns of a few tables are, too; those of many may be `listing_staleness` old, as
 //! to ask about each of thousands takes seconds. What a read has heard of a table since then counts.
 
+mod ceiling;
 mod columns;
 mod voids;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
+pub use self::ceiling::Ceiling;
 use self::columns::Listed;
 use self::walk::Walk;
 use super::Relay;
@@ -41,6 +43,37 @@ impl Value for Names<String> {
     fn weight(&self) -> usize {
         self.0.iter().map(|name| 24 + name.len()).sum()
     }
+}
+
+impl<T> Names<T> {
+    fn of(names: BTreeSet<T>) -> Arc<Self> {
+        Arc::new(Self(names.into_iter().collect()))
+    }
+}
+
+/// Which names a listing wants; `None` for all.
+pub type Fits<'a, T> = Option<&'a (dyn Fn(&T) -> bool + Sync)>;
+
+/// What a listing wants of a whole list, shared with others if that is all of it; `None` when it is to be looked for name by name, as the
+/// whole list is more than whoever began to ask for it may hold.
+fn part_of<T: Clone>(
+    all: Result<Arc<Names<T>>, CatalogError>,
+    catalog: &CatalogName,
+    ceiling: &Ceiling,
+    fits: Fits<'_, T>,
+) -> Result<Option<Arc<[T]>>, CatalogError> {
+    let all = match all {
+        Err(CatalogError::TooManyNames { .. }) if fits.is_none() && ceiling.was_passed() => {
+            return Err(ceiling.too_many(catalog));
+        }
+        Err(CatalogError::TooManyNames { .. }) => return Ok(None),
+        all => all?,
+    };
+    let fitting = fits.map_or(all.0.len(), |fits| all.0.iter().filter(|name| fits(name)).count());
+    ceiling.keep(catalog, fitting)?;
+    let is_all = fitting == all.0.len();
+    let part = || all.0.iter().filter(|name| fits.is_none_or(|fits| fits(name))).cloned().collect();
+    Ok(Some(if is_all { Arc::clone(&all.0) } else { part() }))
 }
 
 /// A namespace with its catalog: what a list of tables is about.
@@ -110,37 +143,66 @@ fn key<S>(view: &View, of: S) -> Key<S> {
 }
 
 impl Relay {
-    /// All namespaces of a catalog that the credential may see, of every level, parents before their children.
+    /// The namespaces of a catalog that the credential may see and that fit, of every level, parents before their children.
     ///
     /// # Errors
-    /// When the catalog is not there or does not answer.
-    pub async fn namespaces(&self, credential: &Credential, catalog: &CatalogName) -> Result<Vec<Namespace>, CatalogError> {
+    /// When the catalog is not there or does not answer, or there are more than the listing may have.
+    pub async fn namespaces(
+        &self,
+        credential: &Credential,
+        catalog: &CatalogName,
+        ceiling: &Ceiling,
+        fits: Fits<'_, Namespace>,
+    ) -> Result<Arc<[Namespace]>, CatalogError> {
         let view = self.view(credential, catalog)?;
         let walk = self.listings.walk(&view, catalog)?;
-        let load = move |_| async move { Ok(Arc::new(Names(walk.namespaces().await?.into()))) }.boxed();
+        let coming = ceiling.coming();
+        let load = move |_| async move { walk::all_namespaces(&walk, coming).await.map(Names::of) }.boxed();
         let listed = &self.listings;
-        let found = listed.namespaces.get(key(&view, catalog.clone()), listed.names(), view.upstream.health(), load).await?;
-        Ok(found.0.to_vec())
+        let all = listed.namespaces.get(key(&view, catalog.clone()), listed.names(), view.upstream.health(), load).await;
+        if let Some(part) = part_of(all, catalog, ceiling, fits)? {
+            return Ok(part);
+        }
+        let mut found = BTreeSet::new();
+        let see = |namespace: &Namespace| {
+            if fits.is_none_or(|fits| fits(namespace)) {
+                return found.insert(namespace.clone()).then(|| ceiling.keep(catalog, 1)).transpose().map(|new| new.is_some());
+            }
+            Ok(true)
+        };
+        self.listings.walk(&view, catalog)?.namespaces(see).await?;
+        Ok(found.into_iter().collect())
     }
 
-    /// The names of a namespace's tables, in order.
+    /// The names of a namespace's tables that fit, in order.
     ///
     /// # Errors
-    /// When the catalog or the namespace is not there, or does not answer.
+    /// When the catalog or the namespace is not there, or does not answer, or there are more than the listing may have.
     pub async fn tables(
         &self,
         credential: &Credential,
         catalog: &CatalogName,
         namespace: &Namespace,
+        ceiling: &Ceiling,
+        fits: Fits<'_, String>,
     ) -> Result<Arc<[String]>, CatalogError> {
         let view = self.view(credential, catalog)?;
         let walk = self.listings.walk(&view, catalog)?;
         let of = (catalog.clone(), namespace.clone());
-        let place = namespace.clone();
-        let load = move |_| async move { Ok(Arc::new(Names(walk.tables(&place).await?.into()))) }.boxed();
+        let (place, coming) = (namespace.clone(), ceiling.coming());
+        let load = move |_| async move { walk::all_tables(&walk, &place, coming).await.map(Names::of) }.boxed();
         let listed = &self.listings;
-        let found = listed.tables.get(key(&view, of), listed.names(), view.upstream.health(), load).await?;
-        Ok(Arc::clone(&found.0))
+        let all = listed.tables.get(key(&view, of), listed.names(), view.upstream.health(), load).await;
+        if let Some(part) = part_of(all, catalog, ceiling, fits)? {
+            return Ok(part);
+        }
+        let mut found = BTreeSet::new();
+        let see = |name: String| {
+            let is_new = fits.is_none_or(|fits| fits(&name)) && found.insert(name);
+            if is_new { ceiling.keep(catalog, 1) } else { Ok(()) }
+        };
+        self.listings.walk(&view, catalog)?.tables(namespace, see).await?;
+        Ok(found.into_iter().collect())
     }
 
     /// Whether the namespace is there.

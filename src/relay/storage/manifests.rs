@@ -13,7 +13,7 @@ use super::store::{Asked, Outcome, StoreFault};
 use crate::as_of::AsOf;
 use crate::auth::credential::Credential;
 use crate::lake::history::{History, Snapshot};
-use crate::lake::{self, LiveFile, ManifestAt};
+use crate::lake::{self, LiveFile, ManifestAt, Unreadable};
 use crate::names::TableRef;
 use crate::relay::Relay;
 use crate::relay::cache::Step;
@@ -148,15 +148,15 @@ async fn room_for(bytes: u64) -> Option<SemaphorePermit<'static>> {
 async fn parsed<T: Send + 'static>(
     table: &TableRef,
     what: &str,
-    parse: impl FnOnce() -> Option<T> + Send + 'static,
+    parse: impl FnOnce() -> Result<T, Unreadable> + Send + 'static,
 ) -> Result<T, CatalogError> {
     let turn = PARSING.acquire().await.ok();
     let parsed = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         parse()
     });
-    let parsed = parsed.await.ok().flatten();
-    parsed.ok_or_else(|| bad(table, &format!("a {what} of it is none that can be read, or too large to be")))
+    let parsed = parsed.await.unwrap_or(Err(Unreadable::Broken));
+    parsed.map_err(|reason| bad(table, &format!("a {what} of it cannot be read: {reason}")))
 }
 
 /// Reads a file of this machine, unless a link leads out of the catalog's places.

@@ -157,9 +157,11 @@ async fn a_catalog_behind_an_authority_of_ones_own_is_reached_by_tls() {
     tokio::spawn(async move { axum::serve(tls, Router::new().fallback(any(answer))).await });
 
     let trusting = relay_to(&uri, &format!("ca_file: {}", ca_file.display())).await;
-    assert!(trusting.namespaces(&credential(), &name()).await.unwrap().contains(&Namespace::from_schema("gold")));
+    assert!(
+        trusting.namespaces(&credential(), &name(), &no_ceiling(), None).await.unwrap().contains(&Namespace::from_schema("gold"))
+    );
     assert_eq!(*offered.lock().unwrap(), [b"h2".to_vec(), b"http/1.1".to_vec()]);
-    let error = relay_to(&uri, "").await.namespaces(&credential(), &name()).await.unwrap_err();
+    let error = relay_to(&uri, "").await.namespaces(&credential(), &name(), &no_ceiling(), None).await.unwrap_err();
     assert!(matches!(error, crate::relay::CatalogError::Unreachable { .. }), "{error}");
 
     for (file, why) in [("/nowhere/ca.pem", "cannot be used"), (file_with(&directory, "no certificate"), "no certificate in it")]

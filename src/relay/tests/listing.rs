@@ -26,11 +26,17 @@ impl Faulty {
 
 impl Bench {
     async fn listed(&self, namespace: &str) -> Vec<String> {
-        self.relay.tables(&credential(), &name(), &Namespace::from_schema(namespace)).await.unwrap().to_vec()
+        self.relay.tables(&credential(), &name(), &Namespace::from_schema(namespace), &no_ceiling(), None).await.unwrap().to_vec()
     }
 
     async fn namespaces(&self) -> Vec<String> {
-        self.relay.namespaces(&credential(), &name()).await.unwrap().iter().map(Namespace::to_string).collect()
+        self.relay
+            .namespaces(&credential(), &name(), &no_ceiling(), None)
+            .await
+            .unwrap()
+            .iter()
+            .map(Namespace::to_string)
+            .collect()
     }
 
     async fn width(&self, table: &TableRef, extent: Extent) -> usize {
@@ -54,12 +60,14 @@ fn add_column(table: &str) -> Value {
 #[tokio::test]
 async fn lists_are_asked_for_once_however_many_want_them() {
     let (bench, _, catalog) = counted(steady()).await;
-    let (credential, name, gold, before) = (credential(), name(), gold(), catalog.lists());
-    let asked = (0..20).map(|_| bench.relay.tables(&credential, &name, &gold));
+    let (credential, name, gold, ceiling, before) = (credential(), name(), gold(), &no_ceiling(), catalog.lists());
+    let asked = (0..20).map(|_| bench.relay.tables(&credential, &name, &gold, ceiling, None));
     assert!(futures::future::join_all(asked).await.into_iter().all(|listed| *listed.unwrap() == ["t"]));
     assert_eq!(catalog.lists() - before, 1);
-    let asked = (0..20).map(|_| bench.relay.namespaces(&credential, &name));
-    assert!(futures::future::join_all(asked).await.into_iter().all(|listed| listed.unwrap() == [Namespace::from_schema("gold")]));
+    let asked = (0..20).map(|_| bench.relay.namespaces(&credential, &name, ceiling, None));
+    assert!(
+        futures::future::join_all(asked).await.into_iter().all(|listed| *listed.unwrap() == [Namespace::from_schema("gold")])
+    );
     assert_eq!(catalog.lists() - before, 3, "the outermost ones, and what is in the one");
     let table = table("t");
     let asked = (0..20).map(|_| bench.relay.listed_columns(&credential, &table, Extent::Many));
@@ -84,7 +92,8 @@ async fn without_staleness_every_listing_asks() {
 async fn own_changes_are_in_listings_at_once() {
     let (bench, _) = Bench::at(Arc::new(tempfile::tempdir().unwrap()), steady()).await.with_table().await;
     assert_eq!((bench.namespaces().await, bench.listed("gold").await), (vec!["gold".to_owned()], vec!["t".to_owned()]));
-    let missing = bench.relay.tables(&credential(), &name(), &Namespace::from_schema("gold.eu")).await.unwrap_err();
+    let missing =
+        bench.relay.tables(&credential(), &name(), &Namespace::from_schema("gold.eu"), &no_ceiling(), None).await.unwrap_err();
     assert!(matches!(missing, CatalogError::NoSuchNamespace { .. }), "{missing}");
 
     assert_eq!(bench.post("lake/namespaces", json!({ "namespace": ["gold", "eu"] })).await.0, 200);

@@ -20,16 +20,21 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Relay;
 use super::config::{CatalogConfig, Config};
 use super::confine::Confinement;
 use super::lease::{LeaseTerms, Leases, WorkerGrant};
 use super::upstream::Upstream;
 use super::upstream::embedded::Embedded;
 use super::views::Configured;
+use super::{Ceiling, Relay};
 use crate::auth::credential::Credential;
 use crate::lake::catalog::Catalog;
 use crate::names::{CatalogName, Namespace, TableRef, WorkerToken};
+
+/// A listing of as many names as there are.
+fn no_ceiling() -> Ceiling {
+    Ceiling::new(usize::MAX)
+}
 
 const WRITES: LeaseTerms = LeaseTerms { whole_metadata: true, writes: true, blind_insert: false };
 

@@ -101,13 +101,13 @@ async fn a_rest_catalog_does_what_an_embedded_one_does() {
     let bench = in_front_of(&inner, bearer(&inner.worker)).await;
     assert_eq!(bench.post("lake/namespaces", json!({ "namespace": ["gold", "eu"] })).await.0, 200);
     assert_eq!(bench.post("lake/namespaces", json!({ "namespace": ["gold"] })).await.0, 409);
-    let all = bench.relay.namespaces(&credential(), &name()).await.unwrap();
-    assert_eq!(all, [Namespace::from_schema("gold"), Namespace::from_schema("gold.eu")]);
+    let all = bench.relay.namespaces(&credential(), &name(), &no_ceiling(), None).await.unwrap();
+    assert_eq!(*all, [Namespace::from_schema("gold"), Namespace::from_schema("gold.eu")]);
     assert!(bench.relay.namespace_exists(&credential(), &name(), &all[1]).await.unwrap());
     assert!(!bench.relay.namespace_exists(&credential(), &name(), &Namespace::from_schema("no")).await.unwrap());
 
     let location = bench.create("u").await;
-    assert_eq!(*bench.relay.tables(&credential(), &name(), &all[0]).await.unwrap(), ["t", "u"]);
+    assert_eq!(*bench.relay.tables(&credential(), &name(), &all[0], &no_ceiling(), None).await.unwrap(), ["t", "u"]);
     assert_eq!(bench.transact(vec![append("u", &location, None, 1, now_ms())]).await.0, 204);
     assert_eq!(bench.metadata("u").await["current-snapshot-id"], 1);
     let (status, answer) = bench.transact(vec![append("u", &location, None, 2, now_ms())]).await;
@@ -138,8 +138,8 @@ async fn a_token_is_fetched_once_however_many_ask() {
     let (tokens, uri) = Tokens::serve(vec![token(&inner.worker, Some(3600.0))]).await;
     let bench = in_front_of(&inner, oauth2(uri)).await;
     let gold = Namespace::from_schema("gold");
-    let (credential, name) = (credential(), name());
-    let asked = (0..20).map(|_| bench.relay.tables(&credential, &name, &gold));
+    let (credential, name, ceiling) = (credential(), name(), &no_ceiling());
+    let asked = (0..20).map(|_| bench.relay.tables(&credential, &name, &gold, ceiling, None));
     for answer in futures::future::join_all(asked).await {
         assert_eq!(*answer.unwrap(), ["t"]);
     }
@@ -184,7 +184,8 @@ async fn a_refused_token_is_renewed_once_also_for_a_commit() {
     assert_eq!(bench.transact(vec![append("t", &location, None, 1, now_ms())]).await.0, 204);
     assert_eq!(tokens.count(), 2);
     inner.relay.expel(&other);
-    let refused = bench.relay.tables(&credential(), &name(), &Namespace::from_schema("gold")).await.unwrap_err();
+    let refused =
+        bench.relay.tables(&credential(), &name(), &Namespace::from_schema("gold"), &no_ceiling(), None).await.unwrap_err();
     assert!(matches!(refused, CatalogError::Unauthorized { .. }), "{refused}");
     assert_eq!(tokens.count(), 3);
     let text = refused.to_string();

@@ -61,7 +61,10 @@ async fn without_a_writing_lease_nothing_can_be_changed() {
             assert_eq!(status, 403, "{path}: {answer}");
         }
     }
-    assert_eq!(*bench.relay.tables(&credential(), &name(), &Namespace::from_schema("gold")).await.unwrap(), ["t"]);
+    assert_eq!(
+        *bench.relay.tables(&credential(), &name(), &Namespace::from_schema("gold"), &no_ceiling(), None).await.unwrap(),
+        ["t"]
+    );
 }
 
 #[tokio::test]
@@ -116,8 +119,8 @@ async fn namespaces_and_tables_are_made_listed_renamed_and_dropped() {
     let twice = bench.post("lake/namespaces", json!({ "namespace": ["gold"] })).await;
     assert_eq!((twice.0.as_u16(), &twice.1["error"]["type"]), (409, &json!("AlreadyExistsException")));
 
-    let all = bench.relay.namespaces(&credential(), &name()).await.unwrap();
-    assert_eq!(all, [Namespace::from_schema("gold"), Namespace::from_schema("gold.eu")]);
+    let all = bench.relay.namespaces(&credential(), &name(), &no_ceiling(), None).await.unwrap();
+    assert_eq!(*all, [Namespace::from_schema("gold"), Namespace::from_schema("gold.eu")]);
     assert!(bench.relay.namespace_exists(&credential(), &name(), &all[1]).await.unwrap());
     assert!(!bench.relay.namespace_exists(&credential(), &name(), &Namespace::from_schema("no")).await.unwrap());
 
@@ -158,8 +161,8 @@ async fn the_gateways_own_calls_can_be_spawned() {
         relay.load(&credential(), &table("t")).await?;
         relay.loaded_columns(&credential(), &table("t")).await?;
         relay.namespace_exists(&credential(), &name(), &gold).await?;
-        relay.namespaces(&credential(), &name()).await?;
-        relay.tables(&credential(), &name(), &gold).await
+        relay.namespaces(&credential(), &name(), &no_ceiling(), None).await?;
+        relay.tables(&credential(), &name(), &gold, &no_ceiling(), None).await
     });
     assert_eq!(*spawned.await.unwrap().unwrap(), ["t"]);
     let _ = tokio::spawn(Relay::bind(config(), BTreeMap::new(), BTreeMap::new())).await.unwrap().unwrap();

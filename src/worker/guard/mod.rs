@@ -133,7 +133,8 @@ pub struct Scope<'a> {
     hides_virtual_columns: bool,
     /// Tables without an AT of their own are read as they were at the session's instant.
     in_the_past: bool,
-    /// Which snapshots stand for the past reads of the statement, once that is known; `None` for a table without snapshots.
+    /// Which snapshots stand for the past reads of the statement, once that is known; `None` for a table without snapshots, which has
+    /// no rows, whatever is committed to it meanwhile.
     versions: Option<&'a [(PastRead, Option<i64>)]>,
 }
 

@@ -50,6 +50,13 @@ pub(super) fn clause(snapshot: i64) -> Value {
     json!({"unit": "VERSION", "expr": constant(&snapshot.to_string())})
 }
 
+/// `TABLESAMPLE RESERVOIR (0 ROWS)`: no rows, and the columns and names of the table. What is committed to a table after it was found to
+/// be without snapshots is no part of its past, and there is no snapshot yet to hold it to.
+pub(super) fn no_rows() -> Value {
+    let none = json!({"type": {"id": "BIGINT", "type_info": null}, "is_null": false, "value": 0});
+    json!({"sample_size": none, "is_percentage": false, "method": "Reservoir", "seed": -1})
+}
+
 fn constant(text: &str) -> Value {
     let value = json!({"type": {"id": "VARCHAR", "type_info": null}, "is_null": false, "value": text});
     json!({"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "value": value})

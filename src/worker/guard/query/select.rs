@@ -521,6 +521,9 @@ impl Walk<'_> {
         let known = self.scope.versions.and_then(|versions| versions.iter().find(|(known, _)| *known == read));
         if let Some((_, snapshot)) = known {
             node.insert("at_clause".to_owned(), snapshot.map_or(Value::Null, past::clause));
+            if snapshot.is_none() {
+                node.insert("sample".to_owned(), past::no_rows());
+            }
         }
         match read.at {
             PastAt::Now => self.reads.add_present(read.table),

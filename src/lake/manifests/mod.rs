@@ -1,15 +1,55 @@
 //! Owns what manifest lists and manifests say: which files make up a snapshot, how large they are, and in which partition they lie.
 //! Refuses to read any file.
 
+mod container;
+mod shape;
+mod slim;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
 use iceberg::spec::{
     DataContentType, Datum, FormatVersion, Literal, Manifest, ManifestList, PartitionField, StructType, Transform, Type,
 };
 
-/// The most that a list and a manifest may be unpacked, in bytes. Writers aim at manifests of 8 MB, packed.
-const MAX_LIST: u64 = 64 << 20;
-const MAX_MANIFEST: u64 = 256 << 20;
-/// The most records of a list or a manifest: parsed, each takes a kilobyte and more, however little it takes in the file.
-const MAX_RECORDS: u64 = 200_000;
+use self::slim::{Limits, slimmed};
+
+/// Unpacked, nine tenths of a manifest and more are statistics of columns, which are left out before it is parsed. Writers aim at
+/// manifests of 8 MB, packed.
+const MANIFEST: Limits =
+    Limits { unpacked: 256 << 20, left: 96 << 20, records: 200_000, values: 8_000_000, of_record: 20_000, passed: 400_000_000 };
+/// All records of a list are trees of values at once.
+const LIST: Limits = Limits { unpacked: 64 << 20, left: 64 << 20, records: 200_000, values: 4_000_000, ..MANIFEST };
+
+/// Why a manifest or a list is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It cannot be.
+    #[error("it is broken, or no such file")]
+    Broken,
+    /// Its head is too long.
+    #[error("its head has more than {0} bytes")]
+    Head(u64),
+    /// It is too large.
+    #[error("it has more than {0} bytes when it is unpacked")]
+    Bytes(u64),
+    /// It is too large even without statistics.
+    #[error("it has more than {0} bytes without the statistics of columns")]
+    Left(u64),
+    /// There are too many records.
+    #[error("it has more than {0} records")]
+    Records(u64),
+    /// There are too many values.
+    #[error("it has more than {0} values")]
+    Values(u64),
+    /// There are too many values in one record.
+    #[error("it has a record of more than {0} values")]
+    OfRecord(u64),
+    /// Its schema goes too deep.
+    #[error("its values lie too deep in each other")]
+    Deep,
+}
 
 /// A manifest, as the list of its snapshot names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +76,7 @@ pub struct LiveFile {
     /// How it is partitioned.
     pub spec: i32,
     /// The values of its partition as text, each with the name of its field; empty in a table without partitions.
-    pub partition: Vec<(String, Option<String>)>,
+    pub partition: Vec<(Arc<str>, Option<String>)>,
     /// Its rows.
     pub records: u64,
     /// Its bytes.
@@ -48,61 +88,70 @@ pub struct LiveFile {
 }
 
 /// The manifests of a list of so many bytes unpacked at the most, each with its length in bytes. `None` when it is no manifest list, or
-/// too large. Parsed it takes up to a hundred times as much memory.
+/// too large.
 #[must_use]
 pub fn manifests(list: &[u8], max_unpacked: u64) -> Option<Vec<(String, u64)>> {
-    Some(listed(list, max_unpacked)?.into_iter().map(|manifest| (manifest.location, manifest.length)).collect())
+    let listed = listed(list, Limits { unpacked: max_unpacked.min(LIST.unpacked), ..LIST }).ok()?;
+    Some(listed.into_iter().map(|manifest| (manifest.location, manifest.length)).collect())
 }
 
-/// The manifests of a list. `None` when it is no manifest list, or too large.
-#[must_use]
-pub fn manifest_list(list: &[u8]) -> Option<Vec<ManifestAt>> {
-    listed(list, MAX_LIST)
+/// The manifests of a list.
+///
+/// # Errors
+/// When it is no manifest list, or too large.
+pub fn manifest_list(list: &[u8]) -> Result<Vec<ManifestAt>, Unreadable> {
+    listed(list, LIST)
 }
 
-fn listed(list: &[u8], max_unpacked: u64) -> Option<Vec<ManifestAt>> {
-    super::container::unpacked_bytes(list, max_unpacked, MAX_RECORDS)?;
+fn listed(list: &[u8], limits: Limits) -> Result<Vec<ManifestAt>, Unreadable> {
+    let list = slimmed(list, limits)?;
     let versions = [FormatVersion::V2, FormatVersion::V3, FormatVersion::V1];
-    let list = versions.into_iter().find_map(|version| ManifestList::parse_with_version(list, version).ok())?;
-    let named = list.entries().iter().map(|manifest| ManifestAt {
-        location: manifest.manifest_path.clone(),
+    let read = versions.into_iter().find_map(|version| ManifestList::parse_with_version(&list, version).ok());
+    let named = read.ok_or(Unreadable::Broken)?.consume_entries().into_iter().map(|manifest| ManifestAt {
+        location: manifest.manifest_path,
         length: u64::try_from(manifest.manifest_length).unwrap_or(u64::MAX),
         added_by: manifest.added_snapshot_id,
         spec: manifest.partition_spec_id,
     });
-    Some(named.collect())
+    Ok(named.collect())
 }
 
-/// The files that a manifest says are there. `None` when it cannot be read, or is too large.
-#[must_use]
-pub fn live_files(at: &ManifestAt, manifest: &[u8]) -> Option<Vec<LiveFile>> {
-    let (entries, metadata) = parsed(manifest, MAX_MANIFEST)?.into_parts();
+/// The files that a manifest says are there.
+///
+/// # Errors
+/// When it is no manifest, or too large.
+pub fn live_files(at: &ManifestAt, manifest: &[u8]) -> Result<Vec<LiveFile>, Unreadable> {
+    let (entries, metadata) = parsed(manifest, MANIFEST)?.into_parts();
     let spec = metadata.partition_spec();
-    let types = spec.partition_type(metadata.schema()).ok()?;
-    let live = entries.iter().filter(|entry| entry.is_alive()).map(|entry| {
+    let types = spec.partition_type(metadata.schema()).map_err(|_| Unreadable::Broken)?;
+    // A name may be long, and the files many.
+    let names: Vec<Arc<str>> = spec.fields().iter().map(|field| Arc::from(field.name.as_str())).collect();
+    let live = entries.into_iter().filter(|entry| entry.is_alive()).map(|entry| {
         let file = entry.data_file();
         LiveFile {
             content: file.content_type() as i32,
             path: file.file_path().to_owned(),
             format: file.file_format().to_string().to_uppercase(),
             spec: at.spec,
-            partition: partition(spec.fields(), &types, file.partition().fields()),
+            partition: names.iter().cloned().zip(partition(spec.fields(), &types, file.partition().fields())).collect(),
             records: file.record_count(),
             bytes: file.file_size_in_bytes(),
             sort_order: file.sort_order_id(),
             added_by: entry.snapshot_id().unwrap_or(at.added_by),
         }
     });
-    Some(live.collect())
+    Ok(live.collect())
 }
 
-fn partition(fields: &[PartitionField], types: &StructType, values: &[Option<Literal>]) -> Vec<(String, Option<String>)> {
-    let value = |(at, field): (usize, &PartitionField)| {
+fn partition<'a>(
+    fields: &'a [PartitionField],
+    types: &'a StructType,
+    values: &'a [Option<Literal>],
+) -> impl Iterator<Item = Option<String>> {
+    fields.iter().enumerate().map(|(at, field)| {
         let value = values.get(at).and_then(Option::as_ref).zip(types.fields().get(at));
-        let text = value.and_then(|(value, type_of)| text(field.transform, &type_of.field_type, value));
-        (field.name.clone(), text)
-    };
-    fields.iter().enumerate().map(value).collect()
+        value.and_then(|(value, type_of)| text(field.transform, &type_of.field_type, value))
+    })
 }
 
 /// A value as Iceberg writes it into paths.
@@ -130,7 +179,7 @@ fn text(transform: Transform, type_of: &Type, value: &Literal) -> Option<String>
 /// A data file of a manifest, with its length in bytes; `None` when it has none, or is no manifest.
 #[must_use]
 pub fn data_file(manifest: &[u8]) -> Option<(String, u64)> {
-    let manifest = parsed(manifest, MAX_MANIFEST)?;
+    let manifest = parsed(manifest, MANIFEST).ok()?;
     let mut alive = manifest.entries().iter().filter(|entry| entry.is_alive());
     let entry = alive.find(|entry| entry.content_type() == DataContentType::Data)?;
     Some((entry.file_path().to_owned(), entry.file_size_in_bytes()))
@@ -140,13 +189,12 @@ pub fn data_file(manifest: &[u8]) -> Option<(String, u64)> {
 /// bytes unpacked.
 #[must_use]
 pub fn files(manifest: &[u8], max_unpacked: u64) -> Option<Vec<(String, u64)>> {
-    let manifest = parsed(manifest, max_unpacked)?;
+    let manifest = parsed(manifest, Limits { unpacked: max_unpacked.min(MANIFEST.unpacked), ..MANIFEST }).ok()?;
     let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
     Some(alive.map(|entry| (entry.file_path().to_owned(), entry.file_size_in_bytes())).collect())
 }
 
-/// A manifest; `None` when it is none, or too large to be unpacked.
-fn parsed(manifest: &[u8], max_unpacked: u64) -> Option<Manifest> {
-    super::container::unpacked_bytes(manifest, max_unpacked, MAX_RECORDS)?;
-    Manifest::parse_avro(manifest).ok()
+/// A manifest, without statistics.
+fn parsed(manifest: &[u8], limits: Limits) -> Result<Manifest, Unreadable> {
+    Manifest::parse_avro(&slimmed(manifest, limits)?).map_err(|_| Unreadable::Broken)
 }

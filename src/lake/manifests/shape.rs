@@ -1,0 +1,216 @@
+//! Owns how Avro values lie in bytes, by their schema, and passing over them: each is counted and none is built. Refuses to read what they
+//! say.
+
+use std::collections::HashMap;
+
+use apache_avro::Schema;
+use apache_avro::schema::{Name, Namespace, RecordSchema, UnionSchema};
+
+use super::Unreadable;
+use super::container::{long, skip, take};
+
+/// How deep values may lie in each other: a schema may name itself. Those of a manifest are five deep.
+const MAX_DEPTH: usize = 32;
+
+/// Values of at most so many bytes are small.
+const SMALL_BYTES: usize = 16;
+
+/// The record in a manifest's record that is looked into.
+const INNER: &str = "data_file";
+
+/// The place of a shape.
+pub(super) type Place = usize;
+
+/// How values of one schema lie in bytes.
+enum Shape {
+    /// So many bytes, or none.
+    Bytes(usize),
+    /// A number of variable length.
+    Number,
+    /// A length and so many bytes.
+    Text,
+    /// Blocks of items; those of a map have a name each.
+    List { item: Place, named: bool },
+    /// The number of a variant, and its value.
+    OneOf(Vec<Place>),
+    /// One value after the other.
+    All(Vec<Place>),
+}
+
+/// What is done with a field of a record.
+pub(super) enum Step {
+    Keep(Place),
+    /// May be missing, and not be small.
+    LeaveOut {
+        variants: Vec<Place>,
+        null: usize,
+    },
+    Into(Vec<Step>),
+}
+
+/// How many values may still come.
+pub(super) struct Budget {
+    pub(super) kept: u64,
+    pub(super) passed: u64,
+}
+
+/// Why a value is not passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spent {
+    /// It does not lie there.
+    Broken,
+    Deep,
+    Kept,
+    Passed,
+}
+
+impl Spent {
+    /// The same, where it was this budget that is spent.
+    pub(super) fn or(self, budget: Self) -> Self {
+        if self == Self::Passed { budget } else { self }
+    }
+}
+
+/// The shapes of a schema.
+pub(super) struct Shapes {
+    all: Vec<Shape>,
+    named: HashMap<Name, Place>,
+    steps: Vec<Step>,
+}
+
+impl Shapes {
+    /// Those of a file's records, by its schema in JSON.
+    pub(super) fn of(schema: &str) -> Result<Self, Unreadable> {
+        let schema = Schema::parse_str(schema).map_err(|_| Unreadable::Broken)?;
+        let Schema::Record(record) = &schema else { return Err(Unreadable::Broken) };
+        let mut shapes = Self { all: Vec::new(), named: HashMap::new(), steps: Vec::new() };
+        shapes.steps = shapes.steps_of(record, &None, true)?;
+        Ok(shapes)
+    }
+
+    /// What is done with the fields of a record.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    fn steps_of(&mut self, record: &RecordSchema, within: &Namespace, is_outer: bool) -> Result<Vec<Step>, Unreadable> {
+        let within = &record.name.fully_qualified_name(within).namespace;
+        let mut steps = Vec::with_capacity(record.fields.len());
+        for field in &record.fields {
+            steps.push(match &field.schema {
+                Schema::Record(inner) if is_outer && field.name == INNER => Step::Into(self.steps_of(inner, within, false)?),
+                Schema::Union(union) => self.step_of(union, within)?,
+                schema => Step::Keep(self.add(schema, within, 0)?),
+            });
+        }
+        Ok(steps)
+    }
+
+    fn step_of(&mut self, union: &UnionSchema, within: &Namespace) -> Result<Step, Unreadable> {
+        let variants = self.add_all(union.variants(), within, 0)?;
+        let is_small = |place: &Place| match self.all[*place] {
+            Shape::Bytes(length) => length <= SMALL_BYTES,
+            Shape::Number => true,
+            _ => false,
+        };
+        let null = union.variants().iter().position(|variant| matches!(variant, Schema::Null));
+        Ok(match null.filter(|_| !variants.iter().all(is_small)) {
+            Some(null) => Step::LeaveOut { variants, null },
+            None => {
+                self.all.push(Shape::OneOf(variants));
+                Step::Keep(self.all.len() - 1)
+            }
+        })
+    }
+
+    fn add_all<'s>(
+        &mut self,
+        schemas: impl IntoIterator<Item = &'s Schema>,
+        within: &Namespace,
+        depth: usize,
+    ) -> Result<Vec<Place>, Unreadable> {
+        schemas.into_iter().map(|schema| self.add(schema, within, depth)).collect()
+    }
+
+    fn add(&mut self, schema: &Schema, within: &Namespace, depth: usize) -> Result<Place, Unreadable> {
+        if depth > MAX_DEPTH {
+            return Err(Unreadable::Deep);
+        }
+        let (deeper, place) = (depth + 1, self.all.len());
+        // It has its place before its parts have theirs, which may name it.
+        self.all.push(Shape::Bytes(0));
+        if let Some(name) = schema.name().filter(|_| !matches!(schema, Schema::Ref { .. })) {
+            self.named.insert(name.fully_qualified_name(within), place);
+        }
+        self.all[place] = match schema {
+            Schema::Null => Shape::Bytes(0),
+            Schema::Boolean => Shape::Bytes(1),
+            Schema::Float => Shape::Bytes(4),
+            Schema::Double => Shape::Bytes(8),
+            Schema::Duration => Shape::Bytes(12),
+            Schema::Fixed(fixed) => Shape::Bytes(fixed.size),
+            Schema::Int
+            | Schema::Long
+            | Schema::Enum(_)
+            | Schema::Date
+            | Schema::TimeMillis
+            | Schema::TimeMicros
+            | Schema::TimestampMillis
+            | Schema::TimestampMicros
+            | Schema::TimestampNanos
+            | Schema::LocalTimestampMillis
+            | Schema::LocalTimestampMicros
+            | Schema::LocalTimestampNanos => Shape::Number,
+            Schema::Bytes | Schema::String | Schema::Uuid | Schema::BigDecimal => Shape::Text,
+            Schema::Decimal(decimal) => Shape::All(vec![self.add(&decimal.inner, within, deeper)?]),
+            Schema::Array(array) => Shape::List { item: self.add(&array.items, within, deeper)?, named: false },
+            Schema::Map(map) => Shape::List { item: self.add(&map.types, within, deeper)?, named: true },
+            Schema::Union(union) => Shape::OneOf(self.add_all(union.variants(), within, deeper)?),
+            Schema::Record(record) => {
+                let within = &record.name.fully_qualified_name(within).namespace;
+                Shape::All(self.add_all(record.fields.iter().map(|field| &field.schema), within, deeper)?)
+            }
+            Schema::Ref { name } => {
+                let known = self.named.get(&name.fully_qualified_name(within));
+                Shape::All(vec![*known.ok_or(Unreadable::Broken)?])
+            }
+        };
+        Ok(place)
+    }
+
+    /// Goes behind a value. Each value takes one of what is left, a list one and its items, `Passed` when there is none.
+    pub(super) fn pass(&self, at: Place, rest: &mut &[u8], depth: usize, left: &mut u64) -> Result<(), Spent> {
+        *left = left.checked_sub(1).ok_or(Spent::Passed)?;
+        if depth > MAX_DEPTH {
+            return Err(Spent::Deep);
+        }
+        let deeper = depth + 1;
+        match &self.all[at] {
+            Shape::Bytes(length) => skip(rest, *length).map(drop).ok_or(Spent::Broken),
+            Shape::Number => long(rest).map(drop).ok_or(Spent::Broken),
+            Shape::Text => take(rest).map(drop).ok_or(Spent::Broken),
+            Shape::All(parts) => parts.iter().try_for_each(|part| self.pass(*part, rest, deeper, left)),
+            Shape::OneOf(variants) => {
+                let number = long(rest).and_then(|number| usize::try_from(number).ok());
+                let variant = number.and_then(|number| variants.get(number)).ok_or(Spent::Broken)?;
+                self.pass(*variant, rest, deeper, left)
+            }
+            Shape::List { item, named } => loop {
+                let items = long(rest).ok_or(Spent::Broken)?;
+                if items == 0 {
+                    return Ok(());
+                }
+                if items < 0 {
+                    // Its bytes; to go through them is the only way to count what is in them.
+                    long(rest).ok_or(Spent::Broken)?;
+                }
+                for _ in 0..items.unsigned_abs() {
+                    if *named {
+                        take(rest).ok_or(Spent::Broken)?;
+                    }
+                    self.pass(*item, rest, deeper, left)?;
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Manifests against the decoder that parses them: what is left of them, what is counted, and what hostile ones cost.
+
+use std::collections::HashMap;
+
+use apache_avro::types::Value;
+use apache_avro::{Codec, DeflateSettings, Reader, Schema, Writer};
+use iceberg::io::FileIO;
+use iceberg::spec::{
+    DataFile, DataFileBuilder, DataFileFormat, Datum, ManifestWriterBuilder, NestedField, PartitionSpec, PrimitiveType,
+    Schema as TableSchema, Struct,
+};
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use super::container::Container;
+use super::*;
+
+/// No limit is reached.
+const ALL: Limits =
+    Limits { unpacked: 1 << 40, left: 1 << 40, records: 1 << 40, values: 1 << 40, of_record: 1 << 40, passed: 1 << 40 };
+
+const AT: ManifestAt = ManifestAt { location: String::new(), length: 0, added_by: 7, spec: 0 };
+
+/// Types of any kind, in each other.
+fn any_type(random: &mut SmallRng, depth: usize, names: &mut Vec<String>) -> String {
+    let simple = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
+    let name = format!("n{}", names.len());
+    match random.random_range(if depth > 3 { 3 } else { 0 }..10) {
+        0 => format!(r#"{{"type":"array","items":{}}}"#, any_type(random, depth + 1, names)),
+        1 => format!(r#"{{"type":"map","values":{}}}"#, any_type(random, depth + 1, names)),
+        2 => {
+            let fields: Vec<String> = (0..random.random_range(0..4))
+                .map(|at| format!(r#"{{"name":"f{at}","type":{}}}"#, any_type(random, depth + 1, names)))
+                .collect();
+            let name = format!("n{}", names.len());
+            names.push(name.clone());
+            format!(r#"{{"type":"record","name":"{name}","fields":[{}]}}"#, fields.join(","))
+        }
+        3 => {
+            names.push(name.clone());
+            format!(r#"{{"type":"fixed","name":"{name}","size":{}}}"#, random.random_range(0..40))
+        }
+        4 => {
+            names.push(name.clone());
+            format!(r#"{{"type":"enum","name":"{name}","symbols":["A","B"]}}"#)
+        }
+        5 if !names.is_empty() => format!("\"{}\"", names.choose(random).unwrap()),
+        6 => r#"{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}"#.to_owned(),
+        7 => r#"{"type":"long","logicalType":"timestamp-micros"}"#.to_owned(),
+        _ => format!("\"{}\"", simple.choose(random).unwrap()),
+    }
+}
+
+fn field_type(random: &mut SmallRng, names: &mut Vec<String>) -> String {
+    let inner = any_type(random, 0, names);
+    match random.random_range(0..3) {
+        _ if inner == r#""null""# => inner,
+        0 => inner,
+        1 => format!(r#"["null",{inner}]"#),
+        _ => format!(r#"[{inner},"null"]"#),
+    }
+}
+
+/// A schema of records as manifests have them, with any types.
+fn any_schema(random: &mut SmallRng) -> Schema {
+    let mut names = Vec::new();
+    let mut fields = |random: &mut SmallRng| {
+        let fields =
+            (0..random.random_range(1..6)).map(|at| format!(r#"{{"name":"f{at}","type":{}}}"#, field_type(random, &mut names)));
+        fields.collect::<Vec<_>>().join(",")
+    };
+    let (before, inner, behind) = (fields(random), fields(random), fields(random).replace(r#"{"name":"f"#, r#"{"name":"g"#));
+    let inner = format!(r#"{{"name":"data_file","type":{{"type":"record","name":"d","fields":[{inner}]}}}}"#);
+    let schema = format!(r#"{{"type":"record","name":"entry","fields":[{before},{inner},{behind}]}}"#);
+    Schema::parse_str(&schema).unwrap_or_else(|error| panic!("{schema}: {error}"))
+}
+
+fn any_value(schema: &Schema, named: &HashMap<String, Schema>, random: &mut SmallRng) -> Value {
+    let bytes = |random: &mut SmallRng, length: usize| (0..length).map(|_| random.random()).collect::<Vec<u8>>();
+    match schema {
+        Schema::Null => Value::Null,
+        Schema::Boolean => Value::Boolean(random.random()),
+        Schema::Int => Value::Int(random.random()),
+        Schema::Long => Value::Long(random.random()),
+        Schema::Float => Value::Float(random.random()),
+        Schema::Double => Value::Double(random.random()),
+        Schema::TimestampMicros => Value::TimestampMicros(random.random()),
+        Schema::Bytes => Value::Bytes({
+            let length = random.random_range(0..200);
+            bytes(random, length)
+        }),
+        Schema::String => Value::String("x".repeat(random.random_range(0..200))),
+        Schema::Decimal(_) => Value::Decimal(bytes(random, 3).into()),
+        Schema::Fixed(fixed) => Value::Fixed(fixed.size, bytes(random, fixed.size)),
+        Schema::Enum(of) => Value::Enum(1, of.symbols[1].clone()),
+        Schema::Array(of) => Value::Array((0..random.random_range(0..5)).map(|_| any_value(&of.items, named, random)).collect()),
+        Schema::Map(of) => {
+            let items = (0..random.random_range(0..5)).map(|at| (format!("k{at}"), any_value(&of.types, named, random)));
+            Value::Map(items.collect())
+        }
+        Schema::Union(of) => {
+            let at = random.random_range(0..of.variants().len());
+            Value::Union(at as u32, Box::new(any_value(&of.variants()[at], named, random)))
+        }
+        Schema::Record(of) => {
+            Value::Record(of.fields.iter().map(|field| (field.name.clone(), any_value(&field.schema, named, random))).collect())
+        }
+        Schema::Ref { name } => any_value(&named[&name.name], named, random),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Everything that has a name in a schema.
+fn named(schema: &Schema, found: &mut HashMap<String, Schema>) {
+    if let Some(name) = schema.name().filter(|_| !matches!(schema, Schema::Ref { .. })) {
+        found.insert(name.name.clone(), schema.clone());
+    }
+    match schema {
+        Schema::Array(of) => named(&of.items, found),
+        Schema::Map(of) => named(&of.types, found),
+        Schema::Union(of) => of.variants().iter().for_each(|variant| named(variant, found)),
+        Schema::Record(of) => of.fields.iter().for_each(|field| named(&field.schema, found)),
+        _ => {}
+    }
+}
+
+/// What is left of a field, and how many values that is; by the rule as it is told, on the values that the decoder makes.
+fn left_of(schema: &Schema, value: Value, known: &HashMap<String, Schema>) -> (Value, u64) {
+    let is_small = |schema: &Schema| {
+        let schema = if let Schema::Ref { name } = schema { &known[&name.name] } else { schema };
+        let is_long = matches!(schema, Schema::Fixed(of) if of.size > 16);
+        let is_dear = matches!(
+            schema,
+            Schema::Bytes | Schema::String | Schema::Array(_) | Schema::Map(_) | Schema::Record(_) | Schema::Decimal(_)
+        );
+        !is_long && !is_dear
+    };
+    if let Schema::Union(of) = schema
+        && let Some(null) = of.variants().iter().position(|variant| matches!(variant, Schema::Null))
+        && !of.variants().iter().all(is_small)
+    {
+        return (Value::Union(null as u32, Box::new(Value::Null)), 1);
+    }
+    let number = count(schema, &value, known);
+    (value, number)
+}
+
+fn count(schema: &Schema, value: &Value, known: &HashMap<String, Schema>) -> u64 {
+    1 + match (schema, value) {
+        (Schema::Ref { name }, value) => count(&known[&name.name], value, known),
+        (Schema::Decimal(_), _) => 1,
+        (Schema::Array(of), Value::Array(items)) => items.iter().map(|item| count(&of.items, item, known)).sum(),
+        (Schema::Map(of), Value::Map(items)) => items.values().map(|item| count(&of.types, item, known)).sum(),
+        (Schema::Union(of), Value::Union(at, inner)) => count(&of.variants()[*at as usize], inner, known),
+        (Schema::Record(of), Value::Record(items)) => {
+            items.iter().zip(&of.fields).map(|((_, item), field)| count(&field.schema, item, known)).sum()
+        }
+        _ => 0,
+    }
+}
+
+fn slim_value(schema: &Schema, value: Value, known: &HashMap<String, Schema>) -> (Value, u64) {
+    let (Schema::Record(of), Value::Record(items)) = (schema, value) else { panic!("no record") };
+    let mut number = 0;
+    let items = of.fields.iter().zip(items).map(|(field, (name, item))| {
+        let is_inner = name == "data_file" && matches!(field.schema, Schema::Record(_));
+        let (item, of_item) = if is_inner { slim_value(&field.schema, item, known) } else { left_of(&field.schema, item, known) };
+        number += of_item;
+        (name, item)
+    });
+    (Value::Record(items.collect()), number)
+}
+
+#[test]
+fn what_is_left_is_what_the_decoder_reads_and_its_values_are_counted() {
+    let mut random = SmallRng::seed_from_u64(11);
+    for _ in 0..200 {
+        let schema = any_schema(&mut random);
+        let mut known = HashMap::new();
+        named(&schema, &mut known);
+        let codec = if random.random() { Codec::Null } else { Codec::Deflate(DeflateSettings::default()) };
+        let mut writer = Writer::with_codec(&schema, Vec::new(), codec);
+        for _ in 0..random.random_range(0..8) {
+            writer.append(any_value(&schema, &known, &mut random)).unwrap_or_else(|error| panic!("{schema:?}: {error}"));
+        }
+        let file = writer.into_inner().unwrap();
+        let decoded: Vec<Value> = Reader::new(&file[..]).unwrap().map(Result::unwrap).collect();
+        let (expected, numbers): (Vec<Value>, Vec<u64>) =
+            decoded.into_iter().map(|record| slim_value(&schema, record, &known)).unzip();
+        let slim = slimmed(&file, ALL).unwrap_or_else(|trouble| panic!("{trouble}: {}", schema.canonical_form()));
+        let left: Vec<Value> = Reader::new(&slim[..]).unwrap().map(Result::unwrap).collect();
+        assert_eq!(left, expected, "{}", schema.canonical_form());
+        let (values, largest) = (numbers.iter().sum(), numbers.iter().copied().max().unwrap_or_default());
+        let enough = Limits { values, of_record: largest, records: numbers.len() as u64, ..ALL };
+        assert_eq!(slimmed(&file, enough).as_ref(), Ok(&slim), "{}", schema.canonical_form());
+        if values > 0 {
+            let outcome = slimmed(&file, Limits { values: values - 1, ..ALL });
+            assert_eq!(outcome, Err(Unreadable::Values(values - 1)));
+            let outcome = slimmed(&file, Limits { of_record: largest - 1, ..ALL });
+            assert_eq!(outcome, Err(Unreadable::OfRecord(largest - 1)));
+            let outcome = slimmed(&file, Limits { records: numbers.len() as u64 - 1, ..ALL });
+            assert_eq!(outcome, Err(Unreadable::Records(numbers.len() as u64 - 1)));
+        }
+    }
+}
+
+fn data_file(number: i32) -> DataFile {
+    let statistics = |from: u64| (1..40).map(|column| (column, from + column as u64)).collect::<HashMap<i32, u64>>();
+    DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(format!("s3://w/t/data/{number}.parquet"))
+        .file_format(DataFileFormat::Parquet)
+        .partition(Struct::from_iter([Some(Literal::int(number % 3)), (number % 2 == 0).then(|| Literal::string("größer"))]))
+        .record_count(u64::try_from(number).unwrap() * 10)
+        .file_size_in_bytes(u64::try_from(number).unwrap() + 1000)
+        .column_sizes(statistics(5))
+        .value_counts(statistics(7))
+        .null_value_counts(statistics(0))
+        .lower_bounds((1..3).map(|column| (column, Datum::int(number))).take(1).collect())
+        .key_metadata(Some(vec![1; 100]))
+        .split_offsets(Some(vec![4, 500]))
+        .sort_order_id(0)
+        .build()
+        .unwrap()
+}
+
+/// A manifest with statistics as other writers make it, of a table whose rows are divided by two of its columns.
+async fn manifest(files: i32, version: FormatVersion) -> Vec<u8> {
+    let field = |id: i32, of: PrimitiveType| NestedField::optional(id, format!("c{id}"), Type::Primitive(of)).into();
+    let fields = [field(1, PrimitiveType::Int), field(2, PrimitiveType::String)];
+    let schema = Arc::new(TableSchema::builder().with_fields(fields).build().unwrap());
+    let spec = PartitionSpec::builder(schema.clone())
+        .add_partition_field("c1", "c1", Transform::Identity)
+        .unwrap()
+        .add_partition_field("c2", "name", Transform::Identity)
+        .unwrap()
+        .build()
+        .unwrap();
+    let io = FileIO::new_with_memory();
+    let output = io.new_output("memory:/m.avro").unwrap();
+    let builder = ManifestWriterBuilder::new(output, Some(3), schema, spec);
+    let mut writer = match version {
+        FormatVersion::V1 => builder.build_v1(),
+        FormatVersion::V2 => builder.build_v2_data(),
+        FormatVersion::V3 => builder.build_v3_data(),
+    };
+    for number in 0..files {
+        writer.add_file(data_file(number), 1).unwrap();
+    }
+    writer.write_manifest_file().await.unwrap();
+    io.new_input("memory:/m.avro").unwrap().read().await.unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn a_manifest_without_its_statistics_says_the_same_of_its_files() {
+    for version in [FormatVersion::V1, FormatVersion::V2, FormatVersion::V3] {
+        let whole = manifest(50, version).await;
+        let read = live_files(&AT, &whole).unwrap();
+        let entries = Manifest::parse_avro(&whole).unwrap().into_parts().0;
+        assert_eq!((read.len(), entries.len()), (50, 50));
+        for (read, entry) in read.iter().zip(entries) {
+            let file = entry.data_file();
+            assert_eq!(
+                (read.path.as_str(), read.records, read.bytes),
+                (file.file_path(), file.record_count(), file.file_size_in_bytes())
+            );
+            assert_eq!((read.added_by, read.sort_order, read.format.as_str()), (3, Some(0), "PARQUET"));
+            assert!(file.column_sizes().len() > 30);
+        }
+        let partition =
+            |number: usize| read[number].partition.iter().map(|(name, value)| (&**name, value.as_deref())).collect::<Vec<_>>();
+        assert_eq!(partition(4), [("c1", Some("1")), ("name", Some("größer"))]);
+        assert_eq!(partition(5), [("c1", Some("2")), ("name", None)]);
+        let slim = slimmed(&whole, MANIFEST).unwrap();
+        assert!(slim.len() * 3 < whole.len(), "{} of {}", slim.len(), whole.len());
+    }
+}
+
+#[tokio::test]
+async fn cut_and_changed_manifests_are_read_or_refused() {
+    let whole = manifest(6, FormatVersion::V2).await;
+    let mut random = SmallRng::seed_from_u64(5);
+    let small = Limits { unpacked: 1 << 20, left: 1 << 20, records: 1000, values: 100_000, of_record: 1000, passed: 100_000 };
+    let (mut read, mut refused) = (0, 0);
+    for round in 0..600 {
+        let mut bytes = whole.clone();
+        if round % 3 == 0 {
+            bytes.truncate(random.random_range(0..bytes.len()));
+        }
+        for _ in 0..random.random_range(0..4) {
+            if !bytes.is_empty() {
+                let at = random.random_range(0..bytes.len());
+                bytes[at] = random.random();
+            }
+        }
+        match slimmed(&bytes, small) {
+            Ok(slim) => {
+                assert!(slim.len() < 2 << 20);
+                // What is left may be nonsense; it is one that can be parsed in bounds.
+                let _parsed = Manifest::parse_avro(&slim);
+                read += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(read > 40 && refused > 40, "{read} {refused}");
+}
+
+/// A file of one block.
+fn file_of(schema: &str, records: usize, bytes: &[u8]) -> Vec<u8> {
+    let empty = Writer::new(&Schema::parse_str(schema).unwrap(), Vec::new()).into_inner().unwrap();
+    let container = Container::open(&empty).unwrap();
+    let mut file = container.anew();
+    container.put(&mut file, records, bytes);
+    file
+}
+
+fn record(of: &str) -> String {
+    format!(r#"{{"type":"record","name":"r","fields":[{{"name":"f","type":{of}}}]}}"#)
+}
+
+#[test]
+fn values_of_no_bytes_and_false_lengths_are_counted_or_refused() {
+    let tight = Limits { values: 100_000, of_record: 10_000, passed: 200_000, ..MANIFEST };
+    // 2^62 items.
+    let many = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01, 0];
+    let nulls = r#"{"type":"array","items":"null"}"#;
+    assert_eq!(slimmed(&file_of(&record(nulls), 1, &many), tight), Err(Unreadable::OfRecord(10_000)));
+    let left_out = [&[2][..], &many].concat();
+    let optional = record(&format!(r#"["null",{nulls}]"#));
+    assert_eq!(slimmed(&file_of(&optional, 1, &left_out), tight), Err(Unreadable::Values(200_000)));
+    // -2^63 items, and a length of its own.
+    let negative = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0, 0];
+    assert_eq!(slimmed(&file_of(&record(nulls), 1, &negative), tight), Err(Unreadable::OfRecord(10_000)));
+    // Two items of null in a block that says how long it is, whatever it says.
+    for length in [0, 8, 0x7f] {
+        let file = file_of(&record(nulls), 1, &[3, length, 0]);
+        assert_eq!(slimmed(&file, tight).map(|slim| slim.len()), Ok(file.len()));
+    }
+    // More records than there are bytes.
+    let file = file_of(&record(r#""null""#), 200_001, &[]);
+    assert_eq!(slimmed(&file, MANIFEST), Err(Unreadable::Records(200_000)));
+    // A text that is longer than its block.
+    assert_eq!(slimmed(&file_of(&record(r#""string""#), 1, &[0xfe, 0xff, 0xff, 0xff, 0x0f, 1]), tight), Err(Unreadable::Broken));
+    // Bytes behind the last record.
+    assert_eq!(slimmed(&file_of(&record(r#""int""#), 1, &[0, 0]), tight), Err(Unreadable::Broken));
+}
+
+#[test]
+fn schemas_that_name_themselves_or_multiply_end() {
+    let tight = Limits { values: 100_000, of_record: 10_000, passed: 200_000, ..MANIFEST };
+    let itself = record(r#"{"type":"record","name":"x","fields":[{"name":"x","type":"x"}]}"#);
+    assert_eq!(slimmed(&file_of(&itself, 1, &[]), tight), Err(Unreadable::Deep));
+    let list = record(r#"{"type":"record","name":"x","fields":[{"name":"x","type":["null","x"]}]}"#);
+    assert!(slimmed(&file_of(&list, 1, &[2, 2, 2, 0]), tight).is_ok());
+    assert_eq!(slimmed(&file_of(&list, 1, &[2; 100]), tight), Err(Unreadable::Deep));
+    // Each holds two of the one before it, and the first holds nothing.
+    let mut doubled = r#"{"type":"record","name":"n0","fields":[]}"#.to_owned();
+    for at in 1..14 {
+        let before = at - 1;
+        doubled = format!(
+            r#"{{"type":"record","name":"n{at}","fields":[{{"name":"a","type":{doubled}}},{{"name":"b","type":"n{before}"}}]}}"#
+        );
+    }
+    assert_eq!(slimmed(&file_of(&record(&doubled), 1, &[]), tight), Err(Unreadable::OfRecord(10_000)));
+    let nested = (0..60).fold(r#""int""#.to_owned(), |inner, _| format!(r#"{{"type":"array","items":{inner}}}"#));
+    assert_eq!(slimmed(&file_of(&record(&nested), 1, &[0]), tight), Err(Unreadable::Deep));
+}
+
+#[tokio::test]
+async fn giant_statistics_are_passed_over() {
+    let whole = manifest(1, FormatVersion::V2).await;
+    let container = Container::open(&whole).unwrap();
+    let schema = Schema::parse_str(container.schema().unwrap()).unwrap();
+    let Schema::Record(entry) = &schema else { panic!("no record") };
+    // Status, snapshot and sequence numbers; content, path, format, partition, rows, bytes; then the first of the statistics.
+    let mut bytes = vec![2, 2, 2, 0, 0, 0, 2, b'p', 14];
+    bytes.extend_from_slice(b"PARQUET");
+    bytes.extend_from_slice(&[2, 2, 0, 2, 2]);
+    let items = 50_000;
+    bytes.push(2);
+    super::container::put_long(&mut bytes, items);
+    bytes.extend(std::iter::repeat_n(2, 2 * items));
+    bytes.push(0);
+    let Schema::Record(file) = &entry.fields.last().unwrap().schema else { panic!("no file") };
+    let at = file.fields.iter().position(|field| field.name == "column_sizes").unwrap();
+    bytes.extend(std::iter::repeat_n(0, file.fields.len() - at - 1));
+    let mut giant = container.anew();
+    container.put(&mut giant, 1, &bytes);
+    let files = live_files(&AT, &giant).unwrap();
+    assert_eq!((files.len(), files[0].path.as_str(), files[0].records), (1, "p", 1));
+    assert_eq!(Manifest::parse_avro(&giant).unwrap().entries()[0].data_file().column_sizes().len(), 1, "all of one column");
+    let tight = Limits { passed: items as u64, ..MANIFEST };
+    assert_eq!(slimmed(&giant, tight), Err(Unreadable::Values(items as u64)));
+}
