@@ -10,7 +10,7 @@ use polynya::auth::realm::{RealmFault, Realms};
 use polynya::error::{Explain, Kind};
 use polynya::names::{CatalogName, Namespace, RealmName, RoleName, TableRef};
 use polynya::relay::config::{CatalogConfig, Config, RestConfig, RoleConfig};
-use polynya::relay::{CatalogError, Extent, Relay};
+use polynya::relay::{CatalogError, Ceiling, Extent, Relay};
 use polynya::secret::SecretString;
 use serde_json::json;
 
@@ -30,6 +30,11 @@ struct Lake {
 
 fn config() -> Config {
     Config { max_staleness: STALENESS, negative_ttl: Duration::from_millis(20), ..Config::default() }
+}
+
+/// A listing of as many names as there are.
+fn no_ceiling() -> Ceiling {
+    Ceiling::new(usize::MAX)
 }
 
 fn catalog() -> CatalogName {
@@ -118,8 +123,8 @@ async fn one_token_serves_all_catalogs_of_a_realm_and_all_who_wait() {
     let analyst = wallet.client(&RealmName::from("home"), &id, &SecretString::from(secret), None);
     polaris.faults().add(Rule::new(Fault::DelayMs(100)).on([Operation::Token]));
     let gold = Namespace::from_schema("gold");
-    let names = [catalog(), CatalogName::from("second")];
-    let asked = (0..60).map(|n| relay.tables(&analyst, &names[n % 2], &gold));
+    let (names, none) = ([catalog(), CatalogName::from("second")], no_ceiling());
+    let asked = (0..60).map(|n| relay.tables(&analyst, &names[n % 2], &gold, &none, None));
     for answer in futures::future::join_all(asked).await {
         answer.expect("a list");
     }
@@ -140,7 +145,7 @@ async fn tokens_of_a_short_life_are_renewed_behind_the_scenes() {
         tokio::spawn(async move {
             let mut calls = 0;
             while Instant::now() < until {
-                let listed = lake.relay.tables(&analyst, &catalog(), &Namespace::from_schema("gold")).await;
+                let listed = lake.relay.tables(&analyst, &catalog(), &Namespace::from_schema("gold"), &no_ceiling(), None).await;
                 assert_eq!(*listed.expect("a list"), ["t"]);
                 calls += 1;
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -406,7 +411,7 @@ async fn known_tables_are_read_while_their_catalog_is_down_and_others_are_not_af
     let (engineer, other) = (lake.login("engineer"), healthy.login("engineer"));
     let silver = Namespace::from_schema("silver");
     lake.relay.load(&engineer, &table("gold")).await.expect("a table");
-    lake.relay.tables(&engineer, &catalog(), &silver).await.expect("a list");
+    lake.relay.tables(&engineer, &catalog(), &silver, &no_ceiling(), None).await.expect("a list");
     lake.relay.listed_columns(&engineer, &table("silver"), Extent::Many).await.expect("columns");
     lake.polaris.down().await;
     lake.until_stale().await;
@@ -415,17 +420,25 @@ async fn known_tables_are_read_while_their_catalog_is_down_and_others_are_not_af
     while began.elapsed() < Duration::from_secs(3) {
         let asked = Instant::now();
         lake.relay.load(&engineer, &table("gold")).await.expect("as it was");
-        assert_eq!(*lake.relay.tables(&engineer, &catalog(), &silver).await.expect("as it was"), ["t"]);
+        assert_eq!(*lake.relay.tables(&engineer, &catalog(), &silver, &no_ceiling(), None).await.expect("as it was"), ["t"]);
         lake.relay.listed_columns(&engineer, &table("silver"), Extent::Few).await.expect("as they were");
         took.push(asked.elapsed());
-        healthy.relay.tables(&other, &catalog(), &Namespace::from_schema("gold")).await.expect("another catalog");
+        healthy
+            .relay
+            .tables(&other, &catalog(), &Namespace::from_schema("gold"), &no_ceiling(), None)
+            .await
+            .expect("another catalog");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     took.sort_unstable();
     assert!(took[took.len() / 2] < Duration::from_secs(1), "{took:?}");
     for error in [
         lake.relay.load(&engineer, &table("silver")).await.map(drop).expect_err("not known"),
-        lake.relay.tables(&engineer, &catalog(), &Namespace::from_schema("gold")).await.map(drop).expect_err("a list"),
+        lake.relay
+            .tables(&engineer, &catalog(), &Namespace::from_schema("gold"), &no_ceiling(), None)
+            .await
+            .map(drop)
+            .expect_err("a list"),
         lake.relay.namespaces(&engineer, &catalog()).await.map(drop).expect_err("a list"),
     ] {
         assert_eq!(error.kind(), Kind::Unavailable);
@@ -467,7 +480,11 @@ async fn a_catalog_that_hangs_is_waited_for_once() {
     assert_eq!(waited, 0, "it was waited for before");
     assert!(lake.polaris.log().calls().len() <= 2, "one call at a time finds out: {:?}", lake.polaris.log().counts());
     let asked = Instant::now();
-    let error = lake.relay.tables(&engineer, &catalog(), &Namespace::from_schema("gold")).await.expect_err("no answer");
+    let error = lake
+        .relay
+        .tables(&engineer, &catalog(), &Namespace::from_schema("gold"), &no_ceiling(), None)
+        .await
+        .expect_err("no answer");
     assert!(matches!(error, CatalogError::Timeout { .. }), "{error}");
     assert!(asked.elapsed() < Duration::from_secs(10));
     lake.polaris.faults().clear();

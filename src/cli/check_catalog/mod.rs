@@ -228,7 +228,7 @@ fn logins(
 
 /// What a role shows, and what it shows for statements that only read.
 fn of_role(role: &RoleName, catalog: &RoleCatalog) -> Vec<Login> {
-    let login = |reads| Login::Role { name: role.clone(), catalog: catalog.clone(), reads };
+    let login = |reads| Login::Role { name: role.clone(), catalog: Box::new(catalog.clone()), reads };
     let readers = catalog.reader_credentials.is_some().then(|| login(true));
     std::iter::once(login(false)).chain(readers).collect()
 }

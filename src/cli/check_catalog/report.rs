@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::relay::check::{Fault, Found, Login, Places, Step};
-    use crate::relay::config::{CatalogConfig, Config, RoleCatalog};
+    use crate::relay::config::{CatalogConfig, Config};
 
     fn subject(name: &str, login: Login) -> Subject {
         let catalog = CatalogConfig::Embedded { path: "/".into() };
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn machines_read_stable_keys() {
         let mut report = Report::new(true);
-        let role = Login::Role { name: "analyst".into(), catalog: RoleCatalog::default(), reads: true };
+        let role = Login::Role { name: "analyst".into(), catalog: Box::default(), reads: true };
         assert!(!report.end(&subject("prod", role), &[failed()]).unwrap());
         let fine = Found::ok("fine").after(Step::Reach, Duration::ZERO);
         assert!(report.end(&subject("dev", Login::Catalogs), &[fine]).unwrap());

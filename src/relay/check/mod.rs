@@ -182,7 +182,7 @@ pub enum Login {
         /// Which role.
         name: RoleName,
         /// What it shows this catalog.
-        catalog: RoleCatalog,
+        catalog: Box<RoleCatalog>,
         /// As for statements that only read.
         reads: bool,
     },
