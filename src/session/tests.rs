@@ -286,14 +286,14 @@ async fn what_made_room_comes_back_and_what_was_idle_does_not() {
 
 #[tokio::test]
 async fn the_call_after_a_token_has_lapsed_is_refused_and_a_newer_one_goes_on() {
-    let (old, new, next) = (token_for("ada", 400), token_for("ada", 60_000), token_for("ada", 300));
+    let (old, new, next) = (token_for("ada", 3_000), token_for("ada", 60_000), token_for("ada", 300));
     let config = auth_config(Mode::Passthrough, json!([]));
     let gateway = Gateway::start(&config, Config::default(), &[&old, &new, &next]);
     let principal = gateway.login(&format!("Bearer {old}")).await;
     let (_, token) = gateway.all.open(&principal, gold()).unwrap();
     let session = gateway.all.of_connection(1, &principal, gold()).unwrap();
     assert!(gateway.all.resume(&token).is_ok());
-    std::thread::sleep(Duration::from_millis(450));
+    std::thread::sleep(Duration::from_millis(3_050));
     let text = gateway.all.resume(&token).err().unwrap().to_string();
     assert!(text.starts_with("your token lapsed at 20") && text.ends_with("connect again with a new one"), "{text}");
     assert!(session.check_unlapsed().is_err());
@@ -359,14 +359,14 @@ async fn who_has_logged_out_stays_so_after_a_restart_and_so_does_who_was_idle() 
 
 #[tokio::test]
 async fn a_session_that_gave_way_does_not_come_back_once_it_has_been_idle_for_too_long() {
-    let config = Config { idle_ttl: Duration::from_millis(300), ..Config::default() };
+    let config = Config { idle_ttl: Duration::from_secs(2), ..Config::default() };
     let gateway = Gateway::start(&auth_config(Mode::Users, json!([])), config, &[]);
     let (_, token) = gateway.ada().await;
     let give_way = || gateway.all.lock().make_room(Duration::ZERO, Instant::now(), None);
     give_way();
     assert!(gateway.all.is_empty() && gateway.all.resume(&token).is_ok());
     give_way();
-    std::thread::sleep(Duration::from_millis(350));
+    std::thread::sleep(Duration::from_millis(2_050));
     assert_eq!(gateway.all.resume(&token).err(), Some(SessionError::Ended));
 }
 

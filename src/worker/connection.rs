@@ -191,7 +191,10 @@ impl DataConnection {
             .and_then(|()| {
                 self.check_target(&admitted)?;
                 let ending = match action {
-                    request::Action::Run(run) => self.run(&admitted, run, running).map(Ending::Done),
+                    request::Action::Run(run) => {
+                        let done = self.run(&admitted, run, running).map(Ending::Done);
+                        done.map_err(|trouble| self.unmasked(trouble, &admitted, run, running))
+                    }
                     _ => self.describe(&admitted).map(Ending::Described),
                 };
                 ending.map_err(|trouble| self.explained(trouble, &admitted))
@@ -393,6 +396,40 @@ impl DataConnection {
         Ok(total)
     }
 
+    /// When a thread of a statement fails, DuckDB interrupts its others, and tells who fetches rows at that time of the interrupt only.
+    /// Where nobody has cancelled it, the statement is run once more, without its rows, for what it has failed of.
+    fn unmasked(&self, trouble: Trouble, admitted: &Admitted, run: &Run, running: &Running) -> Trouble {
+        match trouble {
+            Trouble::Statement(error)
+                if error.kind == Kind::Interrupted && !running.is_cancelled() && admitted.verdict.plan.is_none() =>
+            {
+                match self.run_without_rows(&admitted.verdict.sql, run) {
+                    Err(Trouble::Statement(cause)) if cause.kind != Kind::Interrupted => without_excerpt(cause).into(),
+                    Err(broken @ Trouble::Broken(_)) => broken,
+                    _ => StatementError::new(
+                        Kind::Unreachable,
+                        "the statement failed, and did not when it was run again: run it again",
+                    )
+                    .into(),
+                }
+            }
+            trouble => trouble,
+        }
+    }
+
+    fn run_without_rows(&self, sql: &str, run: &Run) -> Result<(), Trouble> {
+        if self.engine.prepare(sql)?.kind() != StatementKind::Query {
+            return Ok(());
+        }
+        let mut statement = self.engine.prepare(&format!("EXPLAIN ANALYZE {sql}"))?;
+        if let Some(rows) = ParameterRows::decode(&run.parameters)? {
+            let (batch, row) = rows.only()?;
+            parameters::bind(&self.engine, &mut statement, batch, row)?;
+        }
+        statement.complete()?;
+        Ok(())
+    }
+
     fn explained(&self, trouble: Trouble, admitted: &Admitted) -> Trouble {
         match trouble {
             Trouble::Statement(error) => naming_the_column(error, &self.engine, &admitted.verdict.sql).into(),
@@ -428,6 +465,14 @@ impl DataConnection {
         let rows = send(next, stream, &cancelled)?;
         Ok(Done { rows, affected: -1, session: None })
     }
+}
+
+/// DuckDB's excerpt is of the text that ran, which is not the client's.
+fn without_excerpt(mut error: StatementError) -> StatementError {
+    if let Some(at) = error.message.find("\n\nLINE ") {
+        error.message.truncate(at);
+    }
+    error
 }
 
 fn rows_schema(outcome: &Outcome<'_>) -> Result<SchemaRef, Trouble> {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 /// How long a server may take to come up on a loaded machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 /// Catalogs are asked how they are once, when a gateway starts: tests count what they are asked for.
 const SELDOM: &str = "health.interval=1h";

@@ -350,6 +350,27 @@ fn an_error_in_mid_stream_arrives_and_the_connection_serves_on() {
     assert_eq!(connection.run(&worker, "SELECT 42").batch().num_rows(), 1);
 }
 
+/// DuckDB interrupts the threads of a statement that has failed, and tells who fetches at that time of the interrupt only.
+#[test]
+fn an_error_in_rows_made_ahead_of_a_slow_reader_arrives() {
+    let worker = TestWorker::governed();
+    let mut connection = worker.connect();
+    // Some of these are among the rows that are made while nobody fetches.
+    for wrong in (1..=30).map(|step| step * 40_000) {
+        let sql = format!("SELECT CASE WHEN i = {wrong} THEN CAST('no number' AS BIGINT) ELSE i END FROM range(2000000) t(i)");
+        connection.request(&worker, &sql, request::Action::Run(Run::default()), &[Class::Read]);
+        let failure = loop {
+            std::thread::sleep(Duration::from_millis(3));
+            let (header, payload) = connection.next();
+            if header.kind == FrameKind::Failed {
+                break Failure::decode(payload.as_slice()).unwrap();
+            }
+        };
+        assert!(failure.message.contains("no number"), "row {wrong}: {failure:?}");
+        assert_eq!(failure.kind(), Kind::Invalid);
+    }
+}
+
 #[test]
 fn failures_have_kinds() {
     let worker = TestWorker::governed();

@@ -4,8 +4,7 @@
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::fs::inotify;
@@ -37,14 +36,21 @@ pub(super) struct Sandbox {
     files: tempfile::TempDir,
     watch: OwnedFd,
     port: TcpListener,
-    running: Arc<AtomicU64>,
-    began: Instant,
+    running: Running,
     statements: u64,
     state: String,
 }
 
+/// Since when a statement runs. Who interrupts it holds the lock, so that no interrupt comes when it has ended.
+type Running = Arc<Mutex<Option<Instant>>>;
+
 impl Sandbox {
     pub(super) fn open() -> Self {
+        Self::with(MOMENT)
+    }
+
+    /// One whose statements may run for so long.
+    fn with(moment: Duration) -> Self {
         let files = tempfile::tempdir().unwrap();
         std::fs::write(files.path().join("canary.csv"), "a,b\n1,secret\n").unwrap();
         let run_dir = files.path().join("run");
@@ -68,13 +74,12 @@ impl Sandbox {
         let instance = database::open(&init).unwrap();
         let connection = instance.connect().unwrap();
         furnish(&connection, &trap.display().to_string(), port.local_addr().unwrap().port());
-        let running = Arc::new(AtomicU64::new(0));
-        let began = Instant::now();
-        watch_the_time(&instance, &connection, Arc::clone(&running), began);
+        let running = Running::default();
+        watch_the_time(&instance, &connection, Arc::clone(&running), moment);
 
         let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
         inotify::add_watch(&watch, &trap, inotify::WatchFlags::ALL_EVENTS).unwrap();
-        let mut sandbox = Self { connection, files, watch, port, running, began, statements: 0, state: String::new() };
+        let mut sandbox = Self { connection, files, watch, port, running, statements: 0, state: String::new() };
         sandbox.state = sandbox.look();
         sandbox
     }
@@ -96,13 +101,13 @@ impl Sandbox {
     /// Runs a statement for a moment, and says which tripwire it has touched. Whether it works is not asked.
     pub(super) fn run(&mut self, sql: &str, system: &[SystemObject]) -> Result<(), String> {
         self.connection.run("BEGIN").map_err(|error| format!("no transaction: {}", error.message))?;
-        self.running.store(self.now(), Ordering::SeqCst);
+        *self.running.lock().unwrap() = Some(Instant::now());
         for SystemObject { kind, name, definition } in system {
             // What cannot be made is missing when the statement runs.
             let _ = self.connection.run(&format!("CREATE TEMP {kind} {name}{definition}"));
         }
         let done = self.try_run(sql);
-        self.running.store(0, Ordering::SeqCst);
+        *self.running.lock().unwrap() = None;
         // An interrupt that came too late would end the roll-back.
         while self.connection.run("ROLLBACK").is_err_and(|error| error.message.contains("Interrupt")) {}
         if let Err(error) = done
@@ -146,10 +151,6 @@ impl Sandbox {
             return Err(format!("the port was reached from {peer}"));
         }
         Ok(())
-    }
-
-    fn now(&self) -> u64 {
-        millis(self.began).max(1)
     }
 
     /// What no statement of a client may change.
@@ -206,28 +207,25 @@ fn furnish(connection: &Connection, trap: &str, port: u16) {
 }
 
 /// Interrupts what runs for longer than a moment, for as long as the instance is there.
-fn watch_the_time(instance: &Instance, connection: &Connection, running: Arc<AtomicU64>, began: Instant) {
+fn watch_the_time(instance: &Instance, connection: &Connection, running: Running, moment: Duration) {
     let (instance, interrupter) = (instance.clone(), connection.interrupter());
     std::thread::spawn(move || {
         let _instance = instance;
         loop {
             std::thread::sleep(Duration::from_millis(5));
-            let since = running.load(Ordering::SeqCst);
-            if since > 0 && millis(began).saturating_sub(since) > MOMENT.as_millis() as u64 {
+            let since = running.lock().unwrap();
+            if since.is_some_and(|since| since.elapsed() > moment) {
                 interrupter.interrupt();
             }
         }
     });
 }
 
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
 /// The wires do trip: without it, their silence would say nothing.
 #[test]
 fn the_tripwires_trip() {
-    let mut sandbox = Sandbox::open();
+    // A moment may be too short to get as far as the wire on a busy machine.
+    let mut sandbox = Sandbox::with(Duration::from_secs(5));
     let wires = sandbox.tripwires();
     for (sql, touched) in [
         ("SELECT * FROM lake.bronze.t".to_owned(), false),
