@@ -396,12 +396,15 @@ impl DataConnection {
         Ok(total)
     }
 
-    /// When a thread of a statement fails, DuckDB interrupts its others, and tells who fetches rows at that time of the interrupt only.
-    /// Where nobody has cancelled it, the statement is run once more, without its rows, for what it has failed of.
+    /// When a thread of a query fails, DuckDB interrupts its others, and tells who fetches rows at that time of the interrupt only. Where
+    /// nobody has cancelled it, the query is run once more, without its rows, for what it has failed of.
     fn unmasked(&self, trouble: Trouble, admitted: &Admitted, run: &Run, running: &Running) -> Trouble {
         match trouble {
             Trouble::Statement(error)
-                if error.kind == Kind::Interrupted && !running.is_cancelled() && admitted.verdict.plan.is_none() =>
+                if error.kind == Kind::Interrupted
+                    && !running.is_cancelled()
+                    && admitted.verdict.plan.is_none()
+                    && matches!(admitted.verdict.class, Class::Read | Class::TimeTravel) =>
             {
                 match self.run_without_rows(&admitted.verdict.sql, run) {
                     Err(Trouble::Statement(cause)) if cause.kind != Kind::Interrupted => without_excerpt(cause).into(),
@@ -418,9 +421,6 @@ impl DataConnection {
     }
 
     fn run_without_rows(&self, sql: &str, run: &Run) -> Result<(), Trouble> {
-        if self.engine.prepare(sql)?.kind() != StatementKind::Query {
-            return Ok(());
-        }
         let mut statement = self.engine.prepare(&format!("EXPLAIN ANALYZE {sql}"))?;
         if let Some(rows) = ParameterRows::decode(&run.parameters)? {
             let (batch, row) = rows.only()?;

@@ -439,7 +439,7 @@ async fn known_tables_are_read_while_their_catalog_is_down_and_others_are_not_af
             .await
             .map(drop)
             .expect_err("a list"),
-        lake.relay.namespaces(&engineer, &catalog()).await.map(drop).expect_err("a list"),
+        lake.relay.namespaces(&engineer, &catalog(), &no_ceiling(), None).await.map(drop).expect_err("a list"),
     ] {
         assert_eq!(error.kind(), Kind::Unavailable);
         assert!(error.to_string().starts_with("catalog \"lake\" at 127.0.0.1:"), "{error}");
