@@ -369,6 +369,46 @@ mod tests {
         }
     }
 
+    fn question() -> Key<TableRef> {
+        Key { viewer: CredentialId::from("0"), purpose: Purpose::Data, of: table(0) }
+    }
+
+    fn terms(fresh_for: Duration) -> Terms<'static> {
+        Terms { fresh_for, since: None, strict: false, is_long: false, turns: None }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_as_old_as_its_question() {
+        let cache = cache(1 << 30);
+        let begun = Instant::now();
+        let slow = |_| tokio::time::sleep(Duration::from_millis(100)).map(|()| Ok(Arc::new(Nothing))).boxed();
+        cache.get(question(), terms(Duration::from_secs(60)), None, slow).await.unwrap();
+        let (heard, known) = (begun.elapsed(), cache.known(&question()).unwrap());
+        assert!(known.as_of - begun < heard / 2, "it may be of the moment when it was asked for");
+    }
+
+    #[tokio::test]
+    async fn an_older_answer_never_takes_the_place_of_a_newer_one() {
+        let cache = cache(1 << 30);
+        // Each begins when the ones before it are too old to be joined, and ends when it is let go.
+        let ask = async || {
+            let (let_go, held) = tokio::sync::oneshot::channel::<Arc<Nothing>>();
+            let load = move |_| held.map(|held| Ok(held.unwrap())).boxed();
+            let mut asked = cache.get(question(), terms(Duration::ZERO), None, load).boxed();
+            assert!(futures::poll!(&mut asked).is_pending());
+            std::thread::sleep(Duration::from_millis(2));
+            (let_go, asked)
+        };
+        let ((first, older), (second, newer), (_third, _newest)) = (ask().await, ask().await, ask().await);
+        let (of_first, of_second) = (Arc::new(Nothing), Arc::new(Nothing));
+        for (let_go, asked, brought) in [(second, newer, &of_second), (first, older, &of_first)] {
+            assert!(let_go.send(Arc::clone(brought)).is_ok());
+            assert!(Arc::ptr_eq(&asked.await.unwrap(), brought));
+            let known = cache.known(&question()).unwrap().outcome.unwrap();
+            assert!(Arc::ptr_eq(&known, &of_second), "the first one's answer is older");
+        }
+    }
+
     #[test]
     fn a_list_of_many_tables_is_swept_seldom() {
         let cache = cache(1 << 30);

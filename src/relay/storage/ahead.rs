@@ -231,14 +231,14 @@ pub(super) fn at(view: &View, location: &str) -> At {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use apache_avro::types::Value;
     use apache_avro::{Codec, DeflateSettings, Schema, Writer};
 
     use super::*;
 
-    /// A manifest list as far as it is read here.
-    fn list(manifests: usize, name: &str) -> Bytes {
+    /// A manifest list as far as it is read here, of these locations and lengths.
+    pub(in crate::relay) fn manifest_list(manifests: &[(&str, i64)]) -> Bytes {
         let field = |name: &str, id: u32, of: &str| format!(r#"{{"name":"{name}","type":"{of}","field-id":{id}}}"#);
         let int = ["added_files_count", "existing_files_count", "deleted_files_count"];
         let long = ["added_rows_count", "existing_rows_count", "deleted_rows_count"];
@@ -256,10 +256,10 @@ mod tests {
         let schema = format!(r#"{{"type":"record","name":"manifest_file","fields":[{}]}}"#, fields.join(","));
         let schema = Schema::parse_str(&schema).unwrap();
         let mut writer = Writer::with_codec(&schema, Vec::new(), Codec::Deflate(DeflateSettings::default()));
-        for _ in 0..manifests {
+        for (name, length) in manifests {
             let mut record = vec![
-                ("manifest_path".to_owned(), Value::String(name.to_owned())),
-                ("manifest_length".to_owned(), Value::Long(7)),
+                ("manifest_path".to_owned(), Value::String((*name).to_owned())),
+                ("manifest_length".to_owned(), Value::Long(*length)),
                 ("partition_spec_id".to_owned(), Value::Int(0)),
                 ("content".to_owned(), Value::Int(0)),
                 ("sequence_number".to_owned(), Value::Long(1)),
@@ -276,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn of_lists_that_are_long_when_they_are_unpacked_nothing_is_kept() {
         let named = async |manifests: usize, name: &str| {
-            let body = list(manifests, name);
+            let body = manifest_list(&vec![(name, 7); manifests]);
             (body.len(), super::named(true, &body).await.len())
         };
         assert_eq!(named(MAX_MANIFESTS, "s3://lake/t/m.avro").await.1, MAX_MANIFESTS);

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use self::access::{Access, Handed};
 pub(super) use self::ahead::Ahead;
+#[cfg(test)]
+pub(super) use self::ahead::tests::manifest_list;
 pub(super) use self::manifests::PARSING;
 pub(super) use self::store::Store;
 use self::stores::Section;

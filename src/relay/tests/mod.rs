@@ -4,6 +4,7 @@ mod caching;
 mod commits;
 mod faults;
 mod identity;
+mod keys;
 mod listing;
 mod polaris;
 mod rest;

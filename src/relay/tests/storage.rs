@@ -29,6 +29,12 @@ impl Came {
         if path.contains("wrong-part") {
             return (StatusCode::PARTIAL_CONTENT, [("content-range", "bytes 1-3/10")], "abc").into_response();
         }
+        if path.contains("short-part") {
+            return (StatusCode::PARTIAL_CONTENT, [("content-range", "bytes 0-1/10")], "ab").into_response();
+        }
+        if path.contains("torn") {
+            return torn(path.contains("drop"), &came);
+        }
         if path.contains("secretive") {
             let body =
                 "<Error><Code>SignatureDoesNotMatch</Code><Message>no</Message><StringToSign>AWS4 s3cret</StringToSign></Error>";
@@ -36,6 +42,28 @@ impl Came {
         }
         "0123456789".into_response()
     }
+}
+
+/// A part of a file of a hundred bytes that breaks off, by `drops` after each byte, else in the middle; there the file is another one when
+/// the rest is asked for.
+fn torn(drops: bool, came: &Came) -> Response {
+    let came = came.0.lock().unwrap();
+    let (_, _, headers, _) = came.last().unwrap();
+    let from: usize = headers["range"].to_str().unwrap()["bytes=".len()..].split('-').next().unwrap().parse().unwrap();
+    if from > 0 && !drops && headers.contains_key("if-match") {
+        return StatusCode::PRECONDITION_FAILED.into_response();
+    }
+    let sent = if drops { 1 } else { 100 - from.max(50) };
+    let (letter, broken) = (if from > 0 && !drops { "b" } else { "a" }, std::io::Error::other("the line is cut"));
+    let body = futures::stream::iter(
+        [Ok(Bytes::from(letter.repeat(sent)))].into_iter().chain((from + sent < 100).then_some(Err(broken))),
+    );
+    let headers = [
+        ("content-range", format!("bytes {from}-99/100")),
+        ("content-length", (100 - from).to_string()),
+        ("etag", "\"first\"".to_owned()),
+    ];
+    (StatusCode::PARTIAL_CONTENT, headers, axum::body::Body::from_stream(body)).into_response()
 }
 
 /// A store, and what the section of its catalog says of it, with fixed keys.
@@ -130,8 +158,52 @@ async fn another_part_than_asked_for_never_gets_through_and_a_refusal_tells_no_s
     );
     let (status, body) = bench.at_the_door(&worker, Method::GET, "/lake/gold/whole", Some("bytes=0-2")).await;
     assert!(status == 502 && body.contains("the whole file instead of a part"), "{status} {body}");
+    let (status, body) = bench.at_the_door(&worker, Method::GET, "/lake/gold/short-part", Some("bytes=0-2")).await;
+    assert!(status == 502 && body.contains("bytes 0-1 of the file instead of 0-2"), "{status} {body}");
     let (status, body) = bench.at_the_door(&worker, Method::GET, "/lake/gold/secretive", None).await;
     assert!(status == 403 && body.contains("SignatureDoesNotMatch") && !body.contains("AWS4"), "{status} {body}");
+}
+
+#[tokio::test]
+async fn what_breaks_off_is_never_continued_with_another_file_nor_for_ever() {
+    let (bench, came) = with_store().await;
+    for (path, most) in [("/lake/gold/torn", 2), ("/lake/gold/torn-drops", 17)] {
+        came.0.lock().unwrap().clear();
+        let request = bench.http.get(format!("http://{}{path}", bench.relay.storage_endpoint()));
+        let request = request.header("x-amz-security-token", bench.worker.as_str()).header("range", "bytes=0-99");
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::PARTIAL_CONTENT);
+        let body = answer.text().await;
+        assert!(body.is_err(), "{path}: {body:?}");
+        assert_eq!(came.0.lock().unwrap().len(), most, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_s_section_is_for_its_folder_and_the_innermost_counts() {
+    let (came, section) = store().await;
+    let (_, store) = section.split_once("storage:\n").unwrap();
+    let of = |place: &str, key: &str| {
+        let placed = store.replace("  - endpoint", &format!("  - location: s3://lake/{place}\n    endpoint"));
+        placed.replace("access_key_id: gateway", &format!("access_key_id: {key}"))
+    };
+    let section = format!("uri: http://127.0.0.1:9\nstorage:\n{}{}", of("gold", "outer"), of("gold/inner", "inner"));
+    let rest: RestConfig = serde_saphyr::from_str(&section).unwrap();
+    let catalogs = BTreeMap::from([(name(), CatalogConfig::Rest(Box::new(rest)))]);
+    let relay = Relay::bind(config(), catalogs, BTreeMap::new()).await.unwrap();
+    let bench = Bench::serve(relay, Arc::new(tempfile::tempdir().unwrap()));
+    for (path, key) in [
+        ("/lake/gold/x", Some("=outer/")),
+        ("/lake/gold/inner/x", Some("=inner/")),
+        ("/lake/gold/inner2/x", Some("=outer/")),
+        ("/lake/golden/x", None),
+    ] {
+        let (status, _) = bench.at_the_door(bench.worker.as_str(), Method::GET, path, None).await;
+        assert_eq!(status, if key.is_some() { 200 } else { 403 }, "{path}");
+        let came = std::mem::take(&mut *came.0.lock().unwrap());
+        let shown: Vec<&str> = came.iter().map(|(_, _, headers, _)| headers["authorization"].to_str().unwrap()).collect();
+        assert!(shown.len() == usize::from(key.is_some()) && key.is_none_or(|key| shown[0].contains(key)), "{path}: {shown:?}");
+    }
 }
 
 #[tokio::test]
