@@ -40,7 +40,7 @@ enum Shape {
 /// What is done with a field of a record.
 pub(super) enum Step {
     Keep(Place),
-    /// May be missing, and not be small.
+    /// May be missing, and not be small; what has its name elsewhere does not count as small.
     LeaveOut {
         variants: Vec<Place>,
         null: usize,

@@ -128,11 +128,16 @@ fn named(schema: &Schema, found: &mut HashMap<String, Schema>) {
 /// What is left of a field, and how many values that is; by the rule as it is told, on the values that the decoder makes.
 fn left_of(schema: &Schema, value: Value, known: &HashMap<String, Schema>) -> (Value, u64) {
     let is_small = |schema: &Schema| {
-        let schema = if let Schema::Ref { name } = schema { &known[&name.name] } else { schema };
         let is_long = matches!(schema, Schema::Fixed(of) if of.size > 16);
         let is_dear = matches!(
             schema,
-            Schema::Bytes | Schema::String | Schema::Array(_) | Schema::Map(_) | Schema::Record(_) | Schema::Decimal(_)
+            Schema::Bytes
+                | Schema::String
+                | Schema::Array(_)
+                | Schema::Map(_)
+                | Schema::Record(_)
+                | Schema::Decimal(_)
+                | Schema::Ref { .. }
         );
         !is_long && !is_dear
     };

@@ -136,10 +136,12 @@ impl Storage {
             return Ok(access);
         }
         let before = self.handed_access(&known, &location, section)?;
+        let renewed = self.renew(&known).await;
+        // Behind it: who is refused meanwhile waits for the new ones, and does not take it that there are none.
         if refused.is_some() {
             known.hands().forced = Some(Instant::now());
         }
-        match self.renew(&known).await {
+        match renewed {
             Ok(()) => {}
             // Due is not over: a catalog that is away for a moment does not stop what still works.
             Err(error) => match before {

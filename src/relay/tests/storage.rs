@@ -10,6 +10,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures::StreamExt as _;
 
 use super::*;
 use crate::relay::config::RestConfig;
@@ -55,9 +56,13 @@ fn torn(drops: bool, came: &Came) -> Response {
     }
     let sent = if drops { 1 } else { 100 - from.max(50) };
     let (letter, broken) = (if from > 0 && !drops { "b" } else { "a" }, std::io::Error::other("the line is cut"));
-    let body = futures::stream::iter(
-        [Ok(Bytes::from(letter.repeat(sent)))].into_iter().chain((from + sent < 100).then_some(Err(broken))),
-    );
+    // Later, or the line is cut before the head is out.
+    let cut = async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        (from + sent < 100).then_some(Err(broken))
+    };
+    let body = futures::stream::iter([Ok(Bytes::from(letter.repeat(sent)))]);
+    let body = body.chain(futures::stream::once(cut).filter_map(std::future::ready));
     let headers = [
         ("content-range", format!("bytes {from}-99/100")),
         ("content-length", (100 - from).to_string()),
