@@ -7,6 +7,7 @@ mod slim;
 #[cfg(test)]
 mod tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use iceberg::spec::{
@@ -104,10 +105,13 @@ pub fn manifest_list(list: &[u8]) -> Result<Vec<ManifestAt>, Unreadable> {
 }
 
 fn listed(list: &[u8], limits: Limits) -> Result<Vec<ManifestAt>, Unreadable> {
-    let list = slimmed(list, limits)?;
-    let versions = [FormatVersion::V2, FormatVersion::V3, FormatVersion::V1];
-    let read = versions.into_iter().find_map(|version| ManifestList::parse_with_version(&list, version).ok());
-    let named = read.ok_or(Unreadable::Broken)?.consume_entries().into_iter().map(|manifest| ManifestAt {
+    let read = contained(|| {
+        let list = slimmed(list, limits)?;
+        let versions = [FormatVersion::V2, FormatVersion::V3, FormatVersion::V1];
+        let read = versions.into_iter().find_map(|version| ManifestList::parse_with_version(&list, version).ok());
+        read.ok_or(Unreadable::Broken)
+    })?;
+    let named = read.consume_entries().into_iter().map(|manifest| ManifestAt {
         location: manifest.manifest_path,
         length: u64::try_from(manifest.manifest_length).unwrap_or(u64::MAX),
         added_by: manifest.added_snapshot_id,
@@ -121,6 +125,10 @@ fn listed(list: &[u8], limits: Limits) -> Result<Vec<ManifestAt>, Unreadable> {
 /// # Errors
 /// When it is no manifest, or too large.
 pub fn live_files(at: &ManifestAt, manifest: &[u8]) -> Result<Vec<LiveFile>, Unreadable> {
+    contained(|| live_files_of(at, manifest))
+}
+
+fn live_files_of(at: &ManifestAt, manifest: &[u8]) -> Result<Vec<LiveFile>, Unreadable> {
     let (entries, metadata) = parsed(manifest, MANIFEST)?.into_parts();
     let spec = metadata.partition_spec();
     let types = spec.partition_type(metadata.schema()).map_err(|_| Unreadable::Broken)?;
@@ -196,5 +204,11 @@ pub fn files(manifest: &[u8], max_unpacked: u64) -> Option<Vec<(String, u64)>> {
 
 /// A manifest, without statistics.
 fn parsed(manifest: &[u8], limits: Limits) -> Result<Manifest, Unreadable> {
-    Manifest::parse_avro(&slimmed(manifest, limits)?).map_err(|_| Unreadable::Broken)
+    contained(|| Manifest::parse_avro(&slimmed(manifest, limits)?).map_err(|_| Unreadable::Broken))
+}
+
+/// The decoder's panics at some files, such as those whose schema has a name that is none, as what they mean.
+fn contained<T>(read: impl FnOnce() -> Result<T, Unreadable>) -> Result<T, Unreadable> {
+    // Nothing that it has changed is left behind: it reads bytes and makes its own values.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(Unreadable::Broken))
 }
