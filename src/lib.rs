@@ -17,6 +17,7 @@ pub mod as_of;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod counts;
 pub mod error;
 pub mod extensions;
 pub mod flight;

@@ -1,10 +1,10 @@
 //! Owns how many calls of Watch there may be: in all, on one connection, and from one address, so that no client takes the places of all
 //! others. Refuses to know what is watched, and which addresses are one.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::counts::Counts;
 
 /// A client watches one service, or two, on a connection.
 const OF_CONNECTION: usize = 4;
@@ -32,9 +32,6 @@ struct Taken {
     by_connection: Counts<u64>,
     by_address: Counts<IpAddr>,
 }
-
-/// How many each has; only those that have some.
-struct Counts<K>(HashMap<K, usize>);
 
 /// A call's place, which it gives back by dropping this.
 pub(super) struct Place {
@@ -99,31 +96,6 @@ impl Drop for Place {
     }
 }
 
-impl<K> Default for Counts<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Eq + Hash> Counts<K> {
-    fn of(&self, key: &K) -> usize {
-        self.0.get(key).copied().unwrap_or(0)
-    }
-
-    fn add(&mut self, key: K) {
-        *self.0.entry(key).or_default() += 1;
-    }
-
-    fn remove(&mut self, key: &K) {
-        if let Some(count) = self.0.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(key);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +112,6 @@ mod tests {
         assert_eq!(watches.take(from(8, 3), true).err(), Some(NoPlace::Full(6)));
         held.clear();
         let taken = watches.taken();
-        assert!(taken.all == 0 && taken.by_connection.0.is_empty() && taken.by_address.0.is_empty());
+        assert!(taken.all == 0 && taken.by_connection.is_empty() && taken.by_address.is_empty());
     }
 }

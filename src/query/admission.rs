@@ -1,7 +1,6 @@
 //! Owns which statements are in work: how many each principal has, whether new ones are let in, and the word that cuts them when the
 //! gateway drains. Refuses to know what they are.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::QueryError;
+use crate::counts::Counts;
 use crate::names::{PrincipalId, PrincipalName};
 
 /// When a principal with too many statements may try again: they end at a pace that nobody knows, and a second is a start.
@@ -25,7 +25,7 @@ pub(super) struct Admission {
     cut: CancellationToken,
     in_work: TaskTracker,
     /// Guards the numbers of statements; held for a map operation only.
-    by_principal: Mutex<HashMap<PrincipalId, usize>>,
+    by_principal: Mutex<Counts<PrincipalId>>,
     next: AtomicU64,
 }
 
@@ -70,11 +70,11 @@ impl Admission {
         let in_work = self.in_work.token();
         self.check_open()?;
         let mut by_principal = self.by_principal();
-        let own = by_principal.entry(principal.clone()).or_default();
-        if *own >= self.max_per_principal {
-            return Err(QueryError::TooManyStatements { principal: name.clone(), limit: *own, retry_after: TRY_AGAIN });
+        let own = by_principal.of(principal);
+        if own >= self.max_per_principal {
+            return Err(QueryError::TooManyStatements { principal: name.clone(), limit: own, retry_after: TRY_AGAIN });
         }
-        *own += 1;
+        by_principal.add(principal.clone());
         drop(by_principal);
         Ok(Admitted {
             id: self.next.fetch_add(1, Ordering::Relaxed),
@@ -106,20 +106,14 @@ impl Admission {
         self.in_work.wait().await;
     }
 
-    fn by_principal(&self) -> MutexGuard<'_, HashMap<PrincipalId, usize>> {
+    fn by_principal(&self) -> MutexGuard<'_, Counts<PrincipalId>> {
         self.by_principal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut by_principal = self.admission.by_principal();
-        if let Some(own) = by_principal.get_mut(&self.principal) {
-            *own -= 1;
-            if *own == 0 {
-                by_principal.remove(&self.principal);
-            }
-        }
+        self.admission.by_principal().remove(&self.principal);
     }
 }
 

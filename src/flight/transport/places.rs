@@ -1,9 +1,10 @@
 //! Owns how many connections there may be: in all, and from one address, so that no peer takes the places of all others. Refuses to know
 //! what a connection is.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::counts::Counts;
 
 /// The places; a clone counts the same ones.
 #[derive(Clone)]
@@ -18,8 +19,7 @@ struct Inner {
 #[derive(Default)]
 struct Taken {
     all: usize,
-    /// Only addresses that have one.
-    by_address: HashMap<IpAddr, usize>,
+    by_address: Counts<IpAddr>,
 }
 
 /// A connection's place, which it gives back by dropping this.
@@ -49,11 +49,11 @@ impl Places {
         if taken.all >= self.0.most {
             return Err(NoPlace::Full(self.0.most));
         }
-        let of_address = taken.by_address.get(&address).copied().unwrap_or(0);
+        let of_address = taken.by_address.of(&address);
         if of_address >= self.0.most_per_address {
             return Err(NoPlace::AddressFull(of_address));
         }
-        taken.by_address.insert(address, of_address + 1);
+        taken.by_address.add(address);
         taken.all += 1;
         Ok(Place { places: self.clone(), address })
     }
@@ -67,12 +67,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
         taken.all -= 1;
-        if let Some(of_address) = taken.by_address.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                taken.by_address.remove(&self.address);
-            }
-        }
+        taken.by_address.remove(&self.address);
     }
 }
 
