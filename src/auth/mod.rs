@@ -27,7 +27,7 @@ pub use login::Recognised;
 pub use mapping::MappingError;
 
 use crate::names::{PrincipalId, PrincipalName};
-use crate::secret::SecretString;
+use crate::secret::{ExposeSecret, SecretString};
 use certificate::PeerCertificate;
 use credential::{Credential, Own};
 use login::basic::PasswordMark;
@@ -158,6 +158,15 @@ impl Credentials {
             Ok(Self::Bearer(value.trim().into()))
         } else {
             Err(AuthError::Malformed)
+        }
+    }
+
+    /// The value of an `authorization` header that [`Self::parse`] reads as this.
+    #[must_use]
+    pub fn to_header(&self) -> SecretString {
+        match self {
+            Self::Basic { user, password } => format!("Basic {}", login::basic::encode(user, password)).into(),
+            Self::Bearer(token) => format!("Bearer {}", token.expose_secret()).into(),
         }
     }
 }

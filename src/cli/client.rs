@@ -16,8 +16,6 @@ use arrow_flight::sql::{
     CommandStatementUpdate, DoPutUpdateResult, ProstMessageExt, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
 use arrow_flight::{Action, FlightData, FlightDescriptor, HandshakeRequest, IpcMessage, Ticket};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use prost::Message;
@@ -29,6 +27,7 @@ use tonic_types::StatusExt;
 
 use super::connect::{self, ConnectError, Target};
 use super::naming::TableName;
+use crate::auth;
 
 /// Results come in messages of up to 2 MB; a single wide row may be larger.
 const MAX_MESSAGE_BYTES: usize = 256 << 20;
@@ -186,7 +185,7 @@ impl Client {
         let mut client = Self { flight, target: target.clone(), authorization: None, own_session: false };
         match credentials {
             Credentials::Anonymous => {}
-            Credentials::Token(token) => client.authorization = Some(header("Bearer", token)?),
+            Credentials::Token(token) => client.authorization = Some(header(&auth::Credentials::Bearer(token.clone()))?),
             Credentials::Password { user, password } => client.log_in(user, password).await?,
         }
         Ok(client)
@@ -194,9 +193,9 @@ impl Client {
 
     /// Basic credentials go in the headers of a handshake; the token for all later calls comes back the same way.
     async fn log_in(&mut self, user: &str, password: &SecretString) -> Result<(), ClientError> {
-        let pair = BASE64_STANDARD.encode(format!("{user}:{}", password.expose_secret()));
+        let shown = auth::Credentials::Basic { user: user.to_owned(), password: password.clone() };
         let mut request = Request::new(stream::iter([HandshakeRequest::default()]));
-        request.metadata_mut().insert("authorization", header("Basic", &pair.into())?);
+        request.metadata_mut().insert("authorization", header(&shown)?);
         let response = self.flight.handshake(request).await;
         let response = self.answered(response).await?;
         self.authorization = response.metadata().get("authorization").cloned();
@@ -390,9 +389,8 @@ impl Client {
     }
 }
 
-fn header(scheme: &str, secret: &SecretString) -> Result<MetadataValue<Ascii>, ClientError> {
-    let text = format!("{scheme} {}", secret.expose_secret());
-    let mut value = MetadataValue::try_from(text).map_err(|_| ConnectError::BadToken)?;
+fn header(shown: &auth::Credentials) -> Result<MetadataValue<Ascii>, ClientError> {
+    let mut value = MetadataValue::try_from(shown.to_header().expose_secret()).map_err(|_| ConnectError::BadToken)?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -40,6 +40,11 @@ pub(in crate::auth) fn decode(text: &str) -> Option<(String, SecretString)> {
     Some((user.to_owned(), SecretString::from(password)))
 }
 
+/// The base64 text of a `Basic` header.
+pub(in crate::auth) fn encode(user: &str, password: &SecretString) -> String {
+    BASE64.encode(format!("{user}:{}", password.expose_secret()))
+}
+
 /// The users of the config.
 pub(in crate::auth) struct Users {
     hashes: HashMap<String, PasswordHashString>,

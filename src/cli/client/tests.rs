@@ -294,6 +294,6 @@ fn a_refusal_with_a_retry_hint_shows_it() {
 
 #[test]
 fn a_token_that_cannot_be_a_header_is_refused_without_showing_it() {
-    let error = header("Bearer", &"sec\nret".into()).map(|_| ()).map_err(|e| e.to_string());
+    let error = header(&auth::Credentials::Bearer("sec\nret".into())).map(|_| ()).map_err(|e| e.to_string());
     assert!(error.is_err_and(|text| !text.contains("ret")));
 }

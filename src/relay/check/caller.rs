@@ -4,9 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-
 use super::Fault;
 use crate::auth::config::{Config, ConfigError};
 use crate::auth::credential::{Credential, Own};
@@ -14,7 +11,7 @@ use crate::auth::{AuthError, Authenticator, Caller, Credentials};
 use crate::names::RoleName;
 use crate::relay::Relay;
 use crate::relay::config::RoleConfig;
-use crate::secret::{ExposeSecret, SecretString};
+use crate::secret::ExposeSecret;
 
 /// What a caller logs in with, and the rules for it.
 #[derive(Clone, Debug)]
@@ -58,14 +55,7 @@ impl<'a> Entry<'a> {
 
     /// Whether a gateway would let the caller in.
     pub(super) async fn admitted(&self) -> Result<(), AuthError> {
-        let header = match &self.login.shown {
-            Credentials::Basic { user, password } => {
-                let pair = SecretString::from(format!("{user}:{}", password.expose_secret()));
-                format!("Basic {}", BASE64_STANDARD.encode(pair.expose_secret()))
-            }
-            Credentials::Bearer(token) => format!("Bearer {}", token.expose_secret()),
-        };
-        let header = SecretString::from(header);
+        let header = self.login.shown.to_header();
         let caller = Caller { authorization: Some(header.expose_secret()), ..Caller::default() };
         self.auth.login(caller).await.map(drop)
     }
