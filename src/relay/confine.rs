@@ -50,14 +50,14 @@ impl Confinement {
     }
 
     fn holds(&self, location: &str) -> bool {
-        normal(location).is_some_and(|location| {
-            self.normal.iter().any(|prefix| {
-                location
-                    .strip_prefix(prefix.as_str())
-                    .is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
-            })
-        })
+        normal(location).is_some_and(|location| self.normal.iter().any(|prefix| is_within(&location, prefix)))
     }
+}
+
+/// Whether a location lies in a directory, or is it; both as [`normal`] gives them.
+pub(super) fn is_within(location: &str, directory: &str) -> bool {
+    let rest = location.strip_prefix(directory);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || directory.ends_with('/'))
 }
 
 /// `scheme://authority/path` without `.`, `..` and doubled slashes, with one spelling for schemes that mean the same. `None` for what is no

@@ -2,6 +2,7 @@
 //! find that out, which the config does.
 
 use crate::names::CatalogName;
+use crate::relay::confine::{is_within, normal};
 
 /// Where a catalog's settings stand, each as an operator finds it.
 #[derive(Clone, Debug)]
@@ -69,7 +70,10 @@ impl Places {
 
     /// Where the store of this location is described; not given: any of the catalog's.
     pub(super) fn store_of(&self, location: Option<&str>) -> String {
-        let holds = |store: &&StorePlace| location.is_some_and(|location| is_in(location, &store.location));
+        let location = location.and_then(normal);
+        let holds = |store: &&StorePlace| {
+            location.as_ref().zip(normal(&store.location)).is_some_and(|(location, store)| is_within(location, &store))
+        };
         if let Some(store) = self.stores.iter().filter(holds).max_by_key(|store| store.location.len()) {
             return store.key.clone();
         }
@@ -78,13 +82,6 @@ impl Places {
             stores => stores.iter().map(|store| store.key.as_str()).collect::<Vec<_>>().join(" or "),
         }
     }
-}
-
-/// Schemes of one store have several names.
-fn is_in(location: &str, prefix: &str) -> bool {
-    let below = |text: &str| text.split_once("://").map_or_else(|| text.to_owned(), |(_, below)| below.to_owned());
-    let prefix = format!("{}/", below(prefix).trim_end_matches('/'));
-    format!("{}/", below(location).trim_end_matches('/')).starts_with(&prefix)
 }
 
 #[cfg(test)]

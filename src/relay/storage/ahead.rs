@@ -189,7 +189,7 @@ impl Ahead {
         let _place = self.coming.acquire_many(units).await.ok();
         let headers = served.passed_back();
         let Some(body) = self.store.whole(&view.storage, *served, length).await? else { return Err(Missed::NotKept) };
-        let names = if is_list { named(is_list, &body).await } else { Arc::default() };
+        let names = if is_list { named(true, &body).await } else { Arc::default() };
         Ok(Whole { status: StatusCode::OK, headers, body, names })
     }
 }

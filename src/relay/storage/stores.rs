@@ -12,7 +12,7 @@ use super::config::StoreConfig;
 use super::store;
 use crate::names::CatalogName;
 use crate::relay::config::{Config, RestConfig};
-use crate::relay::confine::normal;
+use crate::relay::confine::{is_within, normal};
 use crate::relay::error::RelayError;
 
 /// The stores of one catalog.
@@ -103,9 +103,9 @@ impl Section {
     }
 }
 
+/// A section without a prefix is for all locations.
 fn fits(prefix: &str, location: &str) -> bool {
-    let rest = location.strip_prefix(prefix);
-    prefix.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
+    prefix.is_empty() || is_within(location, prefix)
 }
 
 fn origin(endpoint: &Url) -> String {
