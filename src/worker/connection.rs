@@ -399,24 +399,21 @@ impl DataConnection {
     /// When a thread of a query fails, DuckDB interrupts its others, and tells who fetches rows at that time of the interrupt only. Where
     /// nobody has cancelled it, the query is run once more, without its rows, for what it has failed of.
     fn unmasked(&self, trouble: Trouble, admitted: &Admitted, run: &Run, running: &Running) -> Trouble {
-        match trouble {
-            Trouble::Statement(error)
-                if error.kind == Kind::Interrupted
-                    && !running.is_cancelled()
-                    && admitted.verdict.plan.is_none()
-                    && matches!(admitted.verdict.class, Class::Read | Class::TimeTravel) =>
-            {
-                match self.run_without_rows(&admitted.verdict.sql, run) {
-                    Err(Trouble::Statement(cause)) if cause.kind != Kind::Interrupted => without_excerpt(cause).into(),
-                    Err(broken @ Trouble::Broken(_)) => broken,
-                    _ => StatementError::new(
-                        Kind::Unreachable,
-                        "the statement failed, and did not when it was run again: run it again",
-                    )
-                    .into(),
-                }
+        let verdict = &admitted.verdict;
+        let is_masked = matches!(&trouble, Trouble::Statement(error) if error.kind == Kind::Interrupted)
+            && !running.is_cancelled()
+            && verdict.plan.is_none()
+            && matches!(verdict.class, Class::Read | Class::TimeTravel);
+        if !is_masked {
+            return trouble;
+        }
+        match self.run_without_rows(&verdict.sql, run) {
+            Err(Trouble::Statement(cause)) if cause.kind != Kind::Interrupted => cause.without_excerpt().into(),
+            Err(broken @ Trouble::Broken(_)) => broken,
+            _ => {
+                let message = "the statement failed, and did not when it was run again: run it again";
+                StatementError::new(Kind::Unreachable, message).into()
             }
-            trouble => trouble,
         }
     }
 
@@ -465,14 +462,6 @@ impl DataConnection {
         let rows = send(next, stream, &cancelled)?;
         Ok(Done { rows, affected: -1, session: None })
     }
-}
-
-/// DuckDB's excerpt is of the text that ran, which is not the client's.
-fn without_excerpt(mut error: StatementError) -> StatementError {
-    if let Some(at) = error.message.find("\n\nLINE ") {
-        error.message.truncate(at);
-    }
-    error
 }
 
 fn rows_schema(outcome: &Outcome<'_>) -> Result<SchemaRef, Trouble> {

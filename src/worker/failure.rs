@@ -8,6 +8,9 @@ use super::once::FRAME;
 use crate::wire::proto::Failure;
 use crate::wire::proto::failure::Kind;
 
+/// How DuckDB begins an excerpt of the text that ran, behind its message.
+const EXCERPT: &str = "\n\nLINE ";
+
 /// Why a statement did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -30,6 +33,15 @@ impl StatementError {
     #[must_use]
     pub fn tells_of_a_commit(&self) -> bool {
         matches!(self.kind, Kind::OutcomeUnknown | Kind::Conflict)
+    }
+
+    /// Without DuckDB's excerpt of the text that ran, where that is not the client's.
+    #[must_use]
+    pub fn without_excerpt(mut self) -> Self {
+        if let Some(at) = self.message.find(EXCERPT) {
+            self.message.truncate(at);
+        }
+        self
     }
 
     /// For the wire.
@@ -64,7 +76,7 @@ impl From<EngineError> for StatementError {
         };
         // DuckDB's excerpt of the text that ran, where that has the names of system tables as the worker makes them, or is no more than
         // the frame of a query.
-        let text = match text.split_once("\n\nLINE ") {
+        let text = match text.split_once(EXCERPT) {
             Some((before, excerpt)) if excerpt.contains("listed_") || excerpt.contains(FRAME) => before,
             _ => text,
         };
