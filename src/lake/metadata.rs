@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::LakeError;
+use super::{LakeError, bounds};
 
 /// The last partition field id of an unpartitioned table, by the Iceberg specification.
 const NO_PARTITION_FIELD: i64 = 999;
@@ -49,6 +49,7 @@ pub(super) fn create(table: NewTable, location: String) -> Result<TableMetadata,
         Some("3") => FormatVersion::V3,
         Some(other) => return Err(LakeError::Invalid(format!("format version {other} is not supported; 1, 2 and 3 are"))),
     };
+    bounds::check_schema(&table.schema)?;
     let creation = TableCreation {
         name: table.name,
         location: Some(location),
@@ -73,12 +74,18 @@ pub(super) fn next(
         let requirement: TableRequirement = parse("requirement", requirement.clone())?;
         requirement.check(Some(&base)).map_err(|error| LakeError::Conflict(short(&error)))?;
     }
+    check_schemas(updates)?;
     apply(base.into_builder(Some(base_location.to_owned())), updates.iter().cloned())
+}
+
+fn check_schemas(updates: &[Value]) -> Result<(), LakeError> {
+    updates.iter().filter_map(|update| update.get("schema")).try_for_each(bounds::check_schema)
 }
 
 /// The first metadata of a table whose creation was staged. Nothing is remembered from the staging: the commit says everything
 /// again, and with the field ids under which its data files are already written.
 pub(super) fn first(updates: &[Value], location: impl FnOnce() -> String) -> Result<TableMetadata, LakeError> {
+    check_schemas(updates)?;
     let mut seed = Seed::default();
     let mut rest = Vec::new();
     for update in updates {

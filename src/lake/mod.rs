@@ -2,6 +2,7 @@
 //!
 //! It is the only user of the `iceberg` crates. It refuses to know HTTP, workers and clients.
 
+mod bounds;
 pub mod catalog;
 mod files;
 pub mod history;

@@ -13,8 +13,8 @@ const SYNC_BYTES: usize = 16;
 const CODEC: &[u8] = b"avro.codec";
 const SCHEMA: &[u8] = b"avro.schema";
 
-/// The longest head, in bytes: the schema of the table in a manifest takes some 100 bytes a column.
-const MAX_HEAD: usize = 4 << 20;
+/// Of what a head says; writers say some ten things.
+const MAX_PAIRS: usize = 1000;
 
 /// An Avro file.
 pub(super) struct Container<'a> {
@@ -33,13 +33,14 @@ pub(super) struct Block<'a> {
 }
 
 impl<'a> Container<'a> {
-    pub(super) fn open(file: &'a [u8]) -> Result<Self, Unreadable> {
+    /// Reads the head, of so many bytes at the most.
+    pub(super) fn open(file: &'a [u8], max_head: usize) -> Result<Self, Unreadable> {
         let mut rest = file.strip_prefix(MAGIC).ok_or(Unreadable::Broken)?;
         let whole = rest.len();
         let mut opened = Self { pairs: Vec::new(), codec: Codec::Plain, sync: &[], rest: &[] };
         opened.head(&mut rest).ok_or(Unreadable::Broken)?;
-        if whole - rest.len() > MAX_HEAD {
-            return Err(Unreadable::Head(MAX_HEAD as u64));
+        if whole - rest.len() > max_head {
+            return Err(Unreadable::Head(max_head as u64));
         }
         (opened.sync, opened.rest) = rest.split_at_checked(SYNC_BYTES).ok_or(Unreadable::Broken)?;
         Ok(opened)
@@ -47,8 +48,12 @@ impl<'a> Container<'a> {
 
     /// What its records look like, in JSON.
     pub(super) fn schema(&self) -> Option<&'a str> {
-        let schema = self.pairs.iter().rev().find(|(name, _)| *name == SCHEMA);
-        schema.and_then(|(_, schema)| std::str::from_utf8(schema).ok())
+        self.said(SCHEMA).last().and_then(|schema| std::str::from_utf8(schema).ok())
+    }
+
+    /// What the head says by this name, in order; a reader may take any of it.
+    pub(super) fn said(&self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.pairs.iter().filter(move |(said, _)| *said == name).map(|(_, value)| *value)
     }
 
     /// The next block, of at most so many bytes unpacked; `None` behind the last one.
@@ -106,6 +111,9 @@ impl<'a> Container<'a> {
                     self.codec = Codec::of(value)?;
                 } else {
                     self.pairs.push((name, value));
+                }
+                if self.pairs.len() > MAX_PAIRS {
+                    return None;
                 }
             }
         }
@@ -212,6 +220,8 @@ mod tests {
 
     use super::*;
 
+    const MAX_HEAD: usize = 1 << 20;
+
     fn codecs() -> [Codec; 4] {
         let zstandard = Codec::Zstandard(ZstandardSettings::default());
         [Codec::Null, Codec::Deflate(DeflateSettings::default()), Codec::Snappy, zstandard]
@@ -228,7 +238,7 @@ mod tests {
 
     /// How many records and bytes are in it, if no block has more than `limit`.
     fn measured(file: &[u8], limit: u64) -> Result<(u64, u64), Unreadable> {
-        let mut opened = Container::open(file)?;
+        let mut opened = Container::open(file, MAX_HEAD)?;
         let (mut records, mut bytes) = (0, 0);
         while let Some(block) = opened.next(limit)? {
             (records, bytes) = (records + block.records, bytes + block.bytes.len() as u64);
@@ -250,7 +260,7 @@ mod tests {
     fn a_file_made_anew_has_the_same_records() {
         for codec in codecs() {
             let file = file(codec, 40);
-            let mut opened = Container::open(&file).unwrap();
+            let mut opened = Container::open(&file, MAX_HEAD).unwrap();
             assert_eq!(opened.schema(), Some(r#""string""#));
             let mut anew = opened.anew();
             while let Some(block) = opened.next(u64::MAX >> 1).unwrap() {

@@ -2,6 +2,7 @@
 //! Refuses to read any file.
 
 mod container;
+mod head;
 mod shape;
 mod slim;
 #[cfg(test)]
@@ -18,10 +19,22 @@ use self::slim::{Limits, slimmed};
 
 /// Unpacked, nine tenths of a manifest and more are statistics of columns, which are left out before it is parsed. Writers aim at
 /// manifests of 8 MB, packed.
-const MANIFEST: Limits =
-    Limits { unpacked: 256 << 20, left: 96 << 20, records: 200_000, values: 8_000_000, of_record: 20_000, passed: 400_000_000 };
+const MANIFEST: Limits = Limits {
+    // The schema of the table takes some 100 bytes a column.
+    head: 2 << 20,
+    unpacked: 256 << 20,
+    left: 96 << 20,
+    records: 200_000,
+    values: 8_000_000,
+    of_record: 20_000,
+    passed: 400_000_000,
+};
 /// All records of a list are trees of values at once.
-const LIST: Limits = Limits { unpacked: 64 << 20, left: 64 << 20, records: 200_000, values: 4_000_000, ..MANIFEST };
+const LIST: Limits =
+    Limits { head: 64 << 10, unpacked: 64 << 20, left: 64 << 20, records: 200_000, values: 4_000_000, ..MANIFEST };
+
+/// Bytes of one value.
+const MAX_VALUE: usize = 4 << 20;
 
 /// Why a manifest or a list is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +60,9 @@ pub enum Unreadable {
     /// There are too many values in one record.
     #[error("it has a record of more than {0} values")]
     OfRecord(u64),
+    /// Its head says more of this than is believed.
+    #[error("its head has more than {1} {0}")]
+    Said(&'static str, usize),
     /// Its schema goes too deep.
     #[error("its values lie too deep in each other")]
     Deep,
@@ -164,10 +180,13 @@ fn partition<'a>(
 
 /// A value as Iceberg writes it into paths.
 fn text(transform: Transform, type_of: &Type, value: &Literal) -> Option<String> {
+    let Literal::Primitive(primitive) = value else { return None };
     if !type_of.is_primitive() {
         return None;
     }
-    let text = Transform::Identity.to_human_string(type_of, Some(value));
+    // It panics at some points in time, such as those before 1970 with a part of a second.
+    let written = catch_unwind(|| Transform::Identity.to_human_string(type_of, Some(value)));
+    let text = written.unwrap_or_else(|_| format!("{primitive:?}"));
     let number = || text.parse::<i64>().ok();
     match transform {
         Transform::Void => None,
@@ -207,8 +226,10 @@ fn parsed(manifest: &[u8], limits: Limits) -> Result<Manifest, Unreadable> {
     contained(|| Manifest::parse_avro(&slimmed(manifest, limits)?).map_err(|_| Unreadable::Broken))
 }
 
-/// The decoder's panics at some files, such as those whose schema has a name that is none, as what they mean.
+/// Reads by a decoder that panics at some files, such as those whose schema has a name that is none.
 fn contained<T>(read: impl FnOnce() -> Result<T, Unreadable>) -> Result<T, Unreadable> {
+    // No value that it is told the length of is longer, one of a file that it takes for another least of all.
+    apache_avro::util::max_allocation_bytes(MAX_VALUE);
     // Nothing that it has changed is left behind: it reads bytes and makes its own values.
     catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(Unreadable::Broken))
 }

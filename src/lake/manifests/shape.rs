@@ -1,15 +1,13 @@
 //! Owns how Avro values lie in bytes, by their schema, and passing over them: each is counted and none is built. Refuses to read what they
 //! say.
 
-use std::collections::HashMap;
-
 use apache_avro::Schema;
-use apache_avro::schema::{Name, Namespace, RecordSchema, UnionSchema};
+use apache_avro::schema::{Name, RecordSchema, UnionSchema};
 
 use super::Unreadable;
 use super::container::{long, skip, take};
 
-/// How deep values may lie in each other: a schema may name itself. Those of a manifest are five deep.
+/// How deep values may lie in each other. Those of a manifest are five deep.
 const MAX_DEPTH: usize = 32;
 
 /// Values of at most so many bytes are small.
@@ -71,10 +69,14 @@ impl Spent {
     }
 }
 
+/// How long a value is whose type has this name in any schema of a manifest.
+fn bytes_by_name(name: &Name) -> Option<usize> {
+    name.name.strip_prefix("fixed_")?.parse().ok()
+}
+
 /// The shapes of a schema.
 pub(super) struct Shapes {
     all: Vec<Shape>,
-    named: HashMap<Name, Place>,
     steps: Vec<Step>,
 }
 
@@ -83,8 +85,8 @@ impl Shapes {
     pub(super) fn of(schema: &str) -> Result<Self, Unreadable> {
         let schema = Schema::parse_str(schema).map_err(|_| Unreadable::Broken)?;
         let Schema::Record(record) = &schema else { return Err(Unreadable::Broken) };
-        let mut shapes = Self { all: Vec::new(), named: HashMap::new(), steps: Vec::new() };
-        shapes.steps = shapes.steps_of(record, &None, true)?;
+        let mut shapes = Self { all: Vec::new(), steps: Vec::new() };
+        shapes.steps = shapes.steps_of(record, true)?;
         Ok(shapes)
     }
 
@@ -93,21 +95,20 @@ impl Shapes {
         &self.steps
     }
 
-    fn steps_of(&mut self, record: &RecordSchema, within: &Namespace, is_outer: bool) -> Result<Vec<Step>, Unreadable> {
-        let within = &record.name.fully_qualified_name(within).namespace;
+    fn steps_of(&mut self, record: &RecordSchema, is_outer: bool) -> Result<Vec<Step>, Unreadable> {
         let mut steps = Vec::with_capacity(record.fields.len());
         for field in &record.fields {
             steps.push(match &field.schema {
-                Schema::Record(inner) if is_outer && field.name == INNER => Step::Into(self.steps_of(inner, within, false)?),
-                Schema::Union(union) => self.step_of(union, within)?,
-                schema => Step::Keep(self.add(schema, within, 0)?),
+                Schema::Record(inner) if is_outer && field.name == INNER => Step::Into(self.steps_of(inner, false)?),
+                Schema::Union(union) => self.step_of(union)?,
+                schema => Step::Keep(self.add(schema, 0)?),
             });
         }
         Ok(steps)
     }
 
-    fn step_of(&mut self, union: &UnionSchema, within: &Namespace) -> Result<Step, Unreadable> {
-        let variants = self.add_all(union.variants(), within, 0)?;
+    fn step_of(&mut self, union: &UnionSchema) -> Result<Step, Unreadable> {
+        let variants = self.add_all(union.variants(), 0)?;
         let is_small = |place: &Place| match self.all[*place] {
             Shape::Bytes(length) => length <= SMALL_BYTES,
             Shape::Number => true,
@@ -123,26 +124,16 @@ impl Shapes {
         })
     }
 
-    fn add_all<'s>(
-        &mut self,
-        schemas: impl IntoIterator<Item = &'s Schema>,
-        within: &Namespace,
-        depth: usize,
-    ) -> Result<Vec<Place>, Unreadable> {
-        schemas.into_iter().map(|schema| self.add(schema, within, depth)).collect()
+    fn add_all<'s>(&mut self, schemas: impl IntoIterator<Item = &'s Schema>, depth: usize) -> Result<Vec<Place>, Unreadable> {
+        schemas.into_iter().map(|schema| self.add(schema, depth)).collect()
     }
 
-    fn add(&mut self, schema: &Schema, within: &Namespace, depth: usize) -> Result<Place, Unreadable> {
+    fn add(&mut self, schema: &Schema, depth: usize) -> Result<Place, Unreadable> {
         if depth > MAX_DEPTH {
             return Err(Unreadable::Deep);
         }
-        let (deeper, place) = (depth + 1, self.all.len());
-        // It has its place before its parts have theirs, which may name it.
-        self.all.push(Shape::Bytes(0));
-        if let Some(name) = schema.name().filter(|_| !matches!(schema, Schema::Ref { .. })) {
-            self.named.insert(name.fully_qualified_name(within), place);
-        }
-        self.all[place] = match schema {
+        let deeper = depth + 1;
+        let shape = match schema {
             Schema::Null => Shape::Bytes(0),
             Schema::Boolean => Shape::Bytes(1),
             Schema::Float => Shape::Bytes(4),
@@ -162,20 +153,16 @@ impl Shapes {
             | Schema::LocalTimestampMicros
             | Schema::LocalTimestampNanos => Shape::Number,
             Schema::Bytes | Schema::String | Schema::Uuid | Schema::BigDecimal => Shape::Text,
-            Schema::Decimal(decimal) => Shape::All(vec![self.add(&decimal.inner, within, deeper)?]),
-            Schema::Array(array) => Shape::List { item: self.add(&array.items, within, deeper)?, named: false },
-            Schema::Map(map) => Shape::List { item: self.add(&map.types, within, deeper)?, named: true },
-            Schema::Union(union) => Shape::OneOf(self.add_all(union.variants(), within, deeper)?),
-            Schema::Record(record) => {
-                let within = &record.name.fully_qualified_name(within).namespace;
-                Shape::All(self.add_all(record.fields.iter().map(|field| &field.schema), within, deeper)?)
-            }
-            Schema::Ref { name } => {
-                let known = self.named.get(&name.fully_qualified_name(within));
-                Shape::All(vec![*known.ok_or(Unreadable::Broken)?])
-            }
+            Schema::Decimal(decimal) => Shape::All(vec![self.add(&decimal.inner, deeper)?]),
+            Schema::Array(array) => Shape::List { item: self.add(&array.items, deeper)?, named: false },
+            Schema::Map(map) => Shape::List { item: self.add(&map.types, deeper)?, named: true },
+            Schema::Union(union) => Shape::OneOf(self.add_all(union.variants(), deeper)?),
+            Schema::Record(record) => Shape::All(self.add_all(record.fields.iter().map(|field| &field.schema), deeper)?),
+            // The decoder looks a name up in the schema of its own, whatever is called so here.
+            Schema::Ref { name } => Shape::Bytes(bytes_by_name(name).ok_or(Unreadable::Broken)?),
         };
-        Ok(place)
+        self.all.push(shape);
+        Ok(self.all.len() - 1)
     }
 
     /// Goes behind a value. Each value takes one of what is left, a list one and its items, `Passed` when there is none.

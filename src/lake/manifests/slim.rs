@@ -2,13 +2,15 @@
 //! not small is left out, above all the statistics of columns. Parsed, a value of two bytes takes hundreds, and a schema may make values
 //! of no bytes at all; all of them are counted here, without being built. Refuses to know what is left.
 
-use super::Unreadable;
 use super::container::{Container, long, put_long};
 use super::shape::{Budget, Shapes, Spent, Step};
+use super::{Unreadable, head};
 
 /// How much of a file is taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
+    /// Bytes of the head.
+    pub(super) head: usize,
     /// Bytes of all blocks, unpacked.
     pub(super) unpacked: u64,
     /// Bytes that are left of them.
@@ -31,7 +33,8 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// # Errors
 /// When it is broken, or above one of the limits.
 pub(super) fn slimmed(file: &[u8], limits: Limits) -> Result<Vec<u8>, Unreadable> {
-    let mut container = Container::open(file)?;
+    let mut container = Container::open(file, limits.head)?;
+    let filled_in = head::check(&container)?;
     let shapes = Shapes::of(container.schema().ok_or(Unreadable::Broken)?)?;
     let mut made = Made { file: container.anew(), records: Vec::new(), in_block: 0 };
     let (mut unpacked, mut records) = (0, 0);
@@ -50,6 +53,7 @@ pub(super) fn slimmed(file: &[u8], limits: Limits) -> Result<Vec<u8>, Unreadable
         let mut rest = &block.bytes[..];
         for _ in 0..block.records {
             slim_record(&shapes, &mut rest, &mut made.records, &mut budget, &limits)?;
+            budget.kept = budget.kept.checked_sub(filled_in).ok_or(Unreadable::Values(limits.values))?;
             made.in_block += 1;
             if made.bytes() > limits.left {
                 return Err(Unreadable::Left(limits.left));

@@ -17,8 +17,15 @@ use super::container::Container;
 use super::*;
 
 /// No limit is reached.
-const ALL: Limits =
-    Limits { unpacked: 1 << 40, left: 1 << 40, records: 1 << 40, values: 1 << 40, of_record: 1 << 40, passed: 1 << 40 };
+const ALL: Limits = Limits {
+    head: 1 << 30,
+    unpacked: 1 << 40,
+    left: 1 << 40,
+    records: 1 << 40,
+    values: 1 << 40,
+    of_record: 1 << 40,
+    passed: 1 << 40,
+};
 
 const AT: ManifestAt = ManifestAt { location: String::new(), length: 0, added_by: 7, spec: 0 };
 
@@ -38,14 +45,19 @@ fn any_type(random: &mut SmallRng, depth: usize, names: &mut Vec<String>) -> Str
             format!(r#"{{"type":"record","name":"{name}","fields":[{}]}}"#, fields.join(","))
         }
         3 => {
+            // The one type that may be called by its name where it comes again.
+            let size = random.random_range(0..40);
+            let name = format!("fixed_{size}");
+            if names.contains(&name) {
+                return format!("\"{name}\"");
+            }
             names.push(name.clone());
-            format!(r#"{{"type":"fixed","name":"{name}","size":{}}}"#, random.random_range(0..40))
+            format!(r#"{{"type":"fixed","name":"{name}","size":{size}}}"#)
         }
         4 => {
             names.push(name.clone());
             format!(r#"{{"type":"enum","name":"{name}","symbols":["A","B"]}}"#)
         }
-        5 if !names.is_empty() => format!("\"{}\"", names.choose(random).unwrap()),
         6 => r#"{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}"#.to_owned(),
         7 => r#"{"type":"long","logicalType":"timestamp-micros"}"#.to_owned(),
         _ => format!("\"{}\"", simple.choose(random).unwrap()),
@@ -93,6 +105,7 @@ fn any_value(schema: &Schema, named: &HashMap<String, Schema>, random: &mut Smal
         Schema::String => Value::String("x".repeat(random.random_range(0..200))),
         Schema::Decimal(_) => Value::Decimal(bytes(random, 3).into()),
         Schema::Fixed(fixed) => Value::Fixed(fixed.size, bytes(random, fixed.size)),
+        Schema::Ref { name } => any_value(&named[&name.name], named, random),
         Schema::Enum(of) => Value::Enum(1, of.symbols[1].clone()),
         Schema::Array(of) => Value::Array((0..random.random_range(0..5)).map(|_| any_value(&of.items, named, random)).collect()),
         Schema::Map(of) => {
@@ -106,7 +119,6 @@ fn any_value(schema: &Schema, named: &HashMap<String, Schema>, random: &mut Smal
         Schema::Record(of) => {
             Value::Record(of.fields.iter().map(|field| (field.name.clone(), any_value(&field.schema, named, random))).collect())
         }
-        Schema::Ref { name } => any_value(&named[&name.name], named, random),
         other => panic!("{other:?}"),
     }
 }
@@ -128,16 +140,11 @@ fn named(schema: &Schema, found: &mut HashMap<String, Schema>) {
 /// What is left of a field, and how many values that is; by the rule as it is told, on the values that the decoder makes.
 fn left_of(schema: &Schema, value: Value, known: &HashMap<String, Schema>) -> (Value, u64) {
     let is_small = |schema: &Schema| {
-        let is_long = matches!(schema, Schema::Fixed(of) if of.size > 16);
+        let meant = if let Schema::Ref { name } = schema { &known[&name.name] } else { schema };
+        let is_long = matches!(meant, Schema::Fixed(of) if of.size > 16);
         let is_dear = matches!(
             schema,
-            Schema::Bytes
-                | Schema::String
-                | Schema::Array(_)
-                | Schema::Map(_)
-                | Schema::Record(_)
-                | Schema::Decimal(_)
-                | Schema::Ref { .. }
+            Schema::Bytes | Schema::String | Schema::Array(_) | Schema::Map(_) | Schema::Record(_) | Schema::Decimal(_)
         );
         !is_long && !is_dear
     };
@@ -153,7 +160,6 @@ fn left_of(schema: &Schema, value: Value, known: &HashMap<String, Schema>) -> (V
 
 fn count(schema: &Schema, value: &Value, known: &HashMap<String, Schema>) -> u64 {
     1 + match (schema, value) {
-        (Schema::Ref { name }, value) => count(&known[&name.name], value, known),
         (Schema::Decimal(_), _) => 1,
         (Schema::Array(of), Value::Array(items)) => items.iter().map(|item| count(&of.items, item, known)).sum(),
         (Schema::Map(of), Value::Map(items)) => items.values().map(|item| count(&of.types, item, known)).sum(),
@@ -286,7 +292,8 @@ async fn a_manifest_without_its_statistics_says_the_same_of_its_files() {
 async fn cut_and_changed_manifests_are_read_or_refused() {
     let whole = manifest(6, FormatVersion::V2).await;
     let mut random = SmallRng::seed_from_u64(5);
-    let small = Limits { unpacked: 1 << 20, left: 1 << 20, records: 1000, values: 100_000, of_record: 1000, passed: 100_000 };
+    let small =
+        Limits { unpacked: 1 << 20, left: 1 << 20, records: 1000, values: 100_000, of_record: 1000, passed: 100_000, ..MANIFEST };
     let (mut read, mut refused) = (0, 0);
     for round in 0..600 {
         let mut bytes = whole.clone();
@@ -325,10 +332,92 @@ async fn a_name_at_which_the_decoder_panics_makes_a_broken_file() {
     assert_eq!((super::data_file(&file), files(&file, u64::MAX), manifests(&file, u64::MAX)), (None, None, None));
 }
 
+/// The same file with other words in its head.
+fn with_head(file: &[u8], change: impl Fn(&str, &mut String)) -> Vec<u8> {
+    let container = Container::open(file, 1 << 30).unwrap();
+    let slim = slimmed(file, ALL).unwrap();
+    let records = Container::open(&slim, 1 << 30).unwrap().next(1 << 30).unwrap().unwrap();
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for name in ["avro.schema", "schema", "schema-id", "partition-spec", "partition-spec-id", "format-version", "content"] {
+        for value in container.said(name.as_bytes()) {
+            let mut value = String::from_utf8(value.to_vec()).unwrap();
+            change(name, &mut value);
+            pairs.push((name.to_owned(), value));
+        }
+    }
+    let mut made = b"Obj\x01".to_vec();
+    super::container::put_long(&mut made, pairs.len());
+    for (name, value) in pairs {
+        for text in [name, value] {
+            super::container::put_long(&mut made, text.len());
+            made.extend_from_slice(text.as_bytes());
+        }
+    }
+    super::container::put_long(&mut made, 0);
+    made.extend_from_slice(&[7; 16]);
+    super::container::put_long(&mut made, records.records as usize);
+    super::container::put_long(&mut made, records.bytes.len());
+    made.extend_from_slice(&records.bytes);
+    made.extend_from_slice(&[7; 16]);
+    made
+}
+
+#[tokio::test]
+async fn a_head_that_multiplies_is_refused() {
+    let whole = manifest(6, FormatVersion::V2).await;
+    let unchanged = with_head(&whole, |_, _| {});
+    assert_eq!(live_files(&AT, &unchanged).unwrap().len(), 6);
+    let told = |file: &[u8]| live_files(&AT, file).unwrap_err().to_string();
+    // Each field of the specification is a value of each record, although no record has it.
+    let specified = with_head(&whole, |name, value| {
+        if name == "partition-spec" {
+            let field =
+                |number| format!(r#"{{"source-id":1,"field-id":{number},"name":"a{number}","transform":"bucket[{number}]"}}"#);
+            *value = format!("[{}]", (1000..1600).map(field).collect::<Vec<_>>().join(","));
+        }
+    });
+    assert_eq!(told(&specified), "its head has more than 200 partition fields");
+    let namespace = with_head(&whole, |name, value| {
+        if name == "avro.schema" {
+            *value = value.replacen('{', &format!(r#"{{"namespace":"{}","#, "a".repeat(2000)), 1);
+        }
+    });
+    assert_eq!(told(&namespace), "its head has more than 256 bytes in a namespace");
+    let aliases = with_head(&whole, |name, value| {
+        if name == "avro.schema" {
+            *value = value.replacen('{', &format!(r#"{{"aliases":[{}],"#, vec![r#""a""#; 17].join(",")), 1);
+        }
+    });
+    assert_eq!(told(&aliases), "its head has more than 16 other names for one");
+    let deep = with_head(&whole, |name, value| {
+        if name == "schema" {
+            let list =
+                |inner: String, _| format!(r#"{{"type":"list","element-id":9,"element-required":false,"element":{inner}}}"#);
+            let deep = (0..40).fold(r#""int""#.to_owned(), list);
+            *value = format!(r#"{{"type":"struct","fields":[{{"id":1,"name":"c","required":false,"type":{deep}}}]}}"#);
+        }
+    });
+    assert_eq!(live_files(&AT, &deep), Err(Unreadable::Deep));
+    let long = with_head(&whole, |name, value| {
+        if name == "schema" {
+            value.push_str(&" ".repeat(MANIFEST.head));
+        }
+    });
+    assert_eq!(live_files(&AT, &long), Err(Unreadable::Head(MANIFEST.head as u64)));
+}
+
+#[test]
+fn a_point_in_time_that_cannot_be_written_is_given_as_its_number() {
+    let point = Type::Primitive(iceberg::spec::PrimitiveType::Timestamptz);
+    let written = |micros| text(Transform::Identity, &point, &Literal::timestamptz(micros));
+    assert!(written(1_500_000).unwrap().starts_with("1970-01-01"));
+    assert!(written(-500_000).unwrap().contains("-500000"));
+}
+
 /// A file of one block.
 fn file_of(schema: &str, records: usize, bytes: &[u8]) -> Vec<u8> {
     let empty = Writer::new(&Schema::parse_str(schema).unwrap(), Vec::new()).into_inner().unwrap();
-    let container = Container::open(&empty).unwrap();
+    let container = Container::open(&empty, 1 << 20).unwrap();
     let mut file = container.anew();
     container.put(&mut file, records, bytes);
     file
@@ -366,22 +455,22 @@ fn values_of_no_bytes_and_false_lengths_are_counted_or_refused() {
 }
 
 #[test]
-fn schemas_that_name_themselves_or_multiply_end() {
+fn schemas_that_call_types_by_their_names_or_go_too_deep_are_refused() {
     let tight = Limits { values: 100_000, of_record: 10_000, passed: 200_000, ..MANIFEST };
-    let itself = record(r#"{"type":"record","name":"x","fields":[{"name":"x","type":"x"}]}"#);
-    assert_eq!(slimmed(&file_of(&itself, 1, &[]), tight), Err(Unreadable::Deep));
-    let list = record(r#"{"type":"record","name":"x","fields":[{"name":"x","type":["null","x"]}]}"#);
-    assert!(slimmed(&file_of(&list, 1, &[2, 2, 2, 0]), tight).is_ok());
-    assert_eq!(slimmed(&file_of(&list, 1, &[2; 100]), tight), Err(Unreadable::Deep));
-    // Each holds two of the one before it, and the first holds nothing.
-    let mut doubled = r#"{"type":"record","name":"n0","fields":[]}"#.to_owned();
-    for at in 1..14 {
-        let before = at - 1;
-        doubled = format!(
-            r#"{{"type":"record","name":"n{at}","fields":[{{"name":"a","type":{doubled}}},{{"name":"b","type":"n{before}"}}]}}"#
-        );
-    }
-    assert_eq!(slimmed(&file_of(&record(&doubled), 1, &[]), tight), Err(Unreadable::OfRecord(10_000)));
+    let itself = record(r#"{"type":"record","name":"x","fields":[{"name":"x","type":["null","x"]}]}"#);
+    assert_eq!(slimmed(&file_of(&itself, 1, &[0]), tight), Err(Unreadable::Broken));
+    // The decoder takes the `r2` of its own, which is a record with lists in it, for what is called so here.
+    let other = r#"{"type":"record","name":"m","fields":[{"name":"x","type":["null",{"type":"fixed","name":"r2","size":200}]},
+        {"name":"data_file","type":"r2"}]}"#;
+    assert_eq!(slimmed(&file_of(other, 1, &[0; 201]), tight), Err(Unreadable::Broken));
+    // The size is that of the decoder's own type of this name, not of the file's.
+    let fixed = |size: usize| {
+        let fields =
+            format!(r#"{{"name":"a","type":{{"type":"fixed","name":"fixed_9","size":{size}}}}},{{"name":"b","type":"fixed_9"}}"#);
+        format!(r#"{{"type":"record","name":"m","fields":[{fields}]}}"#)
+    };
+    assert!(slimmed(&file_of(&fixed(9), 1, &[0; 18]), tight).is_ok());
+    assert_eq!(slimmed(&file_of(&fixed(1), 1, &[0; 2]), tight), Err(Unreadable::Broken));
     let nested = (0..60).fold(r#""int""#.to_owned(), |inner, _| format!(r#"{{"type":"array","items":{inner}}}"#));
     assert_eq!(slimmed(&file_of(&record(&nested), 1, &[0]), tight), Err(Unreadable::Deep));
 }
@@ -389,7 +478,7 @@ fn schemas_that_name_themselves_or_multiply_end() {
 #[tokio::test]
 async fn giant_statistics_are_passed_over() {
     let whole = manifest(1, FormatVersion::V2).await;
-    let container = Container::open(&whole).unwrap();
+    let container = Container::open(&whole, 1 << 20).unwrap();
     let schema = Schema::parse_str(container.schema().unwrap()).unwrap();
     let Schema::Record(entry) = &schema else { panic!("no record") };
     // Status, snapshot and sequence numbers; content, path, format, partition, rows, bytes; then the first of the statistics.

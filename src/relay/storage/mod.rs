@@ -31,7 +31,7 @@ use super::upstream::{Answer, Purpose, Upstream};
 use crate::names::TableRef;
 
 /// Tables whose access is remembered, and how long without a use.
-const MAX_TABLES: u64 = 20_000;
+pub(super) const MAX_TABLES: u64 = 20_000;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// After a refusal keys are asked for anew at most so often: a right that is missing looks like keys that are over.
@@ -65,7 +65,9 @@ pub(super) struct Storage {
 impl Storage {
     /// Asks nobody.
     pub(super) fn new(upstream: Arc<dyn Upstream>, stores: Arc<Stores>) -> Self {
-        let places = moka::sync::Cache::builder().max_capacity(MAX_TABLES).time_to_idle(IDLE).build();
+        // The longest unused goes, and never the one that was just noted, whose files are about to be read.
+        let lru = moka::policy::EvictionPolicy::lru();
+        let places = moka::sync::Cache::builder().max_capacity(MAX_TABLES).eviction_policy(lru).time_to_idle(IDLE).build();
         Self { stores, places, upstream }
     }
 

@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use super::*;
 use crate::relay::config::RestConfig;
 use crate::relay::error::CatalogError;
-use crate::relay::storage::Handed;
+use crate::relay::storage::{Handed, MAX_TABLES};
 
 /// What came to the store.
 #[derive(Default)]
@@ -233,6 +233,19 @@ async fn expired_keys_are_not_kept_and_others_are() {
         storage.sweep(now + Duration::from_secs(after));
         assert_eq!(storage.keys(), left, "{after} s later");
     }
+}
+
+#[tokio::test]
+async fn of_very_many_tables_those_that_were_loaded_last_are_known() {
+    let (bench, _came) = with_store().await;
+    let storage = Arc::clone(&bench.relay.view(&credential(), &name()).unwrap().storage);
+    let place = |number: u64| format!("s3://lake/gold/t{number}");
+    let all = MAX_TABLES + 500;
+    for number in 0..all {
+        storage.note(&gold(&number.to_string()), &[place(number)], None);
+    }
+    assert!((0..all).rev().take(1000).all(|number| storage.knows(&place(number)) == Some(place(number).len())));
+    assert!((0..all).filter(|number| storage.knows(&place(*number)) != Some(0)).count() < all as usize, "all are kept");
 }
 
 #[tokio::test]

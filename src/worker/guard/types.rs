@@ -18,13 +18,15 @@ pub(super) fn read(cursor: &mut Cursor<'_>, column: &str) -> Result<String, Refu
 
 fn read_nested(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<String, Refusal> {
     if depth > MAX_DEPTH {
-        return Err(Refusal::Unsupported(format!(
-            "the type of column {} is nested more than {MAX_DEPTH} levels deep",
-            names::quote(column)
-        )));
+        return Err(too_deep(column));
     }
     let mut text = base(cursor, column, depth)?;
+    let mut lists = 0;
     while cursor.take_symbol('[') {
+        lists += 1;
+        if depth + lists > MAX_DEPTH {
+            return Err(too_deep(column));
+        }
         if let Some(Kind::Number(_)) = cursor.peek().map(|token| &token.kind) {
             return Err(no_type(column, "an array of fixed length", &format!("{text}[]")));
         }
@@ -35,6 +37,10 @@ fn read_nested(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<St
         return Err(no_type(column, "ARRAY", &format!("{text}[]")));
     }
     Ok(text)
+}
+
+fn too_deep(column: &str) -> Refusal {
+    Refusal::Unsupported(format!("the type of column {} is nested more than {MAX_DEPTH} levels deep", names::quote(column)))
 }
 
 fn base(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<String, Refusal> {

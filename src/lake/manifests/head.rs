@@ -1,0 +1,68 @@
+//! Owns what the head of a file may say, before a decoder believes it: schemas are held in memory with names that are copied into each
+//! other, and a specification makes values in each record that no record holds. Refuses to read records.
+
+use serde_json::Value;
+
+use super::Unreadable;
+use super::container::Container;
+use crate::lake::bounds;
+
+/// Bytes of a name, of a namespace, or of another name for the same. The names of columns are among them.
+const MAX_NAME: usize = 1024;
+
+/// A namespace goes into every name below it.
+const MAX_NAMESPACE: usize = 256;
+const MAX_ALIASES: usize = 16;
+
+/// Fields by which a table is partitioned: each is a value of each record, whether it is there or not.
+const MAX_PARTITION_FIELDS: usize = 200;
+
+/// Gives how many values a reader adds to each record.
+///
+/// # Errors
+/// When the head says what would cost far more than its bytes.
+pub(super) fn check(container: &Container<'_>) -> Result<u64, Unreadable> {
+    check_names(&read(container.schema().unwrap_or_default().as_bytes())?)?;
+    for schema in container.said(b"schema") {
+        bounds::check_schema(&read(schema)?).map_err(|_| Unreadable::Deep)?;
+    }
+    let mut most = 0;
+    for spec in container.said(b"partition-spec") {
+        let spec = read(spec)?;
+        let fields = spec.get("fields").unwrap_or(&spec).as_array().map_or(0, Vec::len);
+        if fields > MAX_PARTITION_FIELDS {
+            return Err(Unreadable::Said("partition fields", MAX_PARTITION_FIELDS));
+        }
+        most = most.max(fields);
+    }
+    Ok(most as u64)
+}
+
+fn read(json: &[u8]) -> Result<Value, Unreadable> {
+    serde_json::from_slice(json).map_err(|_| Unreadable::Broken)
+}
+
+/// Of an Avro schema, as deep as JSON goes.
+fn check_names(schema: &Value) -> Result<(), Unreadable> {
+    match schema {
+        Value::Array(all) => all.iter().try_for_each(check_names),
+        Value::Object(object) => {
+            let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+            let name = text("name");
+            if name.len() > MAX_NAME {
+                return Err(Unreadable::Said("bytes in a name", MAX_NAME));
+            }
+            let before = name.rsplit_once('.').map_or("", |(before, _)| before);
+            if before.len().max(text("namespace").len()) > MAX_NAMESPACE {
+                return Err(Unreadable::Said("bytes in a namespace", MAX_NAMESPACE));
+            }
+            let aliases = object.get("aliases").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let is_long = |alias: &Value| alias.as_str().is_some_and(|alias| alias.len() > MAX_NAME);
+            if aliases.len() > MAX_ALIASES || aliases.iter().any(is_long) {
+                return Err(Unreadable::Said("other names for one", MAX_ALIASES));
+            }
+            object.values().try_for_each(check_names)
+        }
+        _ => Ok(()),
+    }
+}
