@@ -5,10 +5,11 @@ use std::panic::catch_unwind;
 
 use arrow::datatypes::DataType;
 use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
-use arrow::ipc::root_as_message;
+use arrow::ipc::root_as_message_with_opts;
 use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use bytes::{BufMut, Bytes, BytesMut};
+use flatbuffers::VerifierOptions;
 use futures::StreamExt;
 use futures::stream;
 use tonic::Streaming;
@@ -20,6 +21,11 @@ use crate::names::{Namespace, TableRef};
 use crate::query::{Frame, IngestMode};
 
 const CONTINUATION: u32 = 0xFFFF_FFFF;
+
+/// Parts of a header, and bytes of what it says, each counted as often as it is named: a header may name a part of itself many times,
+/// and what reads it makes one of each. A column has some five parts.
+const MAX_PARTS: usize = 50_000;
+const MAX_SAID_BYTES: usize = 8 << 20;
 
 /// Rows of parameters as sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +54,8 @@ struct Collector {
 impl Collector {
     fn add(&mut self, data: &FlightData) -> Result<(), FlightError> {
         let bad = |reason: &str| FlightError::Upload(format!("the parameters are not Arrow IPC messages: {reason}"));
-        let message = root_as_message(&data.data_header).map_err(|error| bad(&error.to_string()))?;
+        let bounds = VerifierOptions { max_tables: MAX_PARTS, max_apparent_size: MAX_SAID_BYTES, ..VerifierOptions::default() };
+        let message = root_as_message_with_opts(&bounds, &data.data_header).map_err(|error| bad(&error.to_string()))?;
         if message.header_as_schema().is_some() {
             // Arrow's reader panics on types that it does not have.
             let read = || try_schema_from_flatbuffer_bytes(&data.data_header).map_err(|error| bad(&error.to_string()));
@@ -171,10 +178,12 @@ mod tests {
 
     use arrow::array::{Array, DictionaryArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray};
     use arrow::datatypes::{Int32Type, Schema};
+    use arrow::ipc;
     use arrow::ipc::reader::StreamReader;
     use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
     use arrow_flight::sql::TableDefinitionOptions;
     use arrow_flight::utils::batches_to_flight_data;
+    use flatbuffers::{FlatBufferBuilder, WIPOffset};
     use futures::TryStreamExt;
 
     use super::*;
@@ -220,6 +229,52 @@ mod tests {
         assert_eq!(collected(&messages, 1 << 20).unwrap(), Parameters::Absent);
         assert_eq!(collected(&messages[..1], 1 << 20).unwrap(), Parameters::Absent);
         assert_eq!(collected(&[], 1 << 20).unwrap(), Parameters::Absent);
+    }
+
+    /// A header in which the fields of a struct are one and the same, so many times, with a name of so many bytes.
+    fn repeating(times: usize, name: usize) -> FlightData {
+        let mut buffer = FlatBufferBuilder::new();
+        let none = buffer.create_vector::<WIPOffset<ipc::Field<'_>>>(&[]);
+        let name = buffer.create_string(&"n".repeat(name));
+        let mut number = ipc::IntBuilder::new(&mut buffer);
+        number.add_bitWidth(64);
+        number.add_is_signed(true);
+        let number = number.finish().as_union_value();
+        let mut field = ipc::FieldBuilder::new(&mut buffer);
+        field.add_name(name);
+        field.add_type_type(ipc::Type::Int);
+        field.add_type_(number);
+        field.add_children(none);
+        let field = field.finish();
+        let children = buffer.create_vector(&vec![field; times]);
+        let is_struct = ipc::Struct_Builder::new(&mut buffer).finish().as_union_value();
+        let mut column = ipc::FieldBuilder::new(&mut buffer);
+        column.add_name(name);
+        column.add_type_type(ipc::Type::Struct_);
+        column.add_type_(is_struct);
+        column.add_children(children);
+        let column = column.finish();
+        let columns = buffer.create_vector(&[column]);
+        let mut schema = ipc::SchemaBuilder::new(&mut buffer);
+        schema.add_fields(columns);
+        let schema = schema.finish().as_union_value();
+        let mut message = ipc::MessageBuilder::new(&mut buffer);
+        message.add_version(ipc::MetadataVersion::V5);
+        message.add_header_type(ipc::MessageHeader::Schema);
+        message.add_header(schema);
+        let message = message.finish();
+        buffer.finish(message, None);
+        FlightData { data_header: Bytes::copy_from_slice(buffer.finished_data()), ..FlightData::default() }
+    }
+
+    #[test]
+    fn a_header_that_names_one_part_many_times_is_refused() {
+        assert!(matches!(collected(&[repeating(1000, 100)], 1 << 20), Ok(Parameters::Rows { .. })));
+        for (times, name) in [(30_000, 60_000), (40_000, 1)] {
+            let data = repeating(times, name);
+            assert!(data.data_header.len() < 250_000);
+            assert!(matches!(collected(&[data], 16 << 20), Err(FlightError::Upload(_))), "{times} times {name} bytes");
+        }
     }
 
     #[test]

@@ -28,6 +28,12 @@ use crate::names::CatalogName;
 use crate::query::TableFilter;
 use crate::query::listing::{ListedSchemas, ListedTables};
 
+/// Bytes of a name or pattern by which a listing is narrowed: each is held against every name that there is.
+const MAX_FILTER_BYTES: usize = 4096;
+
+/// Kinds of tables, or numbers of properties, that a listing is narrowed to.
+const MAX_CHOICES: usize = 1000;
+
 /// The only type that tables of a catalog have.
 const TABLE: &str = "TABLE";
 
@@ -96,7 +102,7 @@ pub(super) enum CatalogCommand {
 impl CatalogCommand {
     /// Takes the catalog commands out of all commands.
     pub(super) fn from_command(command: Command, rpc: &str) -> Result<Self, FlightError> {
-        Ok(match command {
+        let command = match command {
             Command::CommandGetCatalogs(CommandGetCatalogs {}) => Self::Catalogs,
             Command::CommandGetDbSchemas(command) => Self::Schemas(command),
             Command::CommandGetTables(command) => Self::Tables(command),
@@ -108,7 +114,34 @@ impl CatalogCommand {
             Command::CommandGetSqlInfo(command) => Self::SqlInfo(command),
             Command::CommandGetXdbcTypeInfo(command) => Self::XdbcTypes(command),
             other => return Err(unfit(rpc, &other)),
-        })
+        };
+        command.check()?;
+        Ok(command)
+    }
+
+    /// Refuses filters that no name can fit, and that cost much to find that out.
+    fn check(&self) -> Result<(), FlightError> {
+        let (filters, choices) = match self {
+            Self::Schemas(command) => ([&command.catalog, &command.db_schema_filter_pattern, &None], 0),
+            Self::Tables(command) => (
+                [&command.catalog, &command.db_schema_filter_pattern, &command.table_name_filter_pattern],
+                command.table_types.len(),
+            ),
+            Self::SqlInfo(command) => ([&None; 3], command.info.len()),
+            _ => return Ok(()),
+        };
+        if let Some(long) = filters.into_iter().flatten().find(|filter| filter.len() > MAX_FILTER_BYTES) {
+            let bytes = long.len();
+            return Err(FlightError::Invalid(format!(
+                "a filter of {bytes} bytes; names and patterns have up to {MAX_FILTER_BYTES}"
+            )));
+        }
+        if choices > MAX_CHOICES {
+            return Err(FlightError::Invalid(format!(
+                "{choices} choices at once; ask for up to {MAX_CHOICES}, or for all by none"
+            )));
+        }
+        Ok(())
     }
 
     /// The schema of its answer.

@@ -68,7 +68,7 @@ pub struct Config {
     /// How long a ticket can be used.
     #[serde(with = "humantime_serde")]
     pub ticket_ttl: Duration,
-    /// The largest message that is read from a client, in bytes.
+    /// The largest message of an upload, in bytes. Others are bounded by the statement that may be in them.
     pub max_message_bytes: usize,
     /// The longest statement, in bytes.
     pub max_statement_bytes: usize,
@@ -156,6 +156,13 @@ impl Config {
             return Err(ConfigError::NoConnections);
         }
         Ok(self.tls.as_ref().map(tls::check).transpose()?.unwrap_or_default())
+    }
+
+    /// The largest message in bytes that is no upload: a command with a statement, or a ticket with one and its parameters. Some
+    /// more, so that a statement which is too long is told so.
+    fn max_command_bytes(&self) -> usize {
+        let statement = self.max_statement_bytes.saturating_mul(4);
+        statement.saturating_add(self.max_ticket_parameter_bytes).saturating_add(64 << 10).min(self.max_message_bytes)
     }
 
     /// A tonic server with the transport settings of this section.
@@ -309,9 +316,10 @@ impl FlightServer {
     /// The service as tonic serves it.
     #[must_use]
     pub fn into_service(self) -> UnexpiredCallers<WholeRequests<PassThrough<FlightServiceServer<Self>, Self>>> {
-        let limit = self.0.config.max_message_bytes;
-        let inner = FlightServiceServer::new(self.clone()).max_decoding_message_size(limit);
-        UnexpiredCallers(WholeRequests(PassThrough { inner, calls: self, max_ticket_bytes: limit }))
+        let (commands, uploads) = (self.0.config.max_command_bytes(), self.0.config.max_message_bytes);
+        let service = |limit| FlightServiceServer::new(self.clone()).max_decoding_message_size(limit);
+        let (inner, uploads) = (service(commands), service(uploads));
+        UnexpiredCallers(WholeRequests(PassThrough { inner, uploads, calls: self, max_ticket_bytes: commands }))
     }
 }
 

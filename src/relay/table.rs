@@ -1,6 +1,7 @@
 //! Owns one table as a catalog gave it, made ready for workers: checked for where it points, stripped of credentials, whole and
 //! trimmed. Refuses to know how old it is.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 
 use super::confine::{Confinement, normal};
 use super::error::CatalogError;
@@ -17,6 +19,12 @@ use crate::names::{CatalogName, TableRef};
 
 /// An answer above this is parsed on a thread that may block.
 pub(super) const LARGE_BYTES: usize = 256 << 10;
+
+/// Bytes of large metadata that are read at once, in units of a megabyte; more wait. While it is read it takes some times its size,
+/// and what a hostile catalog makes of it much more.
+const UNIT: usize = 1 << 20;
+const MAX_UNITS: u32 = 64;
+static READING: Semaphore = Semaphore::const_new(MAX_UNITS as usize);
 
 /// Table properties that say where files are written.
 pub(super) const PLACE_PROPERTIES: [&str; 4] =
@@ -72,13 +80,22 @@ impl Table {
         etag: Option<String>,
         confinement: Arc<Confinement>,
     ) -> Result<Self, CatalogError> {
+        let broken = CatalogError::BadAnswer {
+            catalog: table.catalog.clone(),
+            reason: format!("reading the metadata of table \"{table}\" broke"),
+        };
         if answer.len() < LARGE_BYTES {
-            return Self::read_now(&table, &answer, etag, &confinement);
+            // Others may wait for it, for ever if it broke.
+            let read = AssertUnwindSafe(|| Self::read_now(&table, &answer, etag, &confinement));
+            return catch_unwind(read).unwrap_or(Err(broken));
         }
-        let catalog = table.catalog.clone();
-        tokio::task::spawn_blocking(move || Self::read_now(&table, &answer, etag, &confinement))
-            .await
-            .unwrap_or_else(|panic| Err(CatalogError::BadAnswer { catalog, reason: panic.to_string() }))
+        let units = u32::try_from(answer.len() / UNIT).unwrap_or(u32::MAX).clamp(1, MAX_UNITS);
+        let place = READING.acquire_many(units).await.ok();
+        let read = move || {
+            let _place = place;
+            Self::read_now(&table, &answer, etag, &confinement)
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or(Err(broken))
     }
 
     fn read_now(table: &TableRef, answer: &[u8], etag: Option<String>, confinement: &Confinement) -> Result<Self, CatalogError> {

@@ -155,6 +155,31 @@ async fn catalogs_schemas_and_tables_are_listed_with_patterns() {
 }
 
 #[tokio::test]
+async fn filters_that_no_name_fits_and_messages_that_no_command_needs_are_refused() {
+    let gateway = Gateway::start();
+    let mut client = gateway.client().await;
+    let refused = async |client: &mut Client, command: CommandGetTables| {
+        status(client.get_tables(command).await.expect_err("a filter that no name fits"))
+    };
+    let pattern = CommandGetTables { table_name_filter_pattern: Some("a".repeat(5000)), ..CommandGetTables::default() };
+    let told = refused(&mut client, pattern).await;
+    assert_eq!(told.code(), Code::InvalidArgument);
+    assert!(told.message().contains("a filter of 5000 bytes") && told.message().contains("up to 4096"), "{told}");
+    let types = CommandGetTables { table_types: vec!["TABLE".to_owned(); 1001], ..CommandGetTables::default() };
+    assert_eq!(refused(&mut client, types).await.code(), Code::InvalidArgument);
+    let info = client.get_sql_info(vec![arrow_flight::sql::SqlInfo::FlightSqlServerName; 1001]).await;
+    assert_eq!(status(info.expect_err("too many")).code(), Code::InvalidArgument);
+    // A message of a size that only data has.
+    let large = CommandGetTables { table_types: vec!["TABLE".to_owned(); 1 << 20], ..CommandGetTables::default() };
+    assert_eq!(refused(&mut client, large).await.code(), Code::OutOfRange);
+    let ticket = Ticket { ticket: vec![b't'; 5 << 20].into() };
+    assert_eq!(status(client.do_get(ticket).await.expect_err("no ticket is as large")).code(), Code::OutOfRange);
+    let long = format!("SELECT '{}'", "x".repeat(2 << 20));
+    let told = status(client.execute(long, None).await.expect_err("a long statement"));
+    assert!(told.code() == Code::InvalidArgument && told.message().contains("flight.max_statement_bytes"), "{told}");
+}
+
+#[tokio::test]
 async fn a_new_table_is_listed_at_once_and_a_dropped_one_is_gone() {
     let (gateway, _client) = with_table().await;
     let count = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'bronze'";

@@ -9,12 +9,15 @@
 //! What is fetched takes the place of what was known: a key that the issuer has withdrawn is gone with the next fetch. One fetch at a time
 //! is under way, and it runs by itself: an asker that goes away takes nobody's keys along.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use reqwest::redirect::{Attempt, Policy};
 use serde::Deserialize;
@@ -33,6 +36,8 @@ const FIRST_FETCH_EVERY: Duration = Duration::from_secs(1);
 const MAX_BYTES: usize = 1 << 20;
 /// Keys of one issuer that are kept.
 const MAX_KEYS: usize = 100;
+/// Bytes of the only kind of such keys that there is.
+const ED25519_KEY_BYTES: usize = 32;
 /// Redirects that are followed, on the same server.
 const MAX_REDIRECTS: usize = 3;
 
@@ -201,8 +206,10 @@ impl Source {
 
     async fn fetch(&self) {
         let issuer = &self.config.issuer;
-        let fetched = match tokio::time::timeout(self.config.timeout, self.ask()).await {
-            Ok(fetched) => fetched,
+        // One that breaks must not stay under way.
+        let ask = AssertUnwindSafe(self.ask()).catch_unwind();
+        let fetched = match tokio::time::timeout(self.config.timeout, ask).await {
+            Ok(fetched) => fetched.unwrap_or_else(|_| Err("reading its answer broke".to_owned())),
             Err(_) => Err(format!("no answer within {:?}", self.config.timeout)),
         };
         let mut state = self.lock();
@@ -288,6 +295,12 @@ impl Known {
 impl Key {
     fn read(value: Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(value).ok()?;
+        // What verifies by them takes their length for granted.
+        if let AlgorithmParameters::OctetKeyPair(pair) = &jwk.algorithm
+            && BASE64_URL_SAFE_NO_PAD.decode(&pair.x).map_or(true, |key| key.len() != ED25519_KEY_BYTES)
+        {
+            return None;
+        }
         let decoding = DecodingKey::from_jwk(&jwk).ok()?;
         let signs = !matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption));
         let asymmetric = decoding.family() != AlgorithmFamily::Hmac;

@@ -382,11 +382,16 @@ async fn a_jwks_uri_needs_no_discovery_and_keys_of_other_kinds_do_no_harm() {
     let provider = Provider::start(&[]).await;
     let mut encrypts = Signer::new("two", Algorithm::ES256).public();
     encrypts["use"] = json!("enc");
-    let others = [json!({ "kty": "oct", "k": "c2VjcmV0", "kid": "three" }), json!({ "kty": "new" }), json!(7), encrypts];
+    let short = json!({ "kty": "OKP", "crv": "Ed25519", "x": "AA", "kid": "four" });
+    let others = [json!({ "kty": "oct", "k": "c2VjcmV0", "kid": "three" }), json!({ "kty": "new" }), json!(7), encrypts, short];
     provider.answers(Answer::Keys(others.into_iter().chain([signer.public()]).collect()));
     let config = IssuerConfig { jwks_uri: Some(format!("{}/keys", provider.uri)), ..provider.config() };
     let issuers = provider.issuers(config);
     verify(&issuers, &signer.sign(&provider.claims())).await.unwrap();
+    // One that cannot be a key is none.
+    let by_short = Signer::new("four", Algorithm::EdDSA);
+    let refused = verify(&issuers, &by_short.sign(&provider.claims())).await.unwrap_err();
+    assert!(matches!(refused, AuthError::Token(TokenFault::UnknownKey { .. })), "{refused:?}");
     // With one key of its kind a token need not name it.
     let header = Header::new(Algorithm::ES256);
     let unnamed = jsonwebtoken::encode(&header, &provider.claims(), &signer.key).unwrap();

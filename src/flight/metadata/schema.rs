@@ -20,6 +20,9 @@ const CONTINUATION: u32 = u32::MAX;
 /// To which messages are filled up.
 const ALIGNMENT: usize = 8;
 
+/// So many of the last marks and types are looked through for one that is there already: a table may have as many of them as columns.
+const LOOKED_BACK: usize = 64;
+
 /// The columns of a table as an encapsulated message: what [`schema_bytes`] makes of [`with_metadata`], in fewer bytes.
 pub(super) fn listed_schema(table: &TableRef, columns: &Schema) -> Result<Bytes, FlightError> {
     let written = Writer::new(table).schema(columns);
@@ -114,7 +117,7 @@ impl<'a> Writer<'a> {
 
     /// A piece of metadata.
     fn mark(&mut self, key: &str, value: &str) -> WIPOffset<KeyValue<'a>> {
-        if let Some((_, _, there)) = self.marks.iter().find(|(k, v, _)| k == key && v == value) {
+        if let Some((_, _, there)) = self.marks.iter().rev().take(LOOKED_BACK).find(|(k, v, _)| k == key && v == value) {
             return *there;
         }
         let (written_key, written_value) = (self.buffer.create_shared_string(key), self.buffer.create_shared_string(value));
@@ -127,7 +130,7 @@ impl<'a> Writer<'a> {
     }
 
     fn data_type(&mut self, data_type: &DataType) -> Option<Written<'a>> {
-        if let Some((_, there)) = self.types.iter().find(|(known, _)| known == data_type) {
+        if let Some((_, there)) = self.types.iter().rev().take(LOOKED_BACK).find(|(known, _)| known == data_type) {
             return Some(*there);
         }
         let written = self.new_type(data_type)?;

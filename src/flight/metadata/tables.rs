@@ -100,11 +100,12 @@ struct TableRows {
 
 impl TableRows {
     fn add(&mut self, ListedTable { table, columns }: &ListedTable, with_schema: bool) -> Result<(), FlightError> {
-        self.catalogs.append_value(table.catalog.as_str());
-        self.schemas.append_value(table.namespace.to_string());
+        let (catalog, namespace) = (table.catalog.as_str(), table.namespace.to_string());
+        self.bytes += 64 + catalog.len() + namespace.len() + table.table.len();
+        self.catalogs.append_value(catalog);
+        self.schemas.append_value(namespace);
         self.tables.append_value(&table.table);
         self.types.append_value(TABLE);
-        self.bytes += 64 + table.table.len();
         if with_schema {
             let bytes = match columns {
                 Some(columns) => listed_schema(table, columns)?,
@@ -195,6 +196,17 @@ mod tests {
         let rest: Vec<Bytes> = messages.try_collect().await.unwrap();
         assert!(rest.len() > 2 && rest.iter().all(|message| message.len() < 2 * BATCH_BYTES));
         assert_eq!(LISTED.load(Ordering::SeqCst), 200);
+    }
+
+    #[tokio::test]
+    async fn a_schema_with_a_long_name_makes_no_large_messages() {
+        let table = |n| {
+            let namespace = Namespace::from_schema(&"s".repeat(60_000));
+            let table = TableRef { catalog: "lake".into(), namespace, table: format!("t{n}") };
+            Ok(ListedTable { table, columns: None })
+        };
+        let messages: Vec<Bytes> = messages(stream::iter((0..100).map(table)).boxed(), false).try_collect().await.unwrap();
+        assert!(messages.len() > 10 && messages.iter().all(|message| message.len() < 2 * BATCH_BYTES));
     }
 
     #[tokio::test]

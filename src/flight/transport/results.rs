@@ -27,6 +27,9 @@ use tonic_prost::ProstCodec;
 /// The call that is answered here.
 const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
 
+/// The call whose messages are data, and large.
+const DO_PUT: &str = "/arrow.flight.protocol.FlightService/DoPut";
+
 /// The call by which strangers become known.
 const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 
@@ -71,6 +74,8 @@ pub trait Calls: Clone + Send + Sync + 'static {
 pub struct PassThrough<S, C> {
     /// tonic's service of the other calls; always ready.
     pub inner: S,
+    /// The same, for larger messages: those of DoPut.
+    pub uploads: S,
     /// Knows callers, and answers DoGet.
     pub calls: C,
     /// The largest ticket in bytes.
@@ -101,6 +106,7 @@ where
         match request.uri().path() {
             HANDSHAKE => Box::pin(self.inner.call(request)),
             DO_GET => Box::pin(rows(self.calls.clone(), request, self.max_ticket_bytes)),
+            DO_PUT => Box::pin(known(self.calls.clone(), self.uploads.clone(), request)),
             _ => Box::pin(known(self.calls.clone(), self.inner.clone(), request)),
         }
     }

@@ -154,18 +154,18 @@ fn left_of(schema: &Schema, value: Value, known: &HashMap<String, Schema>) -> (V
     {
         return (Value::Union(null as u32, Box::new(Value::Null)), 1);
     }
-    let number = count(schema, &value, known);
+    let number = count(schema, &value);
     (value, number)
 }
 
-fn count(schema: &Schema, value: &Value, known: &HashMap<String, Schema>) -> u64 {
+fn count(schema: &Schema, value: &Value) -> u64 {
     1 + match (schema, value) {
         (Schema::Decimal(_), _) => 1,
-        (Schema::Array(of), Value::Array(items)) => items.iter().map(|item| count(&of.items, item, known)).sum(),
-        (Schema::Map(of), Value::Map(items)) => items.values().map(|item| count(&of.types, item, known)).sum(),
-        (Schema::Union(of), Value::Union(at, inner)) => count(&of.variants()[*at as usize], inner, known),
+        (Schema::Array(of), Value::Array(items)) => items.iter().map(|item| count(&of.items, item)).sum(),
+        (Schema::Map(of), Value::Map(items)) => items.values().map(|item| count(&of.types, item)).sum(),
+        (Schema::Union(of), Value::Union(at, inner)) => count(&of.variants()[*at as usize], inner),
         (Schema::Record(of), Value::Record(items)) => {
-            items.iter().zip(&of.fields).map(|((_, item), field)| count(&field.schema, item, known)).sum()
+            items.iter().zip(&of.fields).map(|((_, item), field)| count(&field.schema, item)).sum()
         }
         _ => 0,
     }

@@ -15,6 +15,9 @@ use crate::query::QueryError;
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8192;
 
+/// And of about so many bytes: a name may be long, and stands in each row.
+const BATCH_BYTES: usize = 1 << 20;
+
 /// Which listing it is.
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
@@ -56,6 +59,7 @@ pub(super) struct Rows {
     ordinals: Int32Builder,
     /// In the batch that is being made.
     rows: usize,
+    bytes: usize,
     limit: usize,
 }
 
@@ -65,7 +69,7 @@ impl Rows {
         let schema = shape.schema();
         let writer = StreamWriter::try_new(Vec::new(), &schema).map_err(defect)?;
         let texts = schema.fields().iter().filter(|field| field.name() != ORDINAL).map(|_| StringBuilder::new()).collect();
-        Ok(Self { schema, writer, texts, ordinals: Int32Builder::new(), rows: 0, limit })
+        Ok(Self { schema, writer, texts, ordinals: Int32Builder::new(), rows: 0, bytes: 0, limit })
     }
 
     pub(super) fn schema_row(&mut self, catalog: &CatalogName, schema: &str) -> Result<(), QueryError> {
@@ -102,14 +106,15 @@ impl Rows {
     }
 
     fn add<const N: usize>(&mut self, texts: [Option<&str>; N], ordinal: Option<i32>) -> Result<(), QueryError> {
+        self.bytes += texts.iter().flatten().map(|text| text.len()).sum::<usize>();
         self.texts.iter_mut().zip(texts).for_each(|(column, text)| column.append_option(text));
         self.ordinals.append_option(ordinal);
         self.rows += 1;
-        if self.rows < BATCH_ROWS { Ok(()) } else { self.flush() }
+        if self.rows < BATCH_ROWS && self.bytes < BATCH_BYTES { Ok(()) } else { self.flush() }
     }
 
     fn flush(&mut self) -> Result<(), QueryError> {
-        self.rows = 0;
+        (self.rows, self.bytes) = (0, 0);
         let ordinals: ArrayRef = Arc::new(self.ordinals.finish());
         let mut texts = self.texts.iter_mut();
         let columns = self.schema.fields().iter().filter_map(|field| {
@@ -130,4 +135,29 @@ impl Rows {
 
 fn defect(error: arrow::error::ArrowError) -> QueryError {
     QueryError::Defect(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType;
+
+    use super::*;
+    use crate::names::Namespace;
+
+    #[test]
+    fn long_names_are_counted_before_they_are_many() {
+        let table = TableRef { catalog: "lake".into(), namespace: Namespace::from_schema("s"), table: "t".repeat(60_000) };
+        let column = |number| Column {
+            name: format!("c{number}"),
+            sql_type: "INTEGER".to_owned(),
+            data_type: DataType::Int32,
+            nullable: true,
+            comment: None,
+        };
+        let columns: Vec<Column> = (0..BATCH_ROWS - 1).map(column).collect();
+        let mut rows = Rows::new(Shape::Columns, 4 << 20).unwrap();
+        let refused = rows.column_rows(&table, &columns).unwrap_err();
+        assert!(matches!(refused, QueryError::ListingTooLong { .. }), "{refused}");
+        assert!(rows.bytes <= 2 * BATCH_BYTES, "a whole batch was made first");
+    }
 }

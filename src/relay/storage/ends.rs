@@ -2,6 +2,7 @@
 //! DuckDB reads them one table after the other. Refuses to read ahead of more than a few files, and to keep what is read for long: a
 //! worker asks for it at once, and keeps it itself.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,9 @@ impl Ends {
             let (store, view, length) = (Arc::clone(&self.store), Arc::clone(view), *length);
             let part = async move {
                 let _place = place;
-                read(&store, &view, asked, length - from).await.ok().flatten()
+                // Who waits for it would wait for ever if it broke.
+                let part = AssertUnwindSafe(read(&store, &view, asked, length - from)).catch_unwind().await;
+                part.ok()?.ok().flatten()
             };
             let part = part.boxed().shared();
             self.coming.insert(at, Coming { from, length, part: part.clone() });

@@ -4,6 +4,7 @@
 //! One request at a time is under way for a source, however many ask. It runs by itself: an asker that goes away takes nobody's token
 //! along. Who asks while the token before is good never waits. Times are of the monotonic clock, so a clock that is set has no part in it.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -294,8 +295,9 @@ impl Source {
     fn launch(self: &Arc<Self>, state: &mut State) -> Fetch {
         let source = Arc::clone(self);
         let fetch = async move {
-            let outcome = source.fetch().await;
-            source.settle(outcome)
+            // One that breaks must not stay under way.
+            let outcome = AssertUnwindSafe(source.fetch()).catch_unwind().await;
+            source.settle(outcome.unwrap_or_else(|_| Err(TokenFault::Wrong("reading its answer broke".to_owned()))))
         };
         let fetch = fetch.boxed().shared();
         state.under_way = Some(fetch.clone());
