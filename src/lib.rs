@@ -22,6 +22,7 @@ pub mod error;
 pub mod extensions;
 pub mod flight;
 pub mod gateway;
+pub mod headers;
 pub mod health;
 pub mod lake;
 pub mod names;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first; modules of one layer don't import each other, but for the first, whose order is as written.
 const LAYERS: &[&[&str]] = &[
-    &["as_of", "counts", "error", "names", "secret"],
+    &["as_of", "counts", "error", "headers", "names", "secret"],
     &["shutdown", "telemetry", "wire", "extensions"],
     &["auth"],
     &["lake"],

@@ -5,11 +5,9 @@ use std::panic::catch_unwind;
 
 use arrow::datatypes::DataType;
 use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
-use arrow::ipc::root_as_message_with_opts;
 use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use bytes::{BufMut, Bytes, BytesMut};
-use flatbuffers::VerifierOptions;
 use futures::StreamExt;
 use futures::stream;
 use tonic::Streaming;
@@ -17,15 +15,11 @@ use tonic::Streaming;
 use super::handshake::Call;
 use super::kernel::{ClientFrames, broken_input};
 use super::{Edge, FlightError};
+use crate::headers;
 use crate::names::{Namespace, TableRef};
 use crate::query::{Frame, IngestMode};
 
 const CONTINUATION: u32 = 0xFFFF_FFFF;
-
-/// Parts of a header, and bytes of what it says, each counted as often as it is named: a header may name a part of itself many times,
-/// and what reads it makes one of each. A column has some five parts.
-const MAX_PARTS: usize = 50_000;
-const MAX_SAID_BYTES: usize = 8 << 20;
 
 /// Rows of parameters as sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +48,7 @@ struct Collector {
 impl Collector {
     fn add(&mut self, data: &FlightData) -> Result<(), FlightError> {
         let bad = |reason: &str| FlightError::Upload(format!("the parameters are not Arrow IPC messages: {reason}"));
-        let bounds = VerifierOptions { max_tables: MAX_PARTS, max_apparent_size: MAX_SAID_BYTES, ..VerifierOptions::default() };
-        let message = root_as_message_with_opts(&bounds, &data.data_header).map_err(|error| bad(&error.to_string()))?;
+        let message = headers::read(&data.data_header).map_err(|error| bad(&error.to_string()))?;
         if message.header_as_schema().is_some() {
             // Arrow's reader panics on types that it does not have.
             let read = || try_schema_from_flatbuffer_bytes(&data.data_header).map_err(|error| bad(&error.to_string()));

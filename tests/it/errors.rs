@@ -137,3 +137,18 @@ async fn deep_expressions_run_and_too_deep_ones_are_refused() {
     }
     assert_eq!(gateway.value("SELECT 42").await, "42");
 }
+
+/// Each field's whole path is kept by what reads schemas: a long name over many fields would take gigabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_names_multiply_is_refused_and_costs_nobody_anything() {
+    let gateway = Gateway::start();
+    gateway.run("CREATE SCHEMA lake.s").await;
+    let fields: Vec<String> = (0..5_000).map(|number| format!("a{number} INTEGER")).collect();
+    let sql = format!("CREATE TABLE lake.s.t (\"{}\" STRUCT({}))", "n".repeat(200_000), fields.join(", "));
+    let told = refused(&gateway, &sql).await;
+    says(&told, Code::InvalidArgument, &["take shorter names"]);
+    assert!(told.message().len() < 2000, "{} bytes", told.message().len());
+    let deep = format!("CREATE TABLE lake.s.t (a INTEGER{})", "[]".repeat(100));
+    says(&refused(&gateway, &deep).await, Code::Unimplemented, &["nested more than"]);
+    assert_eq!(gateway.value("SELECT 1").await, "1");
+}

@@ -9,9 +9,10 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use arrow_ipc::reader::{read_dictionary, read_record_batch};
-use arrow_ipc::{Message, MessageHeader, convert::fb_to_schema, root_as_message};
+use arrow_ipc::{Message, MessageHeader, convert::fb_to_schema};
 
 use super::{DO_NOT_FIT, survived};
+use crate::headers;
 use crate::wire::proto::failure::Kind;
 use crate::wire::{FrameHeader, FrameKind};
 use crate::worker::failure::StatementError;
@@ -83,7 +84,7 @@ impl ArrowInput {
 
 fn message(header: FrameHeader, payload: &[u8]) -> Result<Message<'_>, StatementError> {
     let at = header.header_at as usize;
-    root_as_message(&payload[at..at + header.header_len as usize]).map_err(unreadable)
+    headers::read(&payload[at..at + header.header_len as usize]).map_err(unreadable)
 }
 
 fn unreadable(reason: impl std::fmt::Display) -> StatementError {
