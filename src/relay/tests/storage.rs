@@ -240,7 +240,7 @@ async fn of_very_many_tables_those_that_were_loaded_last_are_known() {
     let (bench, _came) = with_store().await;
     let storage = Arc::clone(&bench.relay.view(&credential(), &name()).unwrap().storage);
     let place = |number: u64| format!("s3://lake/gold/t{number}");
-    let all = MAX_TABLES + 500;
+    let all = 2 * MAX_TABLES;
     for number in 0..all {
         storage.note(&gold(&number.to_string()), &[place(number)], None);
     }
