@@ -344,7 +344,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_names_the_address_and_the_remedy() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Bound and not listened at: connections are refused, and nobody else takes the port.
+        let refuses = tokio::net::TcpSocket::new_v4().unwrap();
+        refuses.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = refuses.local_addr().unwrap().port();
         let target = Target::at(uri(&format!("grpc://127.0.0.1:{port}")));
         let text = open(&target).await.unwrap_err().to_string();
         assert!(text.contains(&format!("grpc://127.0.0.1:{port}")) && text.contains("polynya serve"), "{text}");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::harness::{Gateway, ReferenceRest, polynya};
+use crate::harness::{Gateway, Nobody, ReferenceRest, polynya};
 use crate::pki::{Authority, Files};
 use crate::s3_front::Front;
 use crate::s3_front::minio::{KEY, Minio, SECRET};
@@ -116,11 +116,6 @@ fn client(id: &str, secret: &str) -> String {
     format!("catalogs.rest.credentials={{type: oauth2, client_id: {id}, client_secret: {secret}}}")
 }
 
-/// A port of this machine at which nothing listens.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port").port()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_that_is_well_passes_every_step_and_is_left_as_it_was() {
     let (polaris, set) = filled(Setup::lakehouse()).await;
@@ -147,8 +142,8 @@ async fn what_is_wrong_on_the_way_to_a_catalog_is_named() {
     let at = |pairs: &[&str]| check("rest", &with(&set, pairs), &[]);
 
     at(&["catalogs.rest.uri=http://catalog.invalid:8181/api/catalog"]).names("reach", "wrong_host", "catalogs.rest.uri");
-    let nobody = format!("catalogs.rest.uri=http://127.0.0.1:{}/api/catalog", free_port());
-    let told = at(&[&nobody]);
+    let nobody = Nobody::new();
+    let told = at(&[&format!("catalogs.rest.uri=http://{}/api/catalog", nobody.addr())]);
     told.names("reach", "wrong_port", "port in catalogs.rest.uri");
     assert_eq!(told.check("token")["status"], "skipped");
     assert_eq!(told.check("read")["detail"], "not tried: reach failed");
@@ -259,8 +254,12 @@ async fn what_is_wrong_with_a_store_is_named() {
     let region = format!("catalogs.rest.storage=[{{endpoint: '{}', region: eu-north-1, path_style: true}}]", front.endpoint);
     check("rest", &with(&vended, &[&region]), &[]).names("read", "wrong_region", "region in catalogs.rest.storage");
     at("us-east-1", "not-a-secret", &front.endpoint).names("read", "bad_keys", "catalogs.rest.storage");
-    let nobody = format!("http://127.0.0.1:{}", free_port());
-    at("us-east-1", own, &nobody).names("read", "store_unreachable", "endpoint in catalogs.rest.storage");
+    let nobody = Nobody::new();
+    at("us-east-1", own, &format!("http://{}", nobody.addr())).names(
+        "read",
+        "store_unreachable",
+        "endpoint in catalogs.rest.storage",
+    );
     let others = with(&vended, &["catalogs.rest.allowed_endpoints=['https://s3.example.com']"]);
     check("rest", &others, &[]).names("credentials", "wrong_store", "allowed_endpoints");
 

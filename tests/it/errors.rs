@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use tonic::Code;
 
-use crate::harness::{Gateway, polynya, user_ada};
+use crate::harness::{Gateway, Nobody, polynya, user_ada};
 
 async fn refused(gateway: &Gateway, sql: &str) -> tonic::Status {
     match gateway.query(sql).await {
@@ -107,11 +107,8 @@ async fn a_wrong_number_of_parameters_says_how_many() {
 
 #[tokio::test]
 async fn an_unreachable_catalog_is_unavailable_and_names_it() {
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.local_addr().expect("an address").port()
-    };
-    let uri = format!("catalogs.far.uri=http://127.0.0.1:{port}");
+    let nobody = Nobody::new();
+    let uri = format!("catalogs.far.uri=http://{}", nobody.addr());
     let gateway = Gateway::with(&["catalogs.far.type=rest", &uri, "catalogs.far.warehouse=gold"]);
     says(&refused(&gateway, "SELECT * FROM far.gold.t").await, Code::Unavailable, &["far"]);
     assert_eq!(gateway.value("SELECT 1").await, "1");

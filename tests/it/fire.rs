@@ -108,32 +108,44 @@ async fn reached(tally: &AtomicUsize, number: usize) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_secs(180);
     tokio::time::timeout(limit, counted).await.unwrap_or_else(|_| panic!("{tally:?} of {number} got through in {limit:?}"));
 }
 
+/// How long what is used no more may take to go on a busy machine.
+const SOME_TIME: Duration = Duration::from_secs(60);
+
 /// What the gateway holds when it is idle for so long that only its spare is left.
 async fn at_rest(gateway: &Gateway) -> Held {
-    tokio::task::block_in_place(|| until("only the spare is left", Duration::from_secs(20), || gateway.workers().len() == 1));
+    tokio::task::block_in_place(|| until("only the spare is left", SOME_TIME, || gateway.workers().len() == 1));
     tokio::time::sleep(Duration::from_millis(300)).await;
     held(gateway.pid())
 }
 
-/// Nothing is left over of what happened between two rests.
-#[track_caller]
-fn no_more_than(before: Held, after: Held) {
-    eprintln!("before {before:?}, after {after:?}");
-    assert!(after.files <= before.files + 8, "{before:?} {after:?}");
+/// Nothing is left over of what happened between two rests. What goes last may take a while to go.
+async fn no_more_than(before: Held, gateway: &Gateway) {
+    let mut after = at_rest(gateway).await;
+    let end = Instant::now() + SOME_TIME;
     // Threads for blocking calls stay for some seconds after their last use.
-    assert!(after.threads <= before.threads + 8, "{before:?} {after:?}");
-    assert!(after.resident_mb <= before.resident_mb + 48, "{before:?} {after:?}");
+    let is_more = |after: Held| {
+        after.files > before.files + 8 || after.threads > before.threads + 8 || after.resident_mb > before.resident_mb + 48
+    };
+    while is_more(after) {
+        assert!(Instant::now() < end, "before {before:?}, {SOME_TIME:?} after {after:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        after = held(gateway.pid());
+    }
+    eprintln!("before {before:?}, after {after:?}");
 }
 
 const AT_REST_SOON: &str = "pool.idle_timeout=1s";
 
+/// On a busy machine it takes a while until as many workers are started as are lost.
+const PATIENT: &str = "pool.queue_timeout=5m";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_workers_cost_nothing_but_results_under_way() {
-    let gateway = Arc::new(with_table(&[AT_REST_SOON]).await);
+    let gateway = Arc::new(with_table(&[AT_REST_SOON, PATIENT]).await);
     let (tally, over) = (Tally::default(), AtomicBool::new(false));
     tokio::join!(readers(&gateway, 16, &over, &tally), after(Duration::from_secs(1), &over));
     assert_eq!((tally.cut.into_inner(), tally.lost_twice.into_inner()), (0, 0), "nobody was killed yet");
@@ -161,12 +173,12 @@ async fn killed_workers_cost_nothing_but_results_under_way() {
     let asked_again = asked_again();
     eprintln!("good {:?}, cut {:?}, lost twice {:?}, asked again {asked_again}", tally.good, tally.cut, tally.lost_twice);
     assert!(asked_again > 0, "no worker was lost before a first row");
-    no_more_than(before, at_rest(&gateway).await);
+    no_more_than(before, &gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_worker_is_killed_and_the_others_go_on() {
-    let gateway = with_table(&["pool.spares=0", "query.statement_timeout=10s", "pool.cancel_grace=1s"]).await;
+    let gateway = with_table(&["pool.spares=0", "query.statement_timeout=24s", "pool.cancel_grace=1s", PATIENT]).await;
     let (tally, over) = (Tally::default(), AtomicBool::new(false));
     let both_readers = async {
         // And the exclusive worker of the set-up.
@@ -188,7 +200,7 @@ async fn a_stopped_worker_is_killed_and_the_others_go_on() {
     }));
     let stopped = async {
         // Late enough that who waits for the stopped worker has time left when it is killed.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(Duration::from_secs(12)).await;
         let (one, two) = streams.split_at_mut(1);
         let mut one = Box::pin(open(&mut one[0], ENDLESS_ROWS).await.expect("a stream"));
         let mut two = Box::pin(open(&mut two[0], ENDLESS_ROWS).await.expect("a stream"));
@@ -208,7 +220,7 @@ async fn a_stopped_worker_is_killed_and_the_others_go_on() {
     let (endless, (ends, reads)) = tokio::join!(endless, stopped);
     for (status, time) in endless {
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-        assert!((9_900..20_000).contains(&time.as_millis()), "{time:?}");
+        assert!((23_900..50_000).contains(&time.as_millis()), "{time:?}");
     }
     // The stopped worker's stream was cut when it was killed, and the other one's went on to its own deadline.
     let mut ends = [ends.0.code(), ends.1.code()];
@@ -222,11 +234,16 @@ async fn a_stopped_worker_is_killed_and_the_others_go_on() {
 
 /// Of the workers, a reader that has used the processor: the exclusive one is asleep by now.
 fn busy_reader(workers: &[u32]) -> u32 {
-    let ticks = |pid: &u32| crate::harness::cpu_ticks(*pid);
-    let before: Vec<u64> = workers.iter().map(ticks).collect();
-    std::thread::sleep(Duration::from_millis(200));
-    let busiest = workers.iter().zip(before).max_by_key(|(pid, before)| ticks(pid) - before);
-    *busiest.expect("a worker").0
+    let ticks = || workers.iter().map(|pid| crate::harness::cpu_ticks(*pid));
+    let before: Vec<u64> = ticks().collect();
+    let mut busiest = 0;
+    until("a reader uses the processor", Duration::from_secs(5), || {
+        let used = ticks().zip(&before).map(|(now, before)| now.saturating_sub(*before));
+        let (most, pid) = used.zip(workers).max().expect("a worker");
+        busiest = *pid;
+        most >= 5
+    });
+    busiest
 }
 
 async fn end_of(stream: &mut (impl Stream<Item = Result<RecordBatch, Status>> + Unpin)) -> Status {
@@ -280,7 +297,7 @@ async fn a_thousand_queries_on_one_channel_leave_nothing() {
     }
     let workers = gateway.workers();
     assert_eq!(workers.len(), 2, "one client needs one reader, beside the spare");
-    no_more_than(before, at_rest(&gateway).await);
+    no_more_than(before, &gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,7 +315,7 @@ async fn abandoned_streams_leave_nothing() {
     }
     assert_eq!(gateway.value("SELECT 1").await, "1");
     assert!(!gateway.log().contains("worker lost"), "a cancelled statement cost a worker");
-    no_more_than(before, at_rest(&gateway).await);
+    no_more_than(before, &gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -345,7 +362,7 @@ async fn connections_leave_nothing() {
         }))
         .await;
     }
-    no_more_than(before, at_rest(&gateway).await);
+    no_more_than(before, &gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,10 +401,12 @@ pub fn workers_of(gateway: &Gateway, class: &str) -> Vec<u32> {
 async fn a_write_lost_before_it_ran_is_known_not_to_have_run() {
     let gateway = with_table(&["pool.spares=0", "pool.exclusive_per_key=1", DEBUG]).await;
     let exclusive = worker_of(&gateway, "Exclusive");
-    let stopped = stop(exclusive);
     let mut client = gateway.client().await;
+    query(&mut client, "SELECT 1").await.expect("a row");
+    let stopped = stop(exclusive);
     let writing = tokio::spawn(async move { query(&mut client, "INSERT INTO lake.gold.t VALUES (1)").await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // It is with the stopped worker by then.
+    tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!writing.is_finished(), "it does not wait for the stopped worker");
     kill(exclusive);
     drop(stopped);
@@ -405,7 +424,7 @@ const INTERNAL: &str = "SELECT * FROM repeat_row(1, num_rows := -1) LIMIT 1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_crashes_its_worker_costs_itself_only() {
-    let gateway = with_table(&["pool.spares=0"]).await;
+    let gateway = with_table(&["pool.spares=0", PATIENT]).await;
     let (tally, over) = (Tally::default(), AtomicBool::new(false));
     let crashes = async {
         let mut client = gateway.client().await;
@@ -431,7 +450,7 @@ async fn a_statement_that_crashes_its_worker_costs_itself_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_internal_error_retires_the_instance_and_its_neighbours_are_asked_again() {
-    let gateway = with_table(&["pool.spares=0", "pool.readers_per_key=1"]).await;
+    let gateway = with_table(&["pool.spares=0", "pool.readers_per_key=1", PATIENT]).await;
     let (tally, over) = (Tally::default(), AtomicBool::new(false));
     let asked_again = || gateway.log().contains("asked once more");
     let errors = async {

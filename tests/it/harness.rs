@@ -209,11 +209,16 @@ impl Gateway {
 
     /// Waits until a statement works that may be refused for a while.
     pub async fn runs_again(&self, what: &str, sql: &str) {
-        let end = Instant::now() + START;
-        while let Err(status) = self.query(sql).await {
-            assert!(Instant::now() < end, "not within {START:?}: {what}: {status}\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        runs_again(&mut self.client().await, what, sql).await;
+    }
+}
+
+/// The same by this client.
+pub async fn runs_again(client: &mut FlightSqlServiceClient<Channel>, what: &str, sql: &str) {
+    let end = Instant::now() + START;
+    while let Err(status) = query(client, sql).await {
+        assert!(Instant::now() < end, "not within {START:?}: {what}: {status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -257,6 +262,23 @@ pub fn cpu_ticks(pid: u32) -> u64 {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     fields.get(11).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0)
         + fields.get(12).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0)
+}
+
+/// A port of this machine that refuses connections, and that nobody else takes while this lives.
+pub struct Nobody(tokio::net::TcpSocket);
+
+impl Nobody {
+    pub fn new() -> Self {
+        // Bound, and not listened at.
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        Self(socket)
+    }
+
+    /// `127.0.0.1:<port>`.
+    pub fn addr(&self) -> std::net::SocketAddr {
+        self.0.local_addr().expect("an address")
+    }
 }
 
 /// What a process holds.

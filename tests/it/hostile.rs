@@ -340,7 +340,8 @@ async fn a_dropped_table_takes_no_other_s_files() {
 /// Files with bytes changed, cut and doubled: a worker at most is lost, and the next statement finds another.
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_files_cost_a_worker_at_most() {
-    let mut scene = Scene::open(&[]).await;
+    // What makes a worker read for ever is to end before the test does.
+    let mut scene = Scene::open(&["query.statement_timeout=60s"]).await;
     let mut random = rand::rngs::SmallRng::seed_from_u64(7);
     let (mut read, mut failed, mut lost) = (0, 0, 0);
     for round in 0..100 {
@@ -362,7 +363,7 @@ async fn broken_files_cost_a_worker_at_most() {
         }
     }
     eprintln!("{read} read, {failed} failed, {lost} lost their workers");
-    assert!(failed > 10, "hardly any file was broken");
+    assert!(failed + lost > 10, "hardly any file was broken");
     scene.unharmed().await;
 }
 

@@ -72,8 +72,10 @@ async fn a_full_queue_is_resource_exhausted_with_a_hint() {
         "pool.readers_per_key=1",
         "pool.max_statements=1",
         "pool.queue=1",
-        "pool.queue_timeout=1s",
+        "pool.queue_timeout=3s",
     ]);
+    // Its worker is there before the time of those who wait begins to run.
+    gateway.runs_again("there is a worker", "SELECT 1").await;
     let mut client = gateway.client().await;
     let info = client.execute("SELECT * FROM range(100000000000)".to_owned(), None).await.expect("a description");
     let ticket = info.endpoint[0].ticket.clone().expect("a ticket");

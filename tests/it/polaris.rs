@@ -182,7 +182,7 @@ async fn a_grant_on_a_table_goes_with_its_name_and_ends_with_the_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_lives_as_long_as_it_says_and_activates_what_it_was_asked_for() {
-    let stand_in = StandIn::start(Setup::lakehouse().with_token_lifetime(1)).await;
+    let stand_in = StandIn::start(Setup::lakehouse().with_token_lifetime(4)).await;
     let client = Client::of(&stand_in);
     let config = "config?warehouse=lakehouse";
     let short = client.token("engineer").await;
@@ -190,7 +190,7 @@ async fn a_token_lives_as_long_as_it_says_and_activates_what_it_was_asked_for() 
     let realm = stand_in.realm(HOME);
     realm.tokens.set_lifetime(3600);
     let long = client.token("engineer").await;
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    tokio::time::sleep(Duration::from_millis(5100)).await;
     let answer = client.get(&short, config).await;
     assert_eq!((answer.status, answer.header("www-authenticate"), &answer.body), (401, Some("Bearer"), &json!("")));
     assert_eq!(client.get(&long, config).await.status, 200);

@@ -219,7 +219,7 @@ async fn a_hog_delays_a_newcomer_by_a_turn() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_in_vain_is_told_so_and_who_leaves_makes_room_in_the_queue() {
-    let workers = Workers::with(1, &["pool.queue=2", "pool.queue_timeout=6s", "pool.turn=500ms"]).await;
+    let workers = Workers::with(1, &["pool.queue=2", "pool.queue_timeout=16s", "pool.turn=500ms"]).await;
     let mut busy = workers.pool.lease(&reader("ana")).await.expect("a slot");
     ask(&mut busy, ENDLESS).await.expect("asked");
     let pool = workers.pool.clone();
@@ -228,7 +228,7 @@ async fn who_waits_in_vain_is_told_so_and_who_leaves_makes_room_in_the_queue() {
     let leaving = tokio::spawn(async move { pool.lease(&reader("cleo")).await.map(drop) });
     workers.until("two wait", |census| census.waiting == 2).await;
     // The last to come has so much longer to wait for what becomes free when the first has waited in vain.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     let full = workers.pool.lease(&reader("dora")).await.map(drop).expect_err("a full queue").to_string();
     assert!(
         full.starts_with("2 statements are waiting") && full.contains("pool.queue") && full.contains("the longest for "),

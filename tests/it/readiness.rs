@@ -146,7 +146,7 @@ async fn where_callers_log_in_by_themselves_an_answer_of_the_catalog_will_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn known_tables_are_reason_enough_for_as_long_as_they_are_read_on() {
     let polaris = StandIn::start(Setup::lakehouse()).await;
-    let gateway = gateway(&polaris, &["relay.stale_grace=3s"]);
+    let gateway = gateway(&polaris, &["relay.stale_grace=10s"]);
     becomes(&gateway, Serving).await;
     polaris.down().await;
     tokio::time::sleep(Duration::from_millis(500)).await;

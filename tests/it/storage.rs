@@ -487,10 +487,10 @@ async fn nothing_accumulates_over_many_queries() {
          {idle_late} us",
         resident()
     );
-    // A cost that grew with each query would have grown tenfold; medians of a busy machine may double.
+    // A cost that grew with each query would have grown tenfold; medians of a busy machine may double, and more.
     let busier = idle_late.max(idle_early);
     assert!(
-        late * idle_early < 3 * early * busier,
+        late * idle_early < 6 * early * busier,
         "a query took {early} us at first, and {late} us in the end; SELECT 1 {idle_early} us and {idle_late} us"
     );
 }

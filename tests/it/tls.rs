@@ -238,7 +238,10 @@ fn clients_are_told_what_is_wrong_with_their_certificates() {
 #[tokio::test]
 async fn calls_are_refused_once_the_certificate_of_their_connection_has_expired() {
     let lake = Lake::with("required", &[]);
-    let soon = SystemTime::now() + Duration::from_secs(6);
+    // Its worker is there before the time begins to run.
+    let mut early = lake.client(Some(&lake.clients.client("ada"))).await.expect("a connection");
+    query(&mut early, "SELECT 1").await.expect("a row");
+    let soon = SystemTime::now() + Duration::from_secs(12);
     let mut client = lake.client(Some(&lake.clients.client_until("ada", soon))).await.expect("a connection");
     query(&mut client, "SELECT 1").await.expect("a valid certificate");
     let mut stream = Box::pin(begun(&mut client, "SELECT * FROM range(200000)").await.expect("a stream"));
@@ -390,6 +393,8 @@ async fn two_hundred_broken_handshakes_leave_nothing() {
     let began = Instant::now();
     let known = lake.clients.client("ada");
     assert!(lake.lets_in(Some(&known)).await);
+    // A worker that is still being started holds more of the gateway.
+    lake.gateway.ready_workers();
     let before = held(lake.gateway.pid());
     let stranger = Authority::new("another").client("eve");
     for nth in 0..40 {
@@ -404,10 +409,10 @@ async fn two_hundred_broken_handshakes_leave_nothing() {
         }
         assert!(!lake.lets_in(Some(&stranger)).await);
     }
-    until("the handles are given back", Duration::from_secs(20), || held(lake.gateway.pid()).files <= before.files);
-    let after = held(lake.gateway.pid());
-    assert!(after.threads <= before.threads + 2, "{before:?} → {after:?}");
-    assert!(after.resident_mb <= before.resident_mb + 50, "{before:?} → {after:?}");
+    until(&format!("what was held is given back, down to {before:?}"), Duration::from_secs(60), || {
+        let now = held(lake.gateway.pid());
+        now.files <= before.files && now.threads <= before.threads + 2 && now.resident_mb <= before.resident_mb + 50
+    });
     let lines = lake.refusals("");
     let minutes = usize::try_from(began.elapsed().as_secs() / 60).expect("few");
     assert!((1..=20 * (1 + minutes)).contains(&lines), "{lines} lines: strangers fill the log");

@@ -25,21 +25,29 @@ class Minio:
         self.dir = tempfile.TemporaryDirectory()
         # To MinIO a directory beside its own is a bucket.
         (Path(self.dir.name) / BUCKET).mkdir()
-        address, console = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        self.start()
+
+    def start(self):
+        address, console = (f"127.0.0.1:{port}" for port in free_ports(2))
         environment = {**os.environ, "MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET, "MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "MINIO_CI_CD": "1"}
         command = [os.environ["POLYNYA_MINIO"], "server", "--quiet", "--address", address, "--console-address", console, self.dir.name]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.endpoint = f"http://{address}"
 
     def __enter__(self):
-        until = time.monotonic() + 60
+        until, tries = time.monotonic() + 180, 1
         while True:
             try:
                 urllib.request.urlopen(f"{self.endpoint}/minio/health/cluster").read()
                 return self
             except OSError:
-                if time.monotonic() > until:
+                # It ends when somebody else has taken a port of its.
+                ended = self.process.poll() is not None
+                if time.monotonic() > until or (ended and tries == 5):
                     raise
+                if ended:
+                    tries += 1
+                    self.start()
                 time.sleep(0.05)
 
     def __exit__(self, *_):
@@ -48,10 +56,13 @@ class Minio:
         self.dir.cleanup()
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def free_ports(number):
+    # All are held until all are known, so that they differ.
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 @contextlib.contextmanager

@@ -128,7 +128,7 @@ impl Provider {
 
     fn config(&self) -> IssuerConfig {
         let audience = vec!["polynya".to_owned()];
-        IssuerConfig { issuer: self.uri.clone(), audience, timeout: Duration::from_millis(500), ..IssuerConfig::default() }
+        IssuerConfig { issuer: self.uri.clone(), audience, timeout: Duration::from_secs(20), ..IssuerConfig::default() }
     }
 
     fn issuers(&self, config: IssuerConfig) -> Issuers {
@@ -270,7 +270,10 @@ async fn keys_are_fetched_again_after_a_while_so_that_withdrawn_ones_go() {
 async fn unknown_keys_have_the_keys_fetched_only_now_and_then_and_once_for_many() {
     let signer = Signer::new("one", Algorithm::ES256);
     let provider = Provider::start(&[&signer]).await;
-    let issuers = provider.issuers(provider.config());
+    let mut issuers = provider.issuers(provider.config());
+    assert_eq!(issuers.0[0].keys.fetch_every, Duration::from_secs(10));
+    // Twenty strangers may take longer than that on a busy machine.
+    issuers.0[0].keys.fetch_every = Duration::from_secs(3600);
     let token = signer.sign(&provider.claims());
     let many = futures::future::join_all((0..50).map(|_| verify(&issuers, &token))).await;
     assert!(many.iter().all(Result::is_ok));
@@ -279,7 +282,7 @@ async fn unknown_keys_have_the_keys_fetched_only_now_and_then_and_once_for_many(
         let stranger = Signer::new(&n.to_string(), Algorithm::ES256).sign(&provider.claims());
         assert!(matches!(verify(&issuers, &stranger).await, Err(AuthError::Token(TokenFault::UnknownKey { .. }))));
     }
-    assert_eq!(provider.asked(), 0, "within 10 s");
+    assert_eq!(provider.asked(), 0, "within that time");
 }
 
 #[tokio::test]
@@ -369,9 +372,10 @@ async fn answers_that_cannot_be_trusted_or_never_end_are_none() {
     for (answer, expected) in cases {
         provider.answers(answer);
         let began = std::time::Instant::now();
-        let error = verify(&provider.issuers(provider.config()), &token).await.unwrap_err();
+        let config = IssuerConfig { timeout: Duration::from_secs(1), ..provider.config() };
+        let error = verify(&provider.issuers(config), &token).await.unwrap_err();
         assert!(error.to_string().contains(expected), "expected {expected:?}, got {error}");
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     }
     assert_eq!(elsewhere.asked(), 0);
 }

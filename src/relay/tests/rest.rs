@@ -151,7 +151,7 @@ async fn a_token_is_fetched_once_however_many_ask() {
 #[tokio::test]
 async fn a_token_is_renewed_ahead_of_its_expiry() {
     let (inner, _) = Bench::new().await.with_table().await;
-    let (tokens, uri) = Tokens::serve(vec![token(&inner.worker, Some(3.0))]).await;
+    let (tokens, uri) = Tokens::serve(vec![token(&inner.worker, Some(3.0)), token(&inner.worker, Some(3600.0))]).await;
     let bench = in_front_of(&inner, oauth2(uri)).await;
     let gold = Namespace::from_schema("gold");
     bench.relay.namespace_exists(&credential(), &name(), &gold).await.unwrap();
@@ -206,9 +206,10 @@ async fn a_token_endpoint_that_answers_nonsense_is_no_secret_leak() {
 
 #[tokio::test]
 async fn a_catalog_that_is_not_there_is_named_with_its_host() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let uri = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
+    // Bound and not listened at: connections are refused, and nobody else takes the port.
+    let refuses = tokio::net::TcpSocket::new_v4().unwrap();
+    refuses.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let uri = format!("http://{}", refuses.local_addr().unwrap());
     let relay =
         Relay::bind(config(), BTreeMap::from([(name(), rest(&uri, RestCredentials::None, &[]))]), BTreeMap::new()).await.unwrap();
     let error = relay.load(&credential(), &table("t")).await.unwrap_err();
@@ -226,7 +227,7 @@ async fn a_catalog_that_does_not_answer_is_given_up_at_the_deadline() {
     let began = std::time::Instant::now();
     let error = relay.load(&credential(), &table("t")).await.unwrap_err();
     assert!(matches!(error, CatalogError::Timeout { .. }), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(15));
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ fn seconds() -> f64 {
     std::env::var("POLYNYA_TEST_FOREIGN_SECONDS").map_or(6.0, |seconds| seconds.parse().expect("a number"))
 }
 
+/// So many at least, however short the loop: on a busy machine a reader sees one of many.
+const COMMITS: usize = 40;
+
 /// What one reader has seen.
 #[derive(Debug, Default)]
 struct Seen {
@@ -29,7 +32,7 @@ struct Seen {
 }
 
 /// Reads the table of a [`Writer::commit_for`] in every way until the writer has ended.
-async fn read_until(gateway: Arc<Gateway>, table: &str, staleness: Duration, commits: Commits, ended: Arc<AtomicBool>) -> Seen {
+async fn read_until(mut client: Client, table: &str, staleness: Duration, commits: Commits, ended: Arc<AtomicBool>) -> Seen {
     let forms = [
         format!(
             "SELECT (SELECT max(n) FROM {table}), (SELECT count(*) FROM {table}), (SELECT sum(n)::BIGINT FROM {table}), \
@@ -41,7 +44,6 @@ async fn read_until(gateway: Arc<Gateway>, table: &str, staleness: Duration, com
              FROM w"
         ),
     ];
-    let mut client = gateway.client().await;
     let (mut seen, mut last) = (Seen::default(), 0);
     for form in forms.iter().cycle() {
         if ended.load(Ordering::Acquire) {
@@ -69,16 +71,22 @@ async fn read_while_written(mut writer: Writer, gateways: Vec<(Gateway, Duration
     writer.creates("gold.t", json!([["n", "long"]]));
     let (commits, ended) = (Commits::default(), Arc::new(AtomicBool::new(false)));
     let mut readers = Vec::new();
-    for (gateway, staleness) in gateways {
-        let gateway = Arc::new(gateway);
+    for (gateway, staleness) in &gateways {
         for _ in 0..2 {
-            let (gateway, commits, ended) = (Arc::clone(&gateway), commits.clone(), Arc::clone(&ended));
-            let reader = async move { read_until(gateway, "rest.gold.t", staleness, commits, ended).await };
-            readers.push((staleness, tokio::spawn(reader)));
+            let mut client = gateway.client().await;
+            // Its worker is there before the first commit.
+            assert_eq!(number(&mut client, "SELECT count(*) FROM rest.gold.t").await, 0);
+            readers.push((*staleness, client));
         }
     }
+    let read = |(staleness, client)| {
+        let (commits, ended) = (commits.clone(), Arc::clone(&ended));
+        (staleness, tokio::spawn(async move { read_until(client, "rest.gold.t", staleness, commits, ended).await }))
+    };
+    let readers: Vec<_> = readers.into_iter().map(read).collect();
     let writing = commits.clone();
-    let made = tokio::task::spawn_blocking(move || writer.commit_for("gold.t", seconds(), 10, &writing)).await.expect("a writer");
+    let written = tokio::task::spawn_blocking(move || writer.commit_for("gold.t", seconds(), COMMITS, &writing));
+    let made = written.await.expect("a writer");
     ended.store(true, Ordering::Release);
     for (staleness, reader) in readers {
         let seen = reader.await.expect("a reader");

@@ -59,13 +59,15 @@ async fn own_writes_are_seen_at_once_by_all_principals_that_may_see_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn own_writes_are_seen_at_once_while_everybody_reads() {
     const ROUNDS: i64 = 12;
-    let house = Arc::new(House::open(Setup::lakehouse(), &REMEMBERED).await);
+    let house = House::open(Setup::lakehouse(), &REMEMBERED).await;
     let written = Arc::new(std::sync::atomic::AtomicI64::new(0));
     let mut readers = Vec::new();
     for principal in ["analyst", "engineer", "root"] {
-        let (house, written) = (Arc::clone(&house), Arc::clone(&written));
+        let written = Arc::clone(&written);
+        let mut client = house.log_in(principal).await;
+        // Its worker is there before the first write.
+        assert_eq!(number(&mut client, "SELECT count(*) - 2 FROM rest.gold.sales").await, 0);
         readers.push(tokio::spawn(async move {
-            let mut client = house.log_in(principal).await;
             let mut reads = 0;
             loop {
                 let before = written.load(std::sync::atomic::Ordering::Acquire);

@@ -1,6 +1,7 @@
 //! The same with a config in two tiers: advice names the key, and the file, in which an operator changes it.
 
-use super::{Told, check, filled, free_port};
+use super::{Told, check, filled};
+use crate::harness::Nobody;
 use crate::pki::{Authority, Files};
 use crate::s3_front::minio::KEY;
 use crate::stand_in::Setup;
@@ -60,8 +61,12 @@ async fn advice_names_the_platform_s_keys_and_their_file() {
     let at = |uri: &str, secret: &str, more: &str, ca: &str| tiers.platform(&endpoint(uri, secret, more, ca), &layer).check(&[]);
     let nowhere = "https://catalog.invalid/api/catalog";
     at(nowhere, "secret", "", "ca.pem").names("reach", "wrong_host", &of_platform("uri"));
-    let nobody = format!("https://127.0.0.1:{}/api/catalog", free_port());
-    at(&nobody, "secret", "", "ca.pem").names("reach", "wrong_port", &of_platform("uri"));
+    let nobody = Nobody::new();
+    at(&format!("https://{}/api/catalog", nobody.addr()), "secret", "", "ca.pem").names(
+        "reach",
+        "wrong_port",
+        &of_platform("uri"),
+    );
     at(&own, "secret", "", "other.pem").names("tls", "bad_ca", &of_platform("ca_file"));
     at(&own, "wrong", "", "ca.pem").names("token", "bad_secret", &of_platform("credentials"));
     at(&own, "secret", ", scope: all-of-it", "ca.pem").names("token", "bad_scope", &of_platform("credentials"));

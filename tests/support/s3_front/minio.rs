@@ -13,7 +13,10 @@ pub const KEY: &str = "polynya-root";
 pub const SECRET: &str = "not-to-be-seen-anywhere";
 
 /// How long it may take to come up on a loaded machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
+
+/// How often it is started on other ports, when somebody else has taken those that were free.
+const TRIES: usize = 5;
 
 /// A running store.
 pub struct Minio {
@@ -43,25 +46,13 @@ impl Minio {
         let dir = TempDir::new().expect("a directory");
         // To MinIO a directory beside its own is a bucket.
         std::fs::create_dir(dir.path().join(bucket)).expect("a bucket");
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
-        let (address, console) = (free(), free());
-        let log = std::fs::File::create(dir.path().join("..").join(format!("minio-{}.log", address.port()))).ok();
-        let child = Command::new(program)
-            .args(["server", "--quiet", "--address", &address.to_string(), "--console-address", &console.to_string()])
-            .arg(dir.path())
-            .env("MINIO_ROOT_USER", KEY)
-            .env("MINIO_ROOT_PASSWORD", SECRET)
-            .env("MINIO_SITE_REGION", region)
-            .env("MINIO_BROWSER", "off")
-            .env("MINIO_UPDATE", "off")
-            .env("MINIO_CI_CD", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.map_or_else(Stdio::null, Stdio::from))
-            .spawn()
-            .expect("MinIO");
-        let minio = Self { child, endpoint: format!("http://{address}"), dir };
-        minio.ready().await;
+        let (child, endpoint) = spawn(&program, &dir, region);
+        let (mut minio, mut tries) = (Self { child, endpoint, dir }, 1);
+        while !minio.comes_up().await {
+            assert!(tries < TRIES, "MinIO has ended {tries} times");
+            tries += 1;
+            (minio.child, minio.endpoint) = spawn(&program, &minio.dir, region);
+        }
         minio
     }
 
@@ -70,13 +61,17 @@ impl Minio {
         std::fs::rename(self.dir.path().join(from), self.dir.path().join(to)).expect("a bucket");
     }
 
-    async fn ready(&self) {
+    /// Waits until it answers, or has ended: somebody else may have taken a port of its.
+    async fn comes_up(&mut self) -> bool {
         let until = Instant::now() + START;
         let client = reqwest::Client::new();
         loop {
             let answer = client.get(format!("{}/minio/health/cluster", self.endpoint)).send().await;
+            if self.child.try_wait().expect("a status").is_some() {
+                return false;
+            }
             if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return;
+                return true;
             }
             assert!(Instant::now() < until, "MinIO did not come up");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -103,6 +98,29 @@ impl Minio {
         };
         Temporary { key: part("AccessKeyId"), secret: part("SecretAccessKey"), token: part("SessionToken") }
     }
+}
+
+/// A process that is on its way, and its endpoint.
+fn spawn(program: &str, dir: &TempDir, region: &str) -> (Child, String) {
+    let free = || TcpListener::bind("127.0.0.1:0").expect("a port");
+    // Both are held until both are known, so that they differ.
+    let [address, console] = [free(), free()].map(|port| port.local_addr().expect("a port"));
+    let log = std::fs::File::create(dir.path().join("..").join(format!("minio-{}.log", address.port()))).ok();
+    let child = Command::new(program)
+        .args(["server", "--quiet", "--address", &address.to_string(), "--console-address", &console.to_string()])
+        .arg(dir.path())
+        .env("MINIO_ROOT_USER", KEY)
+        .env("MINIO_ROOT_PASSWORD", SECRET)
+        .env("MINIO_SITE_REGION", region)
+        .env("MINIO_BROWSER", "off")
+        .env("MINIO_UPDATE", "off")
+        .env("MINIO_CI_CD", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log.map_or_else(Stdio::null, Stdio::from))
+        .spawn()
+        .expect("MinIO");
+    (child, format!("http://{address}"))
 }
 
 impl Drop for Minio {

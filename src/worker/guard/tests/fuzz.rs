@@ -1,8 +1,9 @@
 //! The guard under random statements: what it lets through must be clean by a second opinion, must be judged the same when it is judged
 //! again, and must touch no tripwire when it is run.
 //!
-//! `POLYNYA_FUZZ_SECONDS` says for how long (20 by default), `POLYNYA_FUZZ_SEED` with which seed to begin. Each statement has a seed of its
-//! own; a finding names it, and the same seed with 0 seconds makes the same statement again. Findings become cases of `refused` or `allowed`.
+//! `POLYNYA_FUZZ_SECONDS` says for how long (by default 20, and longer where a slow machine has not tried enough by then),
+//! `POLYNYA_FUZZ_SEED` with which seed to begin. Each statement has a seed of its own; a finding names it, and the same seed with 0 seconds
+//! makes the same statement again. Findings become cases of `refused` or `allowed`.
 
 mod inputs;
 mod sandbox;
@@ -24,6 +25,15 @@ use walk::Functions;
 
 /// The first seed of the tests, so that a run on another day tries the same.
 const FIRST_SEED: u64 = 1;
+
+/// So many statements are tried at least if nobody says for how long.
+const LEAST: u64 = 5_000;
+
+/// From so many on it counts how many were let through: by then it is no accident.
+const MANY: u64 = 1_000;
+
+/// How many statements are to be tried at least, for the process that does the work.
+const LEAST_LEFT: &str = "POLYNYA_FUZZ_LEAST";
 
 /// Set for the process that does the work.
 const INNER: &str = "POLYNYA_FUZZ_INNER";
@@ -47,6 +57,7 @@ fn whatever_the_guard_lets_through_is_clean() {
         return work.unwrap().join().unwrap();
     }
     let (seconds, mut seed) = (number("POLYNYA_FUZZ_SECONDS", 20), number("POLYNYA_FUZZ_SEED", FIRST_SEED));
+    let enough = seed + if std::env::var_os("POLYNYA_FUZZ_SECONDS").is_some() { 0 } else { LEAST };
     let directory = tempfile::tempdir().unwrap();
     let journal = directory.path().join("journal");
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -56,6 +67,7 @@ fn whatever_the_guard_lets_through_is_clean() {
             .args(["--exact", "--nocapture", "worker::guard::tests::fuzz::whatever_the_guard_lets_through_is_clean"])
             .envs([(INNER, journal.display().to_string()), ("POLYNYA_FUZZ_SECONDS", left.to_string())])
             .env("POLYNYA_FUZZ_SEED", seed.to_string())
+            .env(LEAST_LEFT, enough.saturating_sub(seed).to_string())
             .output()
             .unwrap();
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -67,7 +79,7 @@ fn whatever_the_guard_lets_through_is_clean() {
         };
         eprintln!("DuckDB ended its process by signal {signal} at seed {last}: {text:?}");
         seed = last + 1;
-        if left == 0 {
+        if left == 0 && seed >= enough {
             return;
         }
     }
@@ -83,6 +95,7 @@ fn last_entry(journal: &PathBuf) -> (u64, String) {
 
 fn fuzz(journal: &PathBuf) {
     let (seconds, first) = (number("POLYNYA_FUZZ_SECONDS", 0), number("POLYNYA_FUZZ_SEED", FIRST_SEED));
+    let least = number(LEAST_LEFT, 0);
     let mut parser = DuckParser::new();
     let (mut sandbox, functions) = (Sandbox::open(), Functions::read());
     let corpus = Corpus::new(sandbox.tripwires());
@@ -98,13 +111,13 @@ fn fuzz(journal: &PathBuf) {
             Err(_) => panic!("POLYNYA_FUZZ_SEED={seed} POLYNYA_FUZZ_SECONDS=0: a panic\nof {sql:?}"),
         }
         seed += 1;
-        if Instant::now() >= end {
+        if Instant::now() >= end && seed - first >= least {
             break;
         }
     }
     let tried = seed - first;
     eprintln!("fuzzed {tried} statements from seed {first}, {passed} let through");
-    assert!(seconds < 5 || passed * 50 > tried, "hardly anything gets through: the inputs are too wild to test anything");
+    assert!(tried < MANY || passed * 50 > tried, "hardly anything gets through: the inputs are too wild to test anything");
 }
 
 /// Judges a text and looks after what is let through. Says whether it was.

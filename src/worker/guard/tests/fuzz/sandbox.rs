@@ -51,7 +51,9 @@ impl Sandbox {
 
     /// One whose statements may run for so long.
     fn with(moment: Duration) -> Self {
-        let files = tempfile::tempdir().unwrap();
+        // Statements are made from its name, too: with names of one length and of letters only they are much the same in each run.
+        let letters: String = (0..12).map(|_| rand::random_range('a'..='z')).collect();
+        let files = tempfile::Builder::new().prefix(&letters).rand_bytes(0).tempdir().unwrap();
         std::fs::write(files.path().join("canary.csv"), "a,b\n1,secret\n").unwrap();
         let run_dir = files.path().join("run");
         std::fs::create_dir_all(run_dir.join("spill")).unwrap();
