@@ -16,7 +16,7 @@ use tonic::Code;
 use super::*;
 
 /// So many are tried at least if nobody says for how long.
-const LEAST: u64 = 5_000;
+const LEAST: u64 = 2_000;
 
 /// From so many on it counts how many were genuine: by then it is no accident.
 const MANY: u64 = 1_000;

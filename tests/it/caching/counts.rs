@@ -63,18 +63,19 @@ async fn sixteen_queries_over_four_tables_far_away_take_less_than_two_of_one() {
         lake.polaris.log().clear();
         let known = asked_at_once(&lake, 16, &sql).await;
         assert_eq!(lake.polaris.log().calls().len(), 0, "what is known and not too old is asked of nobody");
-        // What sixteen queries take beside that is the machine's affair; `make bench` has the plain ratio.
+        // What sixteen queries take that wait for nobody is the machine's affair, as is some of what their plans take; `make bench` has
+        // the plain ratio.
         let ratio = all.saturating_sub(known).as_secs_f64() / one.as_secs_f64();
         println!(
             "one {one:?}, sixteen {all:?} with {waited_ms} ms at the catalog, sixteen when all is known {known:?}: {ratio:.1} times one"
         );
         // A machine that is busy with other tests may be slow once.
-        if is_at_once && waited_ms < 2 * AWAY_MS {
+        if is_at_once && waited_ms < 2 * AWAY_MS && ratio < 4.0 {
             return;
         }
-        slow.push((is_at_once, waited_ms));
+        slow.push((is_at_once, waited_ms, ratio));
     }
-    panic!("whether sixteen asked for all at once, and how long they waited at the catalog: {slow:?}");
+    panic!("sixteen waited as long as this at the catalog, and so many times as long as one takes: {slow:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

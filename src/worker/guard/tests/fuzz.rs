@@ -27,7 +27,7 @@ use walk::Functions;
 const FIRST_SEED: u64 = 1;
 
 /// So many statements are tried at least if nobody says for how long.
-const LEAST: u64 = 5_000;
+const LEAST: u64 = 2_000;
 
 /// From so many on it counts how many were let through: by then it is no accident.
 const MANY: u64 = 1_000;
