@@ -59,6 +59,9 @@ use transport::results::{Calls, Messages, PassThrough};
 use transport::{Limits, UnexpiredCallers, WholeRequests, listener, tls};
 use types::schema_bytes;
 
+/// A command may hand back a FlightInfo, with the schema of its result.
+const LEAST_COMMAND_BYTES: usize = 4 << 20;
+
 /// The `flight` section of the config: limits of the protocol edge.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -162,7 +165,8 @@ impl Config {
     /// more, so that a statement which is too long is told so.
     fn max_command_bytes(&self) -> usize {
         let statement = self.max_statement_bytes.saturating_mul(4);
-        statement.saturating_add(self.max_ticket_parameter_bytes).saturating_add(64 << 10).min(self.max_message_bytes)
+        let ticket = statement.saturating_add(self.max_ticket_parameter_bytes).saturating_add(64 << 10);
+        ticket.max(LEAST_COMMAND_BYTES).min(self.max_message_bytes)
     }
 
     /// A tonic server with the transport settings of this section.

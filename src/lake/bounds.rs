@@ -6,22 +6,40 @@ use serde_json::Value;
 use super::LakeError;
 
 /// How deep types may lie in each other.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// Bytes of the paths of all fields.
-const MAX_PATHS: usize = 16 << 20;
+pub(super) const MAX_PATHS: usize = 16 << 20;
+
+/// What there is too much of in a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Excess {
+    #[error("types lie more than {MAX_DEPTH} levels deep in each other")]
+    Depth,
+    #[error(
+        "the names of all fields, each behind those that it lies in, have more than {} MB: take shorter names",
+        MAX_PATHS >> 20
+    )]
+    Names,
+}
+
+impl From<Excess> for LakeError {
+    fn from(excess: Excess) -> Self {
+        Self::Invalid(excess.to_string())
+    }
+}
 
 /// # Errors
 /// When types lie too deep in each other, or the names of fields take too much together.
-pub(super) fn check_schema(schema: &Value) -> Result<(), LakeError> {
+pub(super) fn check_schema(schema: &Value) -> Result<(), Excess> {
     let mut paths = 0;
     walk(schema, 0, 0, &mut paths)
 }
 
 /// The part of a schema below a path of so many bytes.
-fn walk(part: &Value, path: usize, depth: usize, paths: &mut usize) -> Result<(), LakeError> {
+fn walk(part: &Value, path: usize, depth: usize, paths: &mut usize) -> Result<(), Excess> {
     if depth > MAX_DEPTH {
-        return Err(LakeError::Invalid(format!("types lie more than {MAX_DEPTH} levels deep in each other")));
+        return Err(Excess::Depth);
     }
     let fields = part["fields"].as_array().map_or(&[][..], Vec::as_slice);
     let named = fields.iter().map(|field| (field["name"].as_str().unwrap_or_default(), &field["type"]));
@@ -30,10 +48,7 @@ fn walk(part: &Value, path: usize, depth: usize, paths: &mut usize) -> Result<()
         let path = path + name.len() + 1;
         *paths += path;
         if *paths > MAX_PATHS {
-            return Err(LakeError::Invalid(format!(
-                "the names of all fields, each behind those that it lies in, have more than {} MB: take shorter names",
-                MAX_PATHS >> 20
-            )));
+            return Err(Excess::Names);
         }
         walk(below, path, depth + 1, paths)?;
     }

@@ -79,7 +79,7 @@ pub(super) fn next(
 }
 
 fn check_schemas(updates: &[Value]) -> Result<(), LakeError> {
-    updates.iter().filter_map(|update| update.get("schema")).try_for_each(bounds::check_schema)
+    Ok(updates.iter().filter_map(|update| update.get("schema")).try_for_each(bounds::check_schema)?)
 }
 
 /// The first metadata of a table whose creation was staged. Nothing is remembered from the staging: the commit says everything

@@ -6,9 +6,7 @@ use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use serde_json::Value;
 
 use super::LakeError;
-
-/// How deep types may nest; a deeper one is broken metadata, not a table.
-const MAX_DEPTH: usize = 64;
+use super::bounds::MAX_DEPTH;
 
 /// A column of a table's current schema.
 #[derive(Clone, Debug, PartialEq)]

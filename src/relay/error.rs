@@ -14,6 +14,9 @@ pub enum CatalogError {
     /// No catalog of this name is configured, or the caller does not see it.
     #[error("catalog \"{0}\" does not exist")]
     NoSuchCatalog(CatalogName),
+    /// The gateway could not read an answer: a defect of its own.
+    #[error("reading the catalog's answer broke; the gateway's log says where")]
+    Broke,
     /// The namespace is not there.
     #[error("schema \"{namespace}\" does not exist in catalog \"{catalog}\"")]
     NoSuchNamespace {
@@ -190,6 +193,7 @@ impl Explain for CatalogError {
             Self::Unsupported { .. } => Kind::Unimplemented,
             Self::TooManyNames { .. } => Kind::ResourceExhausted(None),
             Self::LoggedOut { .. } => Kind::Unauthenticated,
+            Self::Broke => Kind::Internal,
             // Not `Unauthenticated`: it is the gateway's credential, and the caller logging in again would not help.
             Self::Unauthorized { .. }
             | Self::Unreachable { .. }

@@ -395,6 +395,7 @@ impl IntoResponse for Refusal {
             | CatalogError::Unreachable { .. }
             | CatalogError::Timeout { .. }
             | CatalogError::Failing { .. }
+            | CatalogError::Broke
             | CatalogError::BadAnswer { .. } => (StatusCode::BAD_GATEWAY, "BadGatewayException"),
             CatalogError::OutcomeUnknown { .. } => (StatusCode::BAD_GATEWAY, "CommitStateUnknownException"),
         };

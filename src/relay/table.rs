@@ -1,7 +1,6 @@
 //! Owns one table as a catalog gave it, made ready for workers: checked for where it points, stripped of credentials, whole and
 //! trimmed. Refuses to know how old it is.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 use super::confine::{Confinement, normal};
 use super::error::CatalogError;
@@ -20,11 +20,20 @@ use crate::names::{CatalogName, TableRef};
 /// An answer above this is parsed on a thread that may block.
 pub(super) const LARGE_BYTES: usize = 256 << 10;
 
-/// Bytes of large metadata that are read at once, in units of a megabyte; more wait. While it is read it takes some times its size,
-/// and what a hostile catalog makes of it much more.
-const UNIT: usize = 1 << 20;
-const MAX_UNITS: u32 = 64;
-static READING: Semaphore = Semaphore::const_new(MAX_UNITS as usize);
+/// Of metadata larger than this, in bytes, two are read at once; more wait. While it is read it takes some times its size, and what a
+/// hostile catalog makes of it much more.
+const HUGE_BYTES: usize = 8 << 20;
+static READING_HUGE: Semaphore = Semaphore::const_new(2);
+
+/// Reads metadata of so many bytes on a thread that may block.
+async fn on_thread<T: Send + 'static>(length: usize, read: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    let place = if length > HUGE_BYTES { READING_HUGE.acquire().await.ok() } else { None };
+    let read = move || {
+        let _place = place;
+        read()
+    };
+    tokio::task::spawn_blocking(read).await
+}
 
 /// Table properties that say where files are written.
 pub(super) const PLACE_PROPERTIES: [&str; 4] =
@@ -80,22 +89,13 @@ impl Table {
         etag: Option<String>,
         confinement: Arc<Confinement>,
     ) -> Result<Self, CatalogError> {
-        let broken = CatalogError::BadAnswer {
-            catalog: table.catalog.clone(),
-            reason: format!("reading the metadata of table \"{table}\" broke"),
-        };
         if answer.len() < LARGE_BYTES {
-            // Others may wait for it, for ever if it broke.
-            let read = AssertUnwindSafe(|| Self::read_now(&table, &answer, etag, &confinement));
-            return catch_unwind(read).unwrap_or(Err(broken));
+            return Self::read_now(&table, &answer, etag, &confinement);
         }
-        let units = u32::try_from(answer.len() / UNIT).unwrap_or(u32::MAX).clamp(1, MAX_UNITS);
-        let place = READING.acquire_many(units).await.ok();
-        let read = move || {
-            let _place = place;
-            Self::read_now(&table, &answer, etag, &confinement)
-        };
-        tokio::task::spawn_blocking(read).await.unwrap_or(Err(broken))
+        let catalog = table.catalog.clone();
+        on_thread(answer.len(), move || Self::read_now(&table, &answer, etag, &confinement))
+            .await
+            .unwrap_or_else(|panic| Err(CatalogError::BadAnswer { catalog, reason: panic.to_string() }))
     }
 
     fn read_now(table: &TableRef, answer: &[u8], etag: Option<String>, confinement: &Confinement) -> Result<Self, CatalogError> {
@@ -150,8 +150,8 @@ impl Table {
             order::put_in_order(answer.get_mut("metadata")?, begun_ms);
             Some(Bytes::from(answer.to_string()))
         };
-        let in_order =
-            if self.whole.len() < LARGE_BYTES { in_order() } else { tokio::task::spawn_blocking(in_order).await.ok().flatten() };
+        let length = self.whole.len();
+        let in_order = if length < LARGE_BYTES { in_order() } else { on_thread(length, in_order).await.ok().flatten() };
         in_order.unwrap_or_else(|| self.whole.clone())
     }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Unreadable;
 use super::container::Container;
-use crate::lake::bounds;
+use crate::lake::bounds::{self, Excess};
 
 /// Bytes of a name, of a namespace, or of another name for the same. The names of columns are among them.
 const MAX_NAME: usize = 1024;
@@ -24,7 +24,10 @@ const MAX_PARTITION_FIELDS: usize = 200;
 pub(super) fn check(container: &Container<'_>) -> Result<u64, Unreadable> {
     check_names(&read(container.schema().unwrap_or_default().as_bytes())?)?;
     for schema in container.said(b"schema") {
-        bounds::check_schema(&read(schema)?).map_err(|_| Unreadable::Deep)?;
+        bounds::check_schema(&read(schema)?).map_err(|excess| match excess {
+            Excess::Depth => Unreadable::Deep,
+            Excess::Names => Unreadable::Said("MB of names of fields", bounds::MAX_PATHS >> 20),
+        })?;
     }
     let mut most = 0;
     for spec in container.said(b"partition-spec") {
@@ -55,6 +58,10 @@ fn check_names(schema: &Value) -> Result<(), Unreadable> {
             let before = name.rsplit_once('.').map_or("", |(before, _)| before);
             if before.len().max(text("namespace").len()) > MAX_NAMESPACE {
                 return Err(Unreadable::Said("bytes in a namespace", MAX_NAMESPACE));
+            }
+            // Its bytes lie there as they are, and the decoder looks for a length.
+            if (text("type"), text("logicalType")) == ("fixed", "uuid") {
+                return Err(Unreadable::Unsupported("a column of UUIDs"));
             }
             let aliases = object.get("aliases").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
             let is_long = |alias: &Value| alias.as_str().is_some_and(|alias| alias.len() > MAX_NAME);

@@ -12,7 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use iceberg::spec::{
-    DataContentType, Datum, FormatVersion, Literal, Manifest, ManifestList, PartitionField, StructType, Transform, Type,
+    DataContentType, Datum, FormatVersion, Literal, Manifest, ManifestList, PartitionField, PrimitiveLiteral, PrimitiveType,
+    StructType, Transform, Type,
 };
 
 use self::slim::{Limits, slimmed};
@@ -20,8 +21,8 @@ use self::slim::{Limits, slimmed};
 /// Unpacked, nine tenths of a manifest and more are statistics of columns, which are left out before it is parsed. Writers aim at
 /// manifests of 8 MB, packed.
 const MANIFEST: Limits = Limits {
-    // The schema of the table takes some 100 bytes a column.
-    head: 2 << 20,
+    // The schema of the table takes some 100 bytes a column, and more with comments.
+    head: 4 << 20,
     unpacked: 256 << 20,
     left: 96 << 20,
     records: 200_000,
@@ -63,6 +64,9 @@ pub enum Unreadable {
     /// Its head says more of this than is believed.
     #[error("its head has more than {1} {0}")]
     Said(&'static str, usize),
+    /// The library that decodes it does not know how.
+    #[error("its table is partitioned by {0}, which is not supported here")]
+    Unsupported(&'static str),
     /// Its schema goes too deep.
     #[error("its values lie too deep in each other")]
     Deep,
@@ -178,15 +182,36 @@ fn partition<'a>(
     })
 }
 
+/// A value for people.
+fn human(type_of: &Type, value: &Literal, primitive: &PrimitiveLiteral) -> String {
+    let write = |type_of: &Type| Transform::Identity.to_human_string(type_of, Some(value));
+    // Of times with a zone it cannot write those before 1970 with a part of a second; zones are all UTC.
+    let without_zone = match (type_of, primitive) {
+        (Type::Primitive(PrimitiveType::Timestamptz), PrimitiveLiteral::Long(n)) if n % 1_000_000 < 0 => PrimitiveType::Timestamp,
+        (Type::Primitive(PrimitiveType::TimestamptzNs), PrimitiveLiteral::Long(n)) if n % 1_000_000_000 < 0 => {
+            PrimitiveType::TimestampNs
+        }
+        // It panics at points in time that are too far away.
+        _ => return catch_unwind(|| write(type_of)).unwrap_or_else(|_| number(primitive)),
+    };
+    catch_unwind(|| format!("{} UTC", write(&Type::Primitive(without_zone)))).unwrap_or_else(|_| number(primitive))
+}
+
+fn number(primitive: &PrimitiveLiteral) -> String {
+    match primitive {
+        PrimitiveLiteral::Int(number) => number.to_string(),
+        PrimitiveLiteral::Long(number) => number.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
 /// A value as Iceberg writes it into paths.
 fn text(transform: Transform, type_of: &Type, value: &Literal) -> Option<String> {
     let Literal::Primitive(primitive) = value else { return None };
     if !type_of.is_primitive() {
         return None;
     }
-    // It panics at some points in time, such as those before 1970 with a part of a second.
-    let written = catch_unwind(|| Transform::Identity.to_human_string(type_of, Some(value)));
-    let text = written.unwrap_or_else(|_| format!("{primitive:?}"));
+    let text = human(type_of, value, primitive);
     let number = || text.parse::<i64>().ok();
     match transform {
         Transform::Void => None,
@@ -203,13 +228,15 @@ fn text(transform: Transform, type_of: &Type, value: &Literal) -> Option<String>
     }
 }
 
-/// A data file of a manifest, with its length in bytes; `None` when it has none, or is no manifest.
-#[must_use]
-pub fn data_file(manifest: &[u8]) -> Option<(String, u64)> {
-    let manifest = parsed(manifest, MANIFEST).ok()?;
+/// A data file of a manifest, with its length in bytes, if it has one.
+///
+/// # Errors
+/// When it is no manifest, or too large.
+pub fn data_file(manifest: &[u8]) -> Result<Option<(String, u64)>, Unreadable> {
+    let manifest = parsed(manifest, MANIFEST)?;
     let mut alive = manifest.entries().iter().filter(|entry| entry.is_alive());
-    let entry = alive.find(|entry| entry.content_type() == DataContentType::Data)?;
-    Some((entry.file_path().to_owned(), entry.file_size_in_bytes()))
+    let entry = alive.find(|entry| entry.content_type() == DataContentType::Data);
+    Ok(entry.map(|entry| (entry.file_path().to_owned(), entry.file_size_in_bytes())))
 }
 
 /// The files of a manifest that are not deleted, each with its length in bytes. `None` when it is no manifest, or has more than so many

@@ -2,7 +2,7 @@
 //! say.
 
 use apache_avro::Schema;
-use apache_avro::schema::{Name, RecordSchema, UnionSchema};
+use apache_avro::schema::{RecordSchema, UnionSchema};
 
 use super::Unreadable;
 use super::container::{long, skip, take};
@@ -67,11 +67,6 @@ impl Spent {
     pub(super) fn or(self, budget: Self) -> Self {
         if self == Self::Passed { budget } else { self }
     }
-}
-
-/// How long a value is whose type has this name in any schema of a manifest.
-fn bytes_by_name(name: &Name) -> Option<usize> {
-    name.name.strip_prefix("fixed_")?.parse().ok()
 }
 
 /// The shapes of a schema.
@@ -159,7 +154,10 @@ impl Shapes {
             Schema::Union(union) => Shape::OneOf(self.add_all(union.variants(), deeper)?),
             Schema::Record(record) => Shape::All(self.add_all(record.fields.iter().map(|field| &field.schema), deeper)?),
             // The decoder looks a name up in the schema of its own, whatever is called so here.
-            Schema::Ref { name } => Shape::Bytes(bytes_by_name(name).ok_or(Unreadable::Broken)?),
+            Schema::Ref { name } if name.name.starts_with("decimal_") || name.name.starts_with("fixed_") => {
+                return Err(Unreadable::Unsupported("several columns of one decimal or fixed type"));
+            }
+            Schema::Ref { .. } => return Err(Unreadable::Broken),
         };
         self.all.push(shape);
         Ok(self.all.len() - 1)

@@ -45,14 +45,8 @@ fn any_type(random: &mut SmallRng, depth: usize, names: &mut Vec<String>) -> Str
             format!(r#"{{"type":"record","name":"{name}","fields":[{}]}}"#, fields.join(","))
         }
         3 => {
-            // The one type that may be called by its name where it comes again.
-            let size = random.random_range(0..40);
-            let name = format!("fixed_{size}");
-            if names.contains(&name) {
-                return format!("\"{name}\"");
-            }
             names.push(name.clone());
-            format!(r#"{{"type":"fixed","name":"{name}","size":{size}}}"#)
+            format!(r#"{{"type":"fixed","name":"{name}","size":{}}}"#, random.random_range(0..40))
         }
         4 => {
             names.push(name.clone());
@@ -88,7 +82,7 @@ fn any_schema(random: &mut SmallRng) -> Schema {
     Schema::parse_str(&schema).unwrap_or_else(|error| panic!("{schema}: {error}"))
 }
 
-fn any_value(schema: &Schema, named: &HashMap<String, Schema>, random: &mut SmallRng) -> Value {
+fn any_value(schema: &Schema, random: &mut SmallRng) -> Value {
     let bytes = |random: &mut SmallRng, length: usize| (0..length).map(|_| random.random()).collect::<Vec<u8>>();
     match schema {
         Schema::Null => Value::Null,
@@ -105,43 +99,27 @@ fn any_value(schema: &Schema, named: &HashMap<String, Schema>, random: &mut Smal
         Schema::String => Value::String("x".repeat(random.random_range(0..200))),
         Schema::Decimal(_) => Value::Decimal(bytes(random, 3).into()),
         Schema::Fixed(fixed) => Value::Fixed(fixed.size, bytes(random, fixed.size)),
-        Schema::Ref { name } => any_value(&named[&name.name], named, random),
         Schema::Enum(of) => Value::Enum(1, of.symbols[1].clone()),
-        Schema::Array(of) => Value::Array((0..random.random_range(0..5)).map(|_| any_value(&of.items, named, random)).collect()),
+        Schema::Array(of) => Value::Array((0..random.random_range(0..5)).map(|_| any_value(&of.items, random)).collect()),
         Schema::Map(of) => {
-            let items = (0..random.random_range(0..5)).map(|at| (format!("k{at}"), any_value(&of.types, named, random)));
+            let items = (0..random.random_range(0..5)).map(|at| (format!("k{at}"), any_value(&of.types, random)));
             Value::Map(items.collect())
         }
         Schema::Union(of) => {
             let at = random.random_range(0..of.variants().len());
-            Value::Union(at as u32, Box::new(any_value(&of.variants()[at], named, random)))
+            Value::Union(at as u32, Box::new(any_value(&of.variants()[at], random)))
         }
         Schema::Record(of) => {
-            Value::Record(of.fields.iter().map(|field| (field.name.clone(), any_value(&field.schema, named, random))).collect())
+            Value::Record(of.fields.iter().map(|field| (field.name.clone(), any_value(&field.schema, random))).collect())
         }
         other => panic!("{other:?}"),
     }
 }
 
-/// Everything that has a name in a schema.
-fn named(schema: &Schema, found: &mut HashMap<String, Schema>) {
-    if let Some(name) = schema.name().filter(|_| !matches!(schema, Schema::Ref { .. })) {
-        found.insert(name.name.clone(), schema.clone());
-    }
-    match schema {
-        Schema::Array(of) => named(&of.items, found),
-        Schema::Map(of) => named(&of.types, found),
-        Schema::Union(of) => of.variants().iter().for_each(|variant| named(variant, found)),
-        Schema::Record(of) => of.fields.iter().for_each(|field| named(&field.schema, found)),
-        _ => {}
-    }
-}
-
 /// What is left of a field, and how many values that is; by the rule as it is told, on the values that the decoder makes.
-fn left_of(schema: &Schema, value: Value, known: &HashMap<String, Schema>) -> (Value, u64) {
+fn left_of(schema: &Schema, value: Value) -> (Value, u64) {
     let is_small = |schema: &Schema| {
-        let meant = if let Schema::Ref { name } = schema { &known[&name.name] } else { schema };
-        let is_long = matches!(meant, Schema::Fixed(of) if of.size > 16);
+        let is_long = matches!(schema, Schema::Fixed(of) if of.size > 16);
         let is_dear = matches!(
             schema,
             Schema::Bytes | Schema::String | Schema::Array(_) | Schema::Map(_) | Schema::Record(_) | Schema::Decimal(_)
@@ -171,12 +149,12 @@ fn count(schema: &Schema, value: &Value) -> u64 {
     }
 }
 
-fn slim_value(schema: &Schema, value: Value, known: &HashMap<String, Schema>) -> (Value, u64) {
+fn slim_value(schema: &Schema, value: Value) -> (Value, u64) {
     let (Schema::Record(of), Value::Record(items)) = (schema, value) else { panic!("no record") };
     let mut number = 0;
     let items = of.fields.iter().zip(items).map(|(field, (name, item))| {
         let is_inner = name == "data_file" && matches!(field.schema, Schema::Record(_));
-        let (item, of_item) = if is_inner { slim_value(&field.schema, item, known) } else { left_of(&field.schema, item, known) };
+        let (item, of_item) = if is_inner { slim_value(&field.schema, item) } else { left_of(&field.schema, item) };
         number += of_item;
         (name, item)
     });
@@ -188,17 +166,14 @@ fn what_is_left_is_what_the_decoder_reads_and_its_values_are_counted() {
     let mut random = SmallRng::seed_from_u64(11);
     for _ in 0..200 {
         let schema = any_schema(&mut random);
-        let mut known = HashMap::new();
-        named(&schema, &mut known);
         let codec = if random.random() { Codec::Null } else { Codec::Deflate(DeflateSettings::default()) };
         let mut writer = Writer::with_codec(&schema, Vec::new(), codec);
         for _ in 0..random.random_range(0..8) {
-            writer.append(any_value(&schema, &known, &mut random)).unwrap_or_else(|error| panic!("{schema:?}: {error}"));
+            writer.append(any_value(&schema, &mut random)).unwrap_or_else(|error| panic!("{schema:?}: {error}"));
         }
         let file = writer.into_inner().unwrap();
         let decoded: Vec<Value> = Reader::new(&file[..]).unwrap().map(Result::unwrap).collect();
-        let (expected, numbers): (Vec<Value>, Vec<u64>) =
-            decoded.into_iter().map(|record| slim_value(&schema, record, &known)).unzip();
+        let (expected, numbers): (Vec<Value>, Vec<u64>) = decoded.into_iter().map(|record| slim_value(&schema, record)).unzip();
         let slim = slimmed(&file, ALL).unwrap_or_else(|trouble| panic!("{trouble}: {}", schema.canonical_form()));
         let left: Vec<Value> = Reader::new(&slim[..]).unwrap().map(Result::unwrap).collect();
         assert_eq!(left, expected, "{}", schema.canonical_form());
@@ -329,7 +304,23 @@ async fn a_name_at_which_the_decoder_panics_makes_a_broken_file() {
     assert!(std::panic::catch_unwind(|| Schema::parse_str(r#"{"type":"fixed","name":"a-b","size":1}"#)).is_err());
     assert_eq!(live_files(&AT, &file), Err(Unreadable::Broken));
     assert_eq!(manifest_list(&file), Err(Unreadable::Broken));
-    assert_eq!((super::data_file(&file), files(&file, u64::MAX), manifests(&file, u64::MAX)), (None, None, None));
+    assert_eq!(
+        (super::data_file(&file), files(&file, u64::MAX), manifests(&file, u64::MAX)),
+        (Err(Unreadable::Broken), None, None)
+    );
+}
+
+/// A file whose head says this, and that has no records.
+fn with_schema(schema: &str) -> Vec<u8> {
+    let mut file = b"Obj\x01".to_vec();
+    super::container::put_long(&mut file, 1);
+    for text in ["avro.schema", schema] {
+        super::container::put_long(&mut file, text.len());
+        file.extend_from_slice(text.as_bytes());
+    }
+    super::container::put_long(&mut file, 0);
+    file.extend_from_slice(&[7; 16]);
+    file
 }
 
 /// The same file with other words in its head.
@@ -393,7 +384,7 @@ async fn a_head_that_multiplies_is_refused() {
         if name == "schema" {
             let list =
                 |inner: String, _| format!(r#"{{"type":"list","element-id":9,"element-required":false,"element":{inner}}}"#);
-            let deep = (0..40).fold(r#""int""#.to_owned(), list);
+            let deep = (0..70).fold(r#""int""#.to_owned(), list);
             *value = format!(r#"{{"type":"struct","fields":[{{"id":1,"name":"c","required":false,"type":{deep}}}]}}"#);
         }
     });
@@ -407,11 +398,12 @@ async fn a_head_that_multiplies_is_refused() {
 }
 
 #[test]
-fn a_point_in_time_that_cannot_be_written_is_given_as_its_number() {
+fn points_in_time_are_written_or_given_as_their_number() {
     let point = Type::Primitive(iceberg::spec::PrimitiveType::Timestamptz);
     let written = |micros| text(Transform::Identity, &point, &Literal::timestamptz(micros));
-    assert!(written(1_500_000).unwrap().starts_with("1970-01-01"));
-    assert!(written(-500_000).unwrap().contains("-500000"));
+    assert_eq!(written(1_500_000).unwrap(), "1970-01-01 00:00:01.500 UTC");
+    assert_eq!(written(-500_000).unwrap(), "1969-12-31 23:59:59.500 UTC");
+    assert_eq!(written(i64::MAX).unwrap(), i64::MAX.to_string());
 }
 
 /// A file of one block.
@@ -463,14 +455,18 @@ fn schemas_that_call_types_by_their_names_or_go_too_deep_are_refused() {
     let other = r#"{"type":"record","name":"m","fields":[{"name":"x","type":["null",{"type":"fixed","name":"r2","size":200}]},
         {"name":"data_file","type":"r2"}]}"#;
     assert_eq!(slimmed(&file_of(other, 1, &[0; 201]), tight), Err(Unreadable::Broken));
-    // The size is that of the decoder's own type of this name, not of the file's.
-    let fixed = |size: usize| {
+    let twice = |name: &str| {
         let fields =
-            format!(r#"{{"name":"a","type":{{"type":"fixed","name":"fixed_9","size":{size}}}}},{{"name":"b","type":"fixed_9"}}"#);
+            format!(r#"{{"name":"a","type":{{"type":"fixed","name":"{name}","size":4}}}},{{"name":"b","type":"{name}"}}"#);
         format!(r#"{{"type":"record","name":"m","fields":[{fields}]}}"#)
     };
-    assert!(slimmed(&file_of(&fixed(9), 1, &[0; 18]), tight).is_ok());
-    assert_eq!(slimmed(&file_of(&fixed(1), 1, &[0; 2]), tight), Err(Unreadable::Broken));
+    for name in ["decimal_9_2", "fixed_4"] {
+        let told = slimmed(&file_of(&twice(name), 1, &[0; 8]), tight).unwrap_err().to_string();
+        assert!(told.contains("partitioned by several columns of one decimal or fixed type"), "{told}");
+    }
+    let uuid = record(r#"{"type":"fixed","name":"uuid_fixed","size":16,"logicalType":"uuid"}"#);
+    let told = slimmed(&with_schema(&uuid), tight).unwrap_err().to_string();
+    assert!(told.contains("partitioned by a column of UUIDs"), "{told}");
     let nested = (0..60).fold(r#""int""#.to_owned(), |inner, _| format!(r#"{{"type":"array","items":{inner}}}"#));
     assert_eq!(slimmed(&file_of(&record(&nested), 1, &[0]), tight), Err(Unreadable::Deep));
 }

@@ -12,6 +12,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -265,7 +266,8 @@ impl<S: Subject, V: Value + ?Sized> Remembered<S, V> {
         let begun = Instant::now();
         let (cache, of, load) = (self.clone(), key.clone(), load());
         let load = async move {
-            let outcome = load.await;
+            // Who waits for it would wait for ever if it broke, and who comes later break likewise.
+            let outcome = AssertUnwindSafe(load).catch_unwind().await.unwrap_or(Err(CatalogError::Broke));
             cache.settle(&of, number, Entry { outcome: outcome.clone(), as_of: begun });
             outcome
         }

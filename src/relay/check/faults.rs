@@ -79,7 +79,7 @@ impl Fault {
             CatalogError::Forbidden { .. } => Self::NoGrants,
             CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace { .. } => Self::NoTable,
             CatalogError::OutsideLocation { .. } => Self::OutsideLocations,
-            CatalogError::BadAnswer { .. } | CatalogError::Unsupported { .. } => Self::WrongUri,
+            CatalogError::BadAnswer { .. } | CatalogError::Broke | CatalogError::Unsupported { .. } => Self::WrongUri,
             CatalogError::Invalid { .. } | CatalogError::NoSuchCatalog(_) => Self::NoWarehouse,
             CatalogError::Unreachable { .. }
             | CatalogError::Timeout { .. }

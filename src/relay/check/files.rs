@@ -62,7 +62,7 @@ pub(super) async fn run(
     let began = Instant::now();
     let files = Files { relay, view };
     let found = match files.read(loaded).await {
-        Ok(detail) => Found::ok(detail),
+        Ok(found) => found,
         Err((fault, detail)) => subject.failed_at(fault, Some(place), detail),
     };
     record.note(Step::Read, began, found);
@@ -122,29 +122,41 @@ struct Files<'a> {
 
 impl Files<'_> {
     /// Reads what a scan would read first; says what it was.
-    async fn read(&self, loaded: &Loaded) -> Result<String, Unread> {
+    async fn read(&self, loaded: &Loaded) -> Result<Found, Unread> {
         let current = &loaded.metadata["current-snapshot-id"];
         let snapshots = loaded.metadata["snapshots"].as_array();
         let snapshot = snapshots.into_iter().flatten().find(|snapshot| snapshot["snapshot-id"] == *current);
         let Some(list) = snapshot.and_then(|snapshot| snapshot["manifest-list"].as_str()) else {
-            return self.read_metadata(loaded).await;
+            return self.read_metadata(loaded).await.map(Found::ok);
         };
         let bytes = self.file(list, None).await?;
         let unfit = |location: &str, what: &str| (Fault::BadFile, format!("{location} is no {what}"));
         let manifests =
             parsed(move || lake::manifests(&bytes, MAX_UNPACKED)).await.ok_or_else(|| unfit(list, "manifest list"))?;
+        let mut unread = None;
         for (manifest, _) in manifests.iter().take(MAX_MANIFESTS) {
             let bytes = self.file(manifest, None).await?;
-            let Some((data, length)) = parsed(move || lake::data_file(&bytes)).await else { continue };
+            let (data, length) = match parsed(move || Some(lake::data_file(&bytes))).await {
+                Some(Ok(Some(file))) => file,
+                Some(Ok(None)) | None => continue,
+                Some(Err(reason)) => {
+                    unread = Some(format!("{manifest} cannot be looked into: {reason}"));
+                    continue;
+                }
+            };
             let (Some(last), true) = (length.checked_sub(1), length >= 12) else { return Err(unfit(&data, "data file")) };
             let first = self.file(&data, Some((0, 3))).await?;
             let end = self.file(&data, Some((last - 3, last))).await?;
             if data.ends_with(".parquet") && (first != PARQUET || end != PARQUET) {
                 return Err(unfit(&data, "Parquet file"));
             }
-            return Ok(format!("beginning and end of {data} ({length} bytes), by its manifest and manifest list"));
+            let read = format!("beginning and end of {data} ({length} bytes), by its manifest and manifest list");
+            return Ok(Found::ok(read));
         }
-        Ok(format!("{list}; it names no data file to try"))
+        Ok(match unread {
+            Some(reason) => Found::warning(reason, "no data file was tried; read the table to see whether DuckDB can"),
+            None => Found::ok(format!("{list}; it names no data file to try")),
+        })
     }
 
     /// A table without rows has its metadata only.

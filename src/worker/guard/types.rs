@@ -13,18 +13,18 @@ const MAX_PRECISION: u64 = 38;
 
 /// Reads a type and writes it in DuckDB's own spelling.
 pub(super) fn read(cursor: &mut Cursor<'_>, column: &str) -> Result<String, Refusal> {
-    read_nested(cursor, column, 0)
+    read_nested(cursor, column, 0).map(|(text, _)| text)
 }
 
-fn read_nested(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<String, Refusal> {
+/// A type so deep in others, and how many levels it has itself.
+fn read_nested(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<(String, usize), Refusal> {
     if depth > MAX_DEPTH {
         return Err(too_deep(column));
     }
-    let mut text = base(cursor, column, depth)?;
-    let mut lists = 0;
+    let (mut text, mut height) = base(cursor, column, depth)?;
     while cursor.take_symbol('[') {
-        lists += 1;
-        if depth + lists > MAX_DEPTH {
+        height += 1;
+        if depth + height > MAX_DEPTH {
             return Err(too_deep(column));
         }
         if let Some(Kind::Number(_)) = cursor.peek().map(|token| &token.kind) {
@@ -36,16 +36,22 @@ fn read_nested(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<St
     if cursor.peek_word() == "ARRAY" {
         return Err(no_type(column, "ARRAY", &format!("{text}[]")));
     }
-    Ok(text)
+    Ok((text, height))
 }
 
 fn too_deep(column: &str) -> Refusal {
     Refusal::Unsupported(format!("the type of column {} is nested more than {MAX_DEPTH} levels deep", names::quote(column)))
 }
 
-fn base(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<String, Refusal> {
+fn base(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<(String, usize), Refusal> {
     let name = cursor.name("a type")?.to_uppercase();
-    Ok(match name.as_str() {
+    let mut height = 0;
+    let mut inner = |cursor: &mut Cursor<'_>| {
+        let (text, levels) = read_nested(cursor, column, depth + 1)?;
+        height = height.max(levels + 1);
+        Ok(text)
+    };
+    let text = match name.as_str() {
         "BOOLEAN" | "BOOL" | "LOGICAL" => "BOOLEAN".to_owned(),
         "INTEGER" | "INT" | "INT4" | "SIGNED" => "INTEGER".to_owned(),
         "BIGINT" | "INT8" | "LONG" => "BIGINT".to_owned(),
@@ -66,12 +72,12 @@ fn base(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<String, R
         "STRUCT" | "ROW" => {
             let fields = cursor.list(|cursor| {
                 let field = cursor.name("the name of a field")?;
-                Ok(format!("{} {}", names::quote(&field), read_nested(cursor, column, depth + 1)?))
+                Ok(format!("{} {}", names::quote(&field), inner(cursor)?))
             })?;
             format!("STRUCT({})", fields.join(", "))
         }
         "MAP" => {
-            let sides = cursor.list(|cursor| read_nested(cursor, column, depth + 1))?;
+            let sides = cursor.list(inner)?;
             if sides.len() != 2 {
                 return Err(Refusal::Syntax(format!(
                     "the type of column {}: MAP takes a key's and a value's type",
@@ -81,7 +87,8 @@ fn base(cursor: &mut Cursor<'_>, column: &str, depth: usize) -> Result<String, R
             format!("MAP({})", sides.join(", "))
         }
         other => return Err(refuse(column, other)),
-    })
+    };
+    Ok((text, height))
 }
 
 fn decimal(cursor: &mut Cursor<'_>, column: &str) -> Result<String, Refusal> {
