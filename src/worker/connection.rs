@@ -276,15 +276,6 @@ impl DataConnection {
     }
 
     fn describe(&self, admitted: &Admitted) -> Result<Described, Trouble> {
-        if let Some(columns) = once::columns(&self.engine, &admitted.verdict)? {
-            return Ok(Described {
-                class: admitted.verdict.class.into(),
-                parameter_schema: encode::encapsulated_schema(&Schema::empty())?.into(),
-                result_schema: encode::encapsulated_schema(&client_schema(columns.as_ref()))?.into(),
-                session: None,
-                provisional: false,
-            });
-        }
         let statement = self.engine.prepare(&admitted.verdict.sql)?;
         let parameter_schema =
             encode::encapsulated_schema(&parameters::describe(&self.engine, &statement, &admitted.verdict.parameter_types)?)?

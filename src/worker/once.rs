@@ -8,7 +8,6 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::binding::{Connection, EngineError, EngineResult, ErrorKind, Instance, Prepared, Scalar};
-use super::database::literal;
 use super::guard::Verdict;
 use crate::wire::proto::Run;
 
@@ -17,27 +16,7 @@ pub const FRAME: &str = "FROM query($1)";
 
 /// Whether a statement gives the same rows within the frame.
 pub fn is_possible(verdict: &Verdict, run: &Run) -> bool {
-    may_be_framed(verdict) && run.parameters.is_empty()
-}
-
-fn may_be_framed(verdict: &Verdict) -> bool {
-    verdict.embeds && !verdict.constant && verdict.listings.is_empty()
-}
-
-/// The columns of a query that is not run, by binding alone: of a query without rows DuckDB's planner drops all that would have to be
-/// looked up, such as a table's manifests. `None` where it has to be planned: it has parameters, cannot be framed, has names that a frame
-/// changes, or has an error, which is told better without a frame.
-pub fn columns(engine: &Connection, verdict: &Verdict) -> EngineResult<Option<SchemaRef>> {
-    if !may_be_framed(verdict) || !verdict.parameter_types.is_empty() {
-        return Ok(None);
-    }
-    let Ok(bound) = engine.prepare(&format!("FROM query({}) LIMIT 0", literal(&verdict.sql))) else { return Ok(None) };
-    if bound.parameter_count() > 0 {
-        return Ok(None);
-    }
-    let Some(columns) = bound.columns() else { return Ok(None) };
-    let schema = engine.arrow_schema(&columns)?;
-    Ok((!may_be_numbered(&schema)).then_some(schema))
+    verdict.embeds && !verdict.constant && verdict.listings.is_empty() && run.parameters.is_empty()
 }
 
 /// The query in its frame, to be run once.
@@ -86,29 +65,6 @@ mod tests {
 
     use super::super::binding::Outcome;
     use super::*;
-
-    fn embedded(sql: &str) -> Verdict {
-        Verdict { sql: sql.to_owned(), embeds: true, ..Verdict::default() }
-    }
-
-    #[test]
-    fn columns_are_those_of_the_planned_query_or_none() {
-        let engine = Instance::open(&[]).unwrap().connect().unwrap();
-        engine.run("CREATE TABLE t (id INTEGER, price DECIMAL(12,2), tags VARCHAR[], seen TIMESTAMPTZ)").unwrap();
-        for sql in [
-            "SELECT * FROM t",
-            "SELECT id, sum(price) AS s, 'it''s' AS text, list(seen) FROM t GROUP BY ALL ORDER BY 2 LIMIT 3 -- the end",
-            "WITH w AS (SELECT id + 1 AS n FROM t) SELECT n, n / 2 FROM w",
-            "SELECT id FROM t UNION ALL SELECT 7",
-        ] {
-            let planned = engine.arrow_schema(&engine.prepare(sql).unwrap().columns().unwrap()).unwrap();
-            assert_eq!(columns(&engine, &embedded(sql)).unwrap(), Some(planned), "{sql}");
-        }
-        for sql in ["SELECT id, id FROM t", "SELECT ? FROM t", "SELECT missing FROM t", "SELECT 1; SELECT 2"] {
-            assert_eq!(columns(&engine, &embedded(sql)).unwrap(), None, "{sql}");
-        }
-        assert_eq!(columns(&engine, &Verdict { embeds: false, ..embedded("SELECT id FROM t") }).unwrap(), None);
-    }
 
     const SQL: &str = "SELECT a, b, a FROM late ORDER BY a DESC";
 
