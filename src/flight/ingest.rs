@@ -233,20 +233,18 @@ mod tests {
         number.add_bitWidth(64);
         number.add_is_signed(true);
         let number = number.finish().as_union_value();
-        let mut field = ipc::FieldBuilder::new(&mut buffer);
-        field.add_name(name);
-        field.add_type_type(ipc::Type::Int);
-        field.add_type_(number);
-        field.add_children(none);
-        let field = field.finish();
-        let children = buffer.create_vector(&vec![field; times]);
         let is_struct = ipc::Struct_Builder::new(&mut buffer).finish().as_union_value();
-        let mut column = ipc::FieldBuilder::new(&mut buffer);
-        column.add_name(name);
-        column.add_type_type(ipc::Type::Struct_);
-        column.add_type_(is_struct);
-        column.add_children(children);
-        let column = column.finish();
+        let field = |buffer: &mut FlatBufferBuilder<'static>, tag, type_of, children| {
+            let mut field = ipc::FieldBuilder::new(buffer);
+            field.add_name(name);
+            field.add_type_type(tag);
+            field.add_type_(type_of);
+            field.add_children(children);
+            field.finish()
+        };
+        let child = field(&mut buffer, ipc::Type::Int, number, none);
+        let children = buffer.create_vector(&vec![child; times]);
+        let column = field(&mut buffer, ipc::Type::Struct_, is_struct, children);
         let columns = buffer.create_vector(&[column]);
         let mut schema = ipc::SchemaBuilder::new(&mut buffer);
         schema.add_fields(columns);

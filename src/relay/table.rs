@@ -9,10 +9,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::confine::{Confinement, normal};
 use super::error::CatalogError;
+use super::storage::turns::in_turn;
 use super::storage::{Handed, Storage};
 use crate::lake::{self, Column, order, size, trim};
 use crate::names::{CatalogName, TableRef};
@@ -27,12 +28,7 @@ static READING_HUGE: Semaphore = Semaphore::const_new(2);
 
 /// Reads metadata of so many bytes on a thread that may block.
 async fn on_thread<T: Send + 'static>(length: usize, read: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
-    let place = if length > HUGE_BYTES { READING_HUGE.acquire().await.ok() } else { None };
-    let read = move || {
-        let _place = place;
-        read()
-    };
-    tokio::task::spawn_blocking(read).await
+    if length > HUGE_BYTES { in_turn(&READING_HUGE, read).await } else { spawn_blocking(read).await }
 }
 
 /// Table properties that say where files are written.

@@ -209,7 +209,8 @@ pub(super) fn put_long(to: &mut Vec<u8>, number: usize) {
     to.push(left as u8);
 }
 
-fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+/// Writes a length and so many bytes.
+pub(super) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     put_long(to, bytes.len());
     to.extend_from_slice(bytes);
 }

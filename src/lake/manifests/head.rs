@@ -17,28 +17,37 @@ const MAX_ALIASES: usize = 16;
 /// Fields by which a table is partitioned: each is a value of each record, whether it is there or not.
 const MAX_PARTITION_FIELDS: usize = 200;
 
-/// Gives how many values a reader adds to each record.
-///
-/// # Errors
-/// When the head says what would cost far more than its bytes.
-pub(super) fn check(container: &Container<'_>) -> Result<u64, Unreadable> {
-    check_names(&read(container.schema().unwrap_or_default().as_bytes())?)?;
-    for schema in container.said(b"schema") {
-        bounds::check_schema(&read(schema)?).map_err(|excess| match excess {
-            Excess::Depth => Unreadable::Deep,
-            Excess::Names => Unreadable::Said("MB of names of fields", bounds::MAX_PATHS >> 20),
-        })?;
-    }
-    let mut most = 0;
-    for spec in container.said(b"partition-spec") {
-        let spec = read(spec)?;
-        let fields = spec.get("fields").unwrap_or(&spec).as_array().map_or(0, Vec::len);
-        if fields > MAX_PARTITION_FIELDS {
-            return Err(Unreadable::Said("partition fields", MAX_PARTITION_FIELDS));
+/// What a head says that can be believed.
+pub(super) struct Head {
+    /// What records look like, in Avro's words.
+    pub(super) schema: Value,
+    /// How many values a reader adds to each record.
+    pub(super) filled_in: u64,
+}
+
+impl Head {
+    /// # Errors
+    /// When the head says what would cost far more than its bytes, or nothing of records.
+    pub(super) fn read(container: &Container<'_>) -> Result<Self, Unreadable> {
+        let schema = read(container.schema().ok_or(Unreadable::Broken)?.as_bytes())?;
+        check_names(&schema)?;
+        for table in container.said(b"schema") {
+            bounds::check_schema(&read(table)?).map_err(|excess| match excess {
+                Excess::Depth => Unreadable::Deep,
+                Excess::Names => Unreadable::Said("MB of names of fields", bounds::MAX_PATHS >> 20),
+            })?;
         }
-        most = most.max(fields);
+        let mut filled_in = 0;
+        for spec in container.said(b"partition-spec") {
+            let spec = read(spec)?;
+            let fields = spec.get("fields").unwrap_or(&spec).as_array().map_or(0, Vec::len);
+            if fields > MAX_PARTITION_FIELDS {
+                return Err(Unreadable::Said("partition fields", MAX_PARTITION_FIELDS));
+            }
+            filled_in = filled_in.max(fields as u64);
+        }
+        Ok(Self { schema, filled_in })
     }
-    Ok(most as u64)
 }
 
 fn read(json: &[u8]) -> Result<Value, Unreadable> {

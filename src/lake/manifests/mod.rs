@@ -184,17 +184,18 @@ fn partition<'a>(
 
 /// A value for people.
 fn human(type_of: &Type, value: &Literal, primitive: &PrimitiveLiteral) -> String {
-    let write = |type_of: &Type| Transform::Identity.to_human_string(type_of, Some(value));
     // Of times with a zone it cannot write those before 1970 with a part of a second; zones are all UTC.
-    let without_zone = match (type_of, primitive) {
-        (Type::Primitive(PrimitiveType::Timestamptz), PrimitiveLiteral::Long(n)) if n % 1_000_000 < 0 => PrimitiveType::Timestamp,
-        (Type::Primitive(PrimitiveType::TimestamptzNs), PrimitiveLiteral::Long(n)) if n % 1_000_000_000 < 0 => {
-            PrimitiveType::TimestampNs
+    let (written_as, zone) = match (type_of, primitive) {
+        (Type::Primitive(PrimitiveType::Timestamptz), PrimitiveLiteral::Long(n)) if n % 1_000_000 < 0 => {
+            (&Type::Primitive(PrimitiveType::Timestamp), " UTC")
         }
-        // It panics at points in time that are too far away.
-        _ => return catch_unwind(|| write(type_of)).unwrap_or_else(|_| number(primitive)),
+        (Type::Primitive(PrimitiveType::TimestamptzNs), PrimitiveLiteral::Long(n)) if n % 1_000_000_000 < 0 => {
+            (&Type::Primitive(PrimitiveType::TimestampNs), " UTC")
+        }
+        _ => (type_of, ""),
     };
-    catch_unwind(|| format!("{} UTC", write(&Type::Primitive(without_zone)))).unwrap_or_else(|_| number(primitive))
+    // It panics at points in time that are too far away.
+    catch_unwind(|| Transform::Identity.to_human_string(written_as, Some(value)) + zone).unwrap_or_else(|_| number(primitive))
 }
 
 fn number(primitive: &PrimitiveLiteral) -> String {

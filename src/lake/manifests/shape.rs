@@ -3,6 +3,7 @@
 
 use apache_avro::Schema;
 use apache_avro::schema::{RecordSchema, UnionSchema};
+use serde_json::Value;
 
 use super::Unreadable;
 use super::container::{long, skip, take};
@@ -38,7 +39,7 @@ enum Shape {
 /// What is done with a field of a record.
 pub(super) enum Step {
     Keep(Place),
-    /// May be missing, and not be small; what has its name elsewhere does not count as small.
+    /// May be missing, and not be small.
     LeaveOut {
         variants: Vec<Place>,
         null: usize,
@@ -76,9 +77,9 @@ pub(super) struct Shapes {
 }
 
 impl Shapes {
-    /// Those of a file's records, by its schema in JSON.
-    pub(super) fn of(schema: &str) -> Result<Self, Unreadable> {
-        let schema = Schema::parse_str(schema).map_err(|_| Unreadable::Broken)?;
+    /// Those of a file's records, by its schema.
+    pub(super) fn of(schema: &Value) -> Result<Self, Unreadable> {
+        let schema = Schema::parse(schema).map_err(|_| Unreadable::Broken)?;
         let Schema::Record(record) = &schema else { return Err(Unreadable::Broken) };
         let mut shapes = Self { all: Vec::new(), steps: Vec::new() };
         shapes.steps = shapes.steps_of(record, true)?;

@@ -2,9 +2,10 @@
 //! not small is left out, above all the statistics of columns. Parsed, a value of two bytes takes hundreds, and a schema may make values
 //! of no bytes at all; all of them are counted here, without being built. Refuses to know what is left.
 
+use super::Unreadable;
 use super::container::{Container, long, put_long};
+use super::head::Head;
 use super::shape::{Budget, Shapes, Spent, Step};
-use super::{Unreadable, head};
 
 /// How much of a file is taken.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +35,8 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// When it is broken, or above one of the limits.
 pub(super) fn slimmed(file: &[u8], limits: Limits) -> Result<Vec<u8>, Unreadable> {
     let mut container = Container::open(file, limits.head)?;
-    let filled_in = head::check(&container)?;
-    let shapes = Shapes::of(container.schema().ok_or(Unreadable::Broken)?)?;
+    let Head { schema, filled_in } = Head::read(&container)?;
+    let shapes = Shapes::of(&schema)?;
     let mut made = Made { file: container.anew(), records: Vec::new(), in_block: 0 };
     let (mut unpacked, mut records) = (0, 0);
     let mut budget = Budget { kept: limits.values, passed: limits.passed };

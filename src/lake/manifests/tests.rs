@@ -13,7 +13,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::container::Container;
+use super::container::{Container, put_bytes, put_long};
 use super::*;
 
 /// No limit is reached.
@@ -310,15 +310,15 @@ async fn a_name_at_which_the_decoder_panics_makes_a_broken_file() {
     );
 }
 
-/// A file whose head says this, and that has no records.
-fn with_schema(schema: &str) -> Vec<u8> {
+/// A file with this head, and without records.
+fn with_pairs(pairs: &[(&str, String)]) -> Vec<u8> {
     let mut file = b"Obj\x01".to_vec();
-    super::container::put_long(&mut file, 1);
-    for text in ["avro.schema", schema] {
-        super::container::put_long(&mut file, text.len());
-        file.extend_from_slice(text.as_bytes());
+    put_long(&mut file, pairs.len());
+    for (name, value) in pairs {
+        put_bytes(&mut file, name.as_bytes());
+        put_bytes(&mut file, value.as_bytes());
     }
-    super::container::put_long(&mut file, 0);
+    put_long(&mut file, 0);
     file.extend_from_slice(&[7; 16]);
     file
 }
@@ -328,28 +328,17 @@ fn with_head(file: &[u8], change: impl Fn(&str, &mut String)) -> Vec<u8> {
     let container = Container::open(file, 1 << 30).unwrap();
     let slim = slimmed(file, ALL).unwrap();
     let records = Container::open(&slim, 1 << 30).unwrap().next(1 << 30).unwrap().unwrap();
-    let mut pairs: Vec<(String, String)> = Vec::new();
+    let mut pairs = Vec::new();
     for name in ["avro.schema", "schema", "schema-id", "partition-spec", "partition-spec-id", "format-version", "content"] {
         for value in container.said(name.as_bytes()) {
             let mut value = String::from_utf8(value.to_vec()).unwrap();
             change(name, &mut value);
-            pairs.push((name.to_owned(), value));
+            pairs.push((name, value));
         }
     }
-    let mut made = b"Obj\x01".to_vec();
-    super::container::put_long(&mut made, pairs.len());
-    for (name, value) in pairs {
-        for text in [name, value] {
-            super::container::put_long(&mut made, text.len());
-            made.extend_from_slice(text.as_bytes());
-        }
-    }
-    super::container::put_long(&mut made, 0);
-    made.extend_from_slice(&[7; 16]);
-    super::container::put_long(&mut made, records.records as usize);
-    super::container::put_long(&mut made, records.bytes.len());
-    made.extend_from_slice(&records.bytes);
-    made.extend_from_slice(&[7; 16]);
+    let head = with_pairs(&pairs);
+    let mut made = head.clone();
+    Container::open(&head, 1 << 30).unwrap().put(&mut made, records.records as usize, &records.bytes);
     made
 }
 
@@ -465,7 +454,7 @@ fn schemas_that_call_types_by_their_names_or_go_too_deep_are_refused() {
         assert!(told.contains("partitioned by several columns of one decimal or fixed type"), "{told}");
     }
     let uuid = record(r#"{"type":"fixed","name":"uuid_fixed","size":16,"logicalType":"uuid"}"#);
-    let told = slimmed(&with_schema(&uuid), tight).unwrap_err().to_string();
+    let told = slimmed(&with_pairs(&[("avro.schema", uuid)]), tight).unwrap_err().to_string();
     assert!(told.contains("partitioned by a column of UUIDs"), "{told}");
     let nested = (0..60).fold(r#""int""#.to_owned(), |inner, _| format!(r#"{{"type":"array","items":{inner}}}"#));
     assert_eq!(slimmed(&file_of(&record(&nested), 1, &[0]), tight), Err(Unreadable::Deep));
@@ -483,7 +472,7 @@ async fn giant_statistics_are_passed_over() {
     bytes.extend_from_slice(&[2, 2, 0, 2, 2]);
     let items = 50_000;
     bytes.push(2);
-    super::container::put_long(&mut bytes, items);
+    put_long(&mut bytes, items);
     bytes.extend(std::iter::repeat_n(2, 2 * items));
     bytes.push(0);
     let Schema::Record(file) = &entry.fields.last().unwrap().schema else { panic!("no file") };

@@ -19,6 +19,7 @@ use crate::relay::confine::normal;
 use crate::relay::error::CatalogError;
 use crate::relay::storage::PARSING;
 use crate::relay::storage::sample::{Trouble, sample};
+use crate::relay::storage::turns::in_turn;
 use crate::relay::storage::{Access, Handed};
 use crate::relay::views::View;
 use crate::relay::words::host_of;
@@ -66,16 +67,6 @@ pub(super) async fn run(
         Err((fault, detail)) => subject.failed_at(fault, Some(place), detail),
     };
     record.note(Step::Read, began, found);
-}
-
-/// Parses on a thread that may block, one file at a time: a large one takes hundreds of megabytes while it is.
-async fn parsed<T: Send + 'static>(parse: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
-    let turn = PARSING.acquire().await.ok();
-    let parsed = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        parse()
-    });
-    parsed.await.ok().flatten()
 }
 
 /// What is shown to the store of this place.
@@ -131,15 +122,15 @@ impl Files<'_> {
         };
         let bytes = self.file(list, None).await?;
         let unfit = |location: &str, what: &str| (Fault::BadFile, format!("{location} is no {what}"));
-        let manifests =
-            parsed(move || lake::manifests(&bytes, MAX_UNPACKED)).await.ok_or_else(|| unfit(list, "manifest list"))?;
+        let manifests = in_turn(&PARSING, move || lake::manifests(&bytes, MAX_UNPACKED)).await.ok().flatten();
+        let manifests = manifests.ok_or_else(|| unfit(list, "manifest list"))?;
         let mut unread = None;
         for (manifest, _) in manifests.iter().take(MAX_MANIFESTS) {
             let bytes = self.file(manifest, None).await?;
-            let (data, length) = match parsed(move || Some(lake::data_file(&bytes))).await {
-                Some(Ok(Some(file))) => file,
-                Some(Ok(None)) | None => continue,
-                Some(Err(reason)) => {
+            let (data, length) = match in_turn(&PARSING, move || lake::data_file(&bytes)).await {
+                Ok(Ok(Some(file))) => file,
+                Ok(Ok(None)) | Err(_) => continue,
+                Ok(Err(reason)) => {
                     unread = Some(format!("{manifest} cannot be looked into: {reason}"));
                     continue;
                 }

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::ends::{Ends, MAX_FILES};
 use super::store::{Asked, Outcome, Store, StoreFault};
+use super::turns::in_turn;
 use crate::lake;
 use crate::relay::confine::normal;
 use crate::relay::views::View;
@@ -200,10 +201,8 @@ async fn named(is_list: bool, body: &Bytes) -> Arc<[(String, u64)]> {
         return Arc::default();
     }
     let read = if is_list { lake::manifests } else { lake::files };
-    let turn = PARSING.acquire().await.ok();
     let bytes = body.clone();
-    let named = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+    let named = in_turn(&PARSING, move || {
         let mut named = read(&bytes, MAX_UNPACKED)?;
         if is_list && named.len() > MAX_MANIFESTS {
             return None;

@@ -10,6 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::store::{Asked, Outcome, StoreFault};
+use super::turns::in_turn;
 use crate::as_of::AsOf;
 use crate::auth::credential::Credential;
 use crate::lake::history::{History, Snapshot};
@@ -150,12 +151,7 @@ async fn parsed<T: Send + 'static>(
     what: &str,
     parse: impl FnOnce() -> Result<T, Unreadable> + Send + 'static,
 ) -> Result<T, CatalogError> {
-    let turn = PARSING.acquire().await.ok();
-    let parsed = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        parse()
-    });
-    let parsed = parsed.await.unwrap_or(Err(Unreadable::Broken));
+    let parsed = in_turn(&PARSING, parse).await.unwrap_or(Err(Unreadable::Broken));
     parsed.map_err(|reason| bad(table, &format!("a {what} of it cannot be read: {reason}")))
 }
 

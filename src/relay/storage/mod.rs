@@ -13,6 +13,7 @@ pub(super) mod sample;
 pub mod sign;
 mod store;
 mod stores;
+pub(super) mod turns;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
