@@ -16,9 +16,11 @@ TABLES, LARGE = ["nation", "region", "customer", "orders"], "lineitem"
 # The same tables many times, the large one twice: what is had for the one says nothing of the other.
 SCHEMAS = ["silver", "gold", "gold2", "gold3", "gold4", "gold5"]
 COLUMNS = "orderkey partkey suppkey linenumber quantity extendedprice discount tax returnflag linestatus shipdate commitdate receiptdate shipinstruct shipmode comment"
-SMALL, JOIN, SCAN = "one small table", "a join of four tables", "all columns of lineitem"
+SMALL, GROUPED, JOIN, SCAN = "one small table", "one small table, grouped", "a join of four tables", "all columns of lineitem"
 QUERIES = {
     SMALL: "SELECT * FROM {s}.nation",
+    # Unlike the one above it is bound for its description.
+    GROUPED: "SELECT n_regionkey, count(*) AS nations FROM {s}.nation WHERE n_nationkey > 3 GROUP BY ALL ORDER BY ALL",
     JOIN: """SELECT r_name, n_name, count(*), sum(o_totalprice)::DOUBLE FROM {s}.region JOIN {s}.nation ON n_regionkey = r_regionkey
         JOIN {s}.customer ON c_nationkey = n_nationkey JOIN {s}.orders ON o_custkey = c_custkey WHERE r_name = 'EUROPE' GROUP BY ALL ORDER BY ALL""",
     SCAN: "SELECT " + ", ".join(f"max(l_{column})" for column in COLUMNS.split()) + " FROM {s}.lineitem",

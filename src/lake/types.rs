@@ -21,6 +21,15 @@ pub struct Column {
     pub nullable: bool,
     /// Its documentation.
     pub comment: Option<String>,
+    /// DuckDB reads it, and as these types say. Of others it has types of its own, or it cannot read their table.
+    pub is_read_so: bool,
+}
+
+/// A type of Iceberg's.
+struct Typed {
+    sql: String,
+    arrow: DataType,
+    is_read_so: bool,
 }
 
 /// The columns of table metadata's current schema, in order.
@@ -34,31 +43,28 @@ pub fn columns(metadata: &Value) -> Result<Vec<Column>, LakeError> {
 
 /// The columns of the schema with this id; of the current one where there is none.
 pub(super) fn columns_of_schema(metadata: &Value, id: Option<i64>) -> Result<Vec<Column>, LakeError> {
-    let schema = schema(metadata, id.or(metadata["current-schema-id"].as_i64()));
+    let id = id.or(metadata["current-schema-id"].as_i64());
+    let listed = metadata["schemas"].as_array().and_then(|schemas| schemas.iter().find(|s| s["schema-id"].as_i64() == id));
+    // Format version 1 may have only this one, of which DuckDB does not read a table.
+    let schema = listed.or_else(|| metadata.get("schema"));
     let schema = schema.ok_or_else(|| invalid("the table metadata has no current schema"))?;
     fields_of(schema)?
         .iter()
         .map(|field| {
-            let (sql_type, data_type) = type_of(&field["type"], 0)?;
+            let Typed { sql, arrow, is_read_so } = type_of(&field["type"], 0)?;
             Ok(Column {
                 name: name_of(field)?.to_owned(),
-                sql_type,
-                data_type,
+                sql_type: sql,
+                data_type: arrow,
                 nullable: !field["required"].as_bool().unwrap_or(false),
                 comment: field["doc"].as_str().map(str::to_owned),
+                is_read_so: is_read_so && listed.is_some(),
             })
         })
         .collect()
 }
 
-fn schema(metadata: &Value, id: Option<i64>) -> Option<&Value> {
-    let schemas = metadata["schemas"].as_array();
-    let current = schemas.and_then(|schemas| schemas.iter().find(|schema| schema["schema-id"].as_i64() == id));
-    // Format version 1 may have only this one.
-    current.or_else(|| metadata.get("schema"))
-}
-
-fn type_of(iceberg: &Value, depth: usize) -> Result<(String, DataType), LakeError> {
+fn type_of(iceberg: &Value, depth: usize) -> Result<Typed, LakeError> {
     if depth > MAX_DEPTH {
         return Err(invalid("the table's types are nested too deep"));
     }
@@ -67,15 +73,19 @@ fn type_of(iceberg: &Value, depth: usize) -> Result<(String, DataType), LakeErro
         Value::Object(nested) => match nested.get("type").and_then(Value::as_str) {
             Some("struct") => struct_of(iceberg, depth),
             Some("list") => {
-                let (sql, element) = type_of(&iceberg["element"], depth + 1)?;
-                Ok((format!("{sql}[]"), DataType::List(Arc::new(Field::new("l", element, true)))))
+                let Typed { sql, arrow, is_read_so } = type_of(&iceberg["element"], depth + 1)?;
+                let arrow = DataType::List(Arc::new(Field::new("l", arrow, true)));
+                Ok(Typed { sql: format!("{sql}[]"), arrow, is_read_so })
             }
             Some("map") => {
-                let (key_sql, key) = type_of(&iceberg["key"], depth + 1)?;
-                let (value_sql, value) = type_of(&iceberg["value"], depth + 1)?;
-                let entry = Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)]);
+                let (key, value) = (type_of(&iceberg["key"], depth + 1)?, type_of(&iceberg["value"], depth + 1)?);
+                let entry = Fields::from(vec![Field::new("key", key.arrow, false), Field::new("value", value.arrow, true)]);
                 let entries = Arc::new(Field::new("entries", DataType::Struct(entry), false));
-                Ok((format!("MAP({key_sql}, {value_sql})"), DataType::Map(entries, false)))
+                Ok(Typed {
+                    sql: format!("MAP({}, {})", key.sql, value.sql),
+                    arrow: DataType::Map(entries, false),
+                    is_read_so: key.is_read_so && value.is_read_so,
+                })
             }
             _ => Err(invalid(format!("unknown nested type {iceberg}"))),
         },
@@ -83,21 +93,23 @@ fn type_of(iceberg: &Value, depth: usize) -> Result<(String, DataType), LakeErro
     }
 }
 
-fn struct_of(iceberg: &Value, depth: usize) -> Result<(String, DataType), LakeError> {
+fn struct_of(iceberg: &Value, depth: usize) -> Result<Typed, LakeError> {
     let mut texts = Vec::new();
     let mut fields = Vec::new();
+    let mut are_read_so = true;
     for field in fields_of(iceberg)? {
         let name = name_of(field)?;
-        let (sql, data_type) = type_of(&field["type"], depth + 1)?;
+        let Typed { sql, arrow, is_read_so } = type_of(&field["type"], depth + 1)?;
         texts.push(format!("{} {sql}", quoted(name)));
-        fields.push(Field::new(name, data_type, true));
+        fields.push(Field::new(name, arrow, true));
+        are_read_so &= is_read_so;
     }
-    Ok((format!("STRUCT({})", texts.join(", ")), DataType::Struct(fields.into())))
+    Ok(Typed { sql: format!("STRUCT({})", texts.join(", ")), arrow: DataType::Struct(fields.into()), is_read_so: are_read_so })
 }
 
-fn primitive(name: &str) -> (String, DataType) {
+fn primitive(name: &str) -> Typed {
     let utc = || Some("UTC".into());
-    let (sql, data_type) = match name {
+    let (sql, arrow) = match name {
         "boolean" => ("BOOLEAN", DataType::Boolean),
         "int" => ("INTEGER", DataType::Int32),
         "long" => ("BIGINT", DataType::Int64),
@@ -114,15 +126,19 @@ fn primitive(name: &str) -> (String, DataType) {
         "uuid" => ("UUID", DataType::Utf8),
         "binary" => ("BLOB", DataType::Binary),
         _ if name.starts_with("fixed[") => ("BLOB", DataType::Binary),
-        _ => return decimal(name).unwrap_or_else(|| (name.to_uppercase(), DataType::Utf8)),
+        _ => {
+            let unknown = || Typed { sql: name.to_uppercase(), arrow: DataType::Utf8, is_read_so: false };
+            return decimal(name).unwrap_or_else(unknown);
+        }
     };
-    (sql.to_owned(), data_type)
+    Typed { sql: sql.to_owned(), arrow, is_read_so: name != "timestamptz_ns" }
 }
 
-fn decimal(name: &str) -> Option<(String, DataType)> {
+fn decimal(name: &str) -> Option<Typed> {
     let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
     let (precision, scale): (u8, i8) = (precision.trim().parse().ok()?, scale.trim().parse().ok()?);
-    Some((format!("DECIMAL({precision},{scale})"), DataType::Decimal128(precision, scale)))
+    let is_read_so = (1..=38).contains(&precision) && scale.try_into().is_ok_and(|scale: u8| scale <= precision);
+    Some(Typed { sql: format!("DECIMAL({precision},{scale})"), arrow: DataType::Decimal128(precision, scale), is_read_so })
 }
 
 fn fields_of(schema: &Value) -> Result<&Vec<Value>, LakeError> {
@@ -166,7 +182,40 @@ mod tests {
     use super::*;
 
     fn one(iceberg: Value) -> (String, DataType) {
-        type_of(&iceberg, 0).unwrap()
+        let Typed { sql, arrow, .. } = type_of(&iceberg, 0).unwrap();
+        (sql, arrow)
+    }
+
+    #[test]
+    fn of_types_that_duckdb_reads_otherwise_or_not_it_is_said() {
+        let list = |element: &str| json!({ "type": "list", "element-id": 1, "element": element, "element-required": false });
+        let map = |key: &str, value: &str| json!({ "type": "map", "key-id": 1, "key": key, "value-id": 2, "value": value });
+        let field = |of: &str| json!({ "type": "struct", "fields": [{ "id": 1, "name": "a", "required": true, "type": of }] });
+        for iceberg in
+            [json!("uuid"), json!("decimal(38,38)"), json!("timestamp_ns"), list("int"), map("int", "date"), field("time")]
+        {
+            assert!(type_of(&iceberg, 0).unwrap().is_read_so, "{iceberg}");
+        }
+        for iceberg in [
+            json!("timestamptz_ns"),
+            json!("variant"),
+            json!("UUID"),
+            json!("varchar"),
+            json!("decimal(39,2)"),
+            json!("decimal(0,0)"),
+            json!("decimal(5,-2)"),
+            json!("decimal(5,6)"),
+            list("unknown"),
+            map("geometry", "int"),
+            map("int", "geometry"),
+            field("timestamptz_ns"),
+        ] {
+            assert!(!type_of(&iceberg, 0).unwrap().is_read_so, "{iceberg}");
+        }
+        let fields = json!([{ "id": 1, "name": "a", "required": true, "type": "int" }]);
+        let is_read_so = |metadata: &Value| columns(metadata).unwrap()[0].is_read_so;
+        assert!(is_read_so(&json!({ "current-schema-id": 0, "schemas": [{ "schema-id": 0, "fields": fields }] })));
+        assert!(!is_read_so(&json!({ "schema": { "fields": fields } })));
     }
 
     #[test]

@@ -69,6 +69,13 @@ fn asked(caller: &Caller, sql: &str) -> Asked {
 /// What a description hangs on, once its statement is judged; `None` when it is not to be remembered.
 pub(super) struct Basis(Columns);
 
+impl Basis {
+    /// The columns of the statement's table, if it has one only.
+    pub(super) fn only_table(&self) -> Option<&[Column]> {
+        if let [(_, columns)] = &self.0[..] { Some(columns) } else { None }
+    }
+}
+
 impl Engine {
     /// The description of a query whose tables have the columns that they had.
     ///

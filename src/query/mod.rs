@@ -5,6 +5,7 @@
 
 mod admission;
 mod config;
+mod describe;
 mod descriptions;
 mod error;
 mod ingest;

@@ -7,33 +7,29 @@
 //!                         └─ session ─▶ Done with the change, which is checked here; nothing ran
 //! ```
 //!
-//! A read whose worker is lost before its first row is asked once more, and so is a Describe; a write never is. It is then asked alone,
-//! on an exclusive worker: among all that ran on a lost worker one may have brought it down, and would do so again to the others. How
-//! large a read is, is estimated from the sizes of its tables alone; a few rows of a table, or their number, are never large.
+//! A read whose worker is lost before its first row is asked once more, and alone, on an exclusive worker: among all that ran on a lost
+//! worker one may have brought it down, and would do so again to the others. A write never is. How large a read is, is estimated from the
+//! sizes of its tables alone; a few rows of a table, or their number, are never large.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::descriptions::Basis;
-use super::log::{DESCRIBE, StatementLog};
+use super::log::StatementLog;
 use super::prepare::Prepared;
-use super::{Caller, Description, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, is_write};
+use super::{Caller, Engine, Execution, Frame, Frames, Limits, QueryError, SessionChange, is_write};
 use crate::as_of::AsOf;
 use crate::auth::credential::Credential;
 use crate::names::{CatalogName, Namespace};
 use crate::pool::connection::{RawFrame, Reply};
 use crate::pool::{Lease, PoolError, WorkerClass, WorkerKey};
 use crate::relay::lease::LeaseTerms;
-use crate::wire::proto::{self, Class, Describe, Described, Done, Judged, Request, Run, failure, request};
+use crate::wire::proto::{self, Class, Done, Judged, Request, Run, failure, request};
 
 /// How long a cancelled write's last word may take beyond the grace after which its worker is killed.
 pub(super) const LAST_WORD: Duration = Duration::from_secs(2);
@@ -116,31 +112,6 @@ struct Attempt<'a> {
 }
 
 impl Engine {
-    /// Judges and binds a statement without running it.
-    ///
-    /// # Errors
-    /// When it is refused, does not bind, or names what is not there.
-    pub async fn describe(&self, caller: &Caller, sql: &str, limits: Limits) -> Result<Description, QueryError> {
-        let mut log = self.begin(caller, DESCRIBE, sql)?;
-        let (deadline, cut) = (self.deadline(limits), log.cut());
-        let description = async {
-            match self.recall(caller, sql, last_moment(deadline)).await? {
-                Some(description) => Ok(description),
-                None => self.describe_on_worker(caller, sql, deadline, &mut log).await,
-            }
-        };
-        match within(deadline, &cut, description).await {
-            Ok(description) => {
-                log.end(None);
-                Ok(description)
-            }
-            Err(error) => {
-                log.fail(&error);
-                Err(error)
-            }
-        }
-    }
-
     /// Runs a statement. Rows stream from the worker as they are taken; everything else has happened when this returns.
     ///
     /// `parameters` is an Arrow IPC stream with a row an execution, or empty.
@@ -193,79 +164,6 @@ impl Engine {
             Ok(Err(QueryError::Pool(error @ PoolError::Lost { .. }))) => Err(lost(error)),
             Ok(outcome) => outcome,
             Err(_) => Err(lost(PoolError::Lost { reason: "it did not stop at its deadline".to_owned() })),
-        }
-    }
-
-    async fn describe_on_worker(
-        &self,
-        caller: &Caller,
-        sql: &str,
-        deadline: Instant,
-        log: &mut StatementLog,
-    ) -> Result<Description, QueryError> {
-        let mut losses = Losses::default();
-        let mut worker = WorkerClass::Reader;
-        let mut again = false;
-        loop {
-            let lease =
-                if again { self.lease_again(caller, log).await? } else { self.lease(caller, Class::Read, worker, log).await? };
-            // A reader hands the past back unseen.
-            let all_but_the_past = if lease.class() == WorkerClass::Reader { &[Class::Read, Class::Session][..] } else { &[] };
-            let request = asked(caller, sql, all_but_the_past, request::Action::Describe(Describe {}));
-            match self.described(caller, request, lease, deadline, log).await {
-                // Readers have no metadata of the past.
-                Ok(None) => (worker, again) = (WorkerClass::Exclusive, false),
-                Ok(Some((described, basis))) => {
-                    let description = description(&described)?;
-                    if let Some(basis) = basis {
-                        self.remember(caller, sql, basis, &description).await;
-                    }
-                    return Ok(description);
-                }
-                Err(QueryError::Pool(lost @ PoolError::Lost { .. })) => {
-                    losses.bear(lost)?;
-                    again = worker == WorkerClass::Reader;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// `None` when the statement needs another class of worker.
-    async fn described(
-        &self,
-        caller: &Caller,
-        request: Request,
-        mut lease: Lease,
-        deadline: Instant,
-        log: &mut StatementLog,
-    ) -> Result<Option<(Described, Option<Basis>)>, QueryError> {
-        let mut basis = None;
-        let terms = LeaseTerms { whole_metadata: true, ..LeaseTerms::default() };
-        lease.ask(request, terms, deadline.into_std()).await?;
-        loop {
-            match lease.next().await? {
-                Reply::Judged(judged)
-                    if lease.class() == WorkerClass::Reader && (judged.handed_back || needs_the_past(&judged)) =>
-                {
-                    return Ok(None);
-                }
-                Reply::Judged(judged) => {
-                    log.classed(judged.class().as_str_name());
-                    if is_write(judged.class()) {
-                        self.check_may_write(caller)?;
-                    }
-                    if judged.waiting {
-                        let prepared = self.prepared(caller, &judged, true, deadline, &log.cut()).await?;
-                        basis = self.basis(caller, &judged).await;
-                        lease.proceed(&prepared.proceed).await?;
-                    } else {
-                        basis = self.basis(caller, &judged).await;
-                    }
-                }
-                Reply::Described(described) => return Ok(Some((described, basis))),
-                _ => return Err(PoolError::Protocol("a Describe was answered with rows").into()),
-            }
         }
     }
 
@@ -327,7 +225,7 @@ impl Engine {
     }
 
     /// For a statement that has lost a worker.
-    async fn lease_again(&self, caller: &Caller, log: &mut StatementLog) -> Result<Lease, QueryError> {
+    pub(super) async fn lease_again(&self, caller: &Caller, log: &mut StatementLog) -> Result<Lease, QueryError> {
         let key = WorkerKey { credential: caller.reads(), class: WorkerClass::Exclusive };
         match tokio::time::timeout(ALONE_WITHIN, self.pool().lease_alone(&key)).await {
             Ok(Ok(lease)) => {
@@ -396,7 +294,7 @@ impl Engine {
     }
 
     /// Prepares a statement in time for its client to be told which catalog has not answered.
-    async fn prepared(
+    pub(super) async fn prepared(
         &self,
         caller: &Caller,
         judged: &Judged,
@@ -479,13 +377,13 @@ impl Answer {
 
 /// The workers that one statement has lost.
 #[derive(Default)]
-struct Losses {
+pub(super) struct Losses {
     first: bool,
 }
 
 impl Losses {
     /// The first one is borne; the second is the statement's end.
-    fn bear(&mut self, lost: PoolError) -> Result<(), QueryError> {
+    pub(super) fn bear(&mut self, lost: PoolError) -> Result<(), QueryError> {
         if std::mem::replace(&mut self.first, true) {
             return Err(QueryError::LostTwice(lost));
         }
@@ -495,7 +393,7 @@ impl Losses {
 }
 
 /// When catalogs are given up by a statement that must end at `deadline`.
-fn last_moment(deadline: Instant) -> Instant {
+pub(super) fn last_moment(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
     deadline - LAST_MOMENT.min(left / 10)
 }
@@ -504,10 +402,6 @@ fn last_moment(deadline: Instant) -> Instant {
 fn catalogs_of(judged: &Judged, listed: Vec<CatalogName>) -> Vec<CatalogName> {
     let named = judged.tables.iter().chain(&judged.target).map(|table| CatalogName::from(table.catalog.as_str()));
     named.chain(listed).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-fn needs_the_past(judged: &Judged) -> bool {
-    judged.class() == Class::TimeTravel || judged.whole_metadata
 }
 
 /// Bounds a step by the statement's deadline and by the cut of a drain; a lease inside it is dropped, which cancels the statement.
@@ -532,7 +426,7 @@ async fn first_row(mut lease: Lease, schema: RawFrame) -> Result<Opening, QueryE
     Ok(Opening::Rows { schema, first: Box::new(first) })
 }
 
-fn asked(caller: &Caller, sql: &str, allowed: &[Class], action: request::Action) -> Request {
+pub(super) fn asked(caller: &Caller, sql: &str, allowed: &[Class], action: request::Action) -> Request {
     Request {
         statement_id: 0,
         sql: sql.to_owned(),
@@ -603,16 +497,4 @@ impl Rest {
             },
         }
     }
-}
-
-fn description(described: &Described) -> Result<Description, QueryError> {
-    let columns = if described.result_schema.is_empty() { None } else { Some(schema(&described.result_schema)?) };
-    let parameters =
-        if described.parameter_schema.is_empty() { Arc::new(Schema::empty()) } else { schema(&described.parameter_schema)? };
-    Ok(Description { parameters, columns, provisional: described.provisional })
-}
-
-fn schema(message: &[u8]) -> Result<SchemaRef, QueryError> {
-    let schema = try_schema_from_ipc_buffer(message);
-    schema.map(Arc::new).map_err(|e| QueryError::Defect(format!("a worker's schema cannot be read: {e}")))
 }

@@ -217,8 +217,10 @@ impl DataConnection {
         let may_run = verdict.class == Class::Session || request.allowed.contains(&verdict.class.into());
         // What stands in AT is evaluated by a worker that is the statement's own, for a description too.
         let is_elsewhere = !verdict.past.is_empty() && !request.allowed.is_empty();
-        let handed_back = !may_run && (matches!(action, request::Action::Run(_)) || is_elsewhere);
+        let tells_columns = verdict.columns.is_some() && matches!(action, request::Action::Describe(order) if !order.bind);
+        let handed_back = tells_columns || !may_run && (matches!(action, request::Action::Run(_)) || is_elsewhere);
         let mut judged = judged(&verdict, handed_back);
+        judged.columns = if tells_columns { verdict.columns.clone() } else { None };
         if !handed_back {
             judged.past = past::evaluated(&self.engine, &verdict.past)?;
         }
@@ -506,6 +508,7 @@ fn judged(verdict: &Verdict, handed_back: bool) -> Judged {
         whole_metadata: verdict.time_travel,
         glance: verdict.glance,
         past: Vec::new(),
+        columns: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow_flight::sql::client::FlightSqlServiceClient;
+use futures::TryStreamExt;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType};
 use tonic::transport::Channel;
 
@@ -150,5 +151,75 @@ async fn columns_of_one_name_keep_it_in_what_is_told_and_in_the_rows() {
         let batches = query(&mut client, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         assert_eq!(of(&batches[0].schema()), told, "{sql}");
         assert_eq!(told, names, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_a_tables_columns_is_what_comes() {
+    let gateway = Gateway::start();
+    let types = [
+        "BOOLEAN",
+        "INTEGER",
+        "BIGINT",
+        "FLOAT",
+        "DOUBLE",
+        "DECIMAL(9,2)",
+        "DECIMAL(38,10)",
+        "DATE",
+        "TIME",
+        "TIMESTAMP",
+        "TIMESTAMPTZ",
+        "VARCHAR",
+        "UUID",
+        "BLOB",
+        "INTEGER[]",
+        "STRUCT(a INTEGER, b VARCHAR[])",
+        "MAP(VARCHAR, BIGINT)",
+    ];
+    let columns: Vec<String> = types.iter().enumerate().map(|(at, sql_type)| format!("c{at} {sql_type}")).collect();
+    for sql in [
+        "CREATE SCHEMA lake.gold".to_owned(),
+        format!("CREATE TABLE lake.gold.every ({})", columns.join(", ")),
+        format!("CREATE TABLE lake.gold.plain ({}, \"Mixed Case\" INTEGER NOT NULL)", columns[..14].join(", ")),
+        "INSERT INTO lake.gold.plain (c1, \"Mixed Case\") VALUES (1, 7), (2, 8)".to_owned(),
+    ] {
+        gateway.run(&sql).await;
+    }
+    let mut client = gateway.client().await;
+    let mut compared = 0;
+    for (sql, rows) in [
+        ("SELECT * FROM lake.gold.every", 0),
+        ("SELECT * FROM lake.gold.plain", 2),
+        ("FROM lake.gold.plain ORDER BY \"Mixed Case\" DESC LIMIT 1", 1),
+        ("SELECT p.*, c1 AS \"C1\", P.c2 FROM lake.gold.plain AS p LIMIT 7 OFFSET 1", 1),
+        ("SELECT *, c2, * FROM lake.gold.plain", 2),
+        ("SELECT * AS x FROM lake.gold.plain", 2),
+        ("SELECT c2 AS c1, c1 AS c2 FROM lake.gold.plain ORDER BY c1", 2),
+        ("SELECT \"mixed case\", \"Mixed Case\" AS x, \"Mixed Case\", c0 FROM lake.gold.plain", 2),
+        ("SELECT c13, c13, c12 FROM lake.gold.plain LIMIT 0", 0),
+        ("SELECT c15.a, every.c14 FROM lake.gold.every", 0),
+    ] {
+        let info = client.execute(sql.to_owned(), None).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let told = info.clone().try_decode_schema().expect("a schema");
+        let prepared = client.prepare(sql.to_owned(), None).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(prepared.dataset_schema().expect("columns").fields(), told.fields(), "{sql}");
+        let ticket = info.endpoint[0].ticket.clone().expect("a ticket");
+        let stream = client.do_get(ticket).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let batches: Vec<_> = stream.try_collect().await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        for batch in &batches {
+            assert_eq!(batch.schema().fields(), told.fields(), "{sql}");
+            compared += 1;
+        }
+        assert_eq!(batches.iter().map(arrow::record_batch::RecordBatch::num_rows).sum::<usize>(), rows, "{sql}");
+    }
+    assert!(compared >= 4, "{compared} batches");
+    for (sql, said) in [
+        ("SELECT nope FROM lake.gold.plain", "nope"),
+        ("SELECT c0 FROM lake.gold.plain ORDER BY nope", "nope"),
+        ("SELECT c0 FROM lake.gold.missing", "gold.missing"),
+        ("SELECT every.c0 FROM lake.gold.plain", "every"),
+    ] {
+        let error = client.execute(sql.to_owned(), None).await.expect_err(sql).to_string();
+        assert!(error.contains(said), "{sql}: {error}");
     }
 }

@@ -153,6 +153,7 @@ mod tests {
             data_type: DataType::Int32,
             nullable: true,
             comment: None,
+            is_read_so: true,
         };
         let columns: Vec<Column> = (0..BATCH_ROWS - 1).map(column).collect();
         let mut rows = Rows::new(Shape::Columns, 4 << 20).unwrap();

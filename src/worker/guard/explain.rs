@@ -42,7 +42,7 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cur
     }
     // No file is read for a plan that is not run.
     verdict.glance = !options.analyze;
-    (verdict.constant, verdict.embeds) = (false, false);
+    (verdict.constant, verdict.embeds, verdict.columns) = (false, false, None);
     // The whole of a plan that was run names files; what a client gets of it is made of its JSON.
     verdict.plan = (options.analyze || options.form == PlanForm::Json).then_some(options.form);
     let asked = match options {

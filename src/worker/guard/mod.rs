@@ -200,6 +200,8 @@ pub struct Verdict {
     pub constant: bool,
     /// The text is a query without parameters, which gives the same rows as a part of another one.
     pub embeds: bool,
+    /// For READ: the columns of its table that are those of its result. Nothing else of it can fail to bind.
+    pub columns: Option<proto::TableColumns>,
 }
 
 /// How a plan is shown.
@@ -283,8 +285,9 @@ pub fn judge_table_name(table: &proto::TableName) -> Result<(), Refusal> {
 
 /// A query that runs as it is.
 fn bare_query(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Verdict, Refusal> {
-    let query = query::judge(parser, scope, text)?;
-    Ok(Verdict { constant: query.reads.constant, embeds: query.reads.embeds, ..read(query) })
+    let mut query = query::judge(parser, scope, text)?;
+    let (constant, columns) = (query.reads.constant, query.reads.columns.take());
+    Ok(Verdict { constant, columns, embeds: query.reads.embeds, ..read(query) })
 }
 
 /// A query that its caller puts something around.
@@ -312,7 +315,7 @@ fn call(parser: &mut dyn Parser, scope: &Scope<'_>, cursor: &mut Cursor<'_>) -> 
 
 /// A verdict without a target.
 fn verdict(class: proto::Class, sql: String, reads: Reads) -> Verdict {
-    let Reads { tables, listings, system, past, present: _, casts, glance, constant: _, embeds: _ } = reads;
+    let Reads { tables, listings, system, past, present: _, casts, glance, constant: _, embeds: _, columns: _ } = reads;
     let (parameter_types, time_travel) = (agreed(casts), !past.is_empty());
     Verdict { class, sql, tables, listings, system, time_travel, past, glance, parameter_types, ..Verdict::default() }
 }

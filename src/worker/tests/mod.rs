@@ -194,7 +194,7 @@ impl TestConnection {
     }
 
     pub fn describe(&mut self, worker: &TestWorker, sql: &str) -> Described {
-        self.request(worker, sql, request::Action::Describe(Describe {}), &[]);
+        self.request(worker, sql, request::Action::Describe(Describe::default()), &[]);
         match self.reply(&[]) {
             Reply::Described(described) => described,
             other => panic!("not described: {other:?}"),

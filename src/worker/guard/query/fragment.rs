@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Query, canonical, is_plain, is_plain_star, parse, select, write};
+use super::{Query, Reads, canonical, is_plain, is_plain_star, parse, select, write};
 use crate::worker::guard::{Parser, Refusal, Scope};
 
 /// What stands behind FROM.
@@ -60,7 +60,7 @@ fn judge(
     scope: &Scope<'_>,
     text: &str,
     is_alone: impl Fn(&Value) -> bool,
-) -> Result<(String, select::Reads, String), Refusal> {
+) -> Result<(String, Reads, String), Refusal> {
     let mut ast = parse(parser, text.trim_start()).map_err(without_position)?;
     let node = &ast["statements"][0]["node"];
     if !is_plain(node) || !is_alone(node) {

@@ -22,12 +22,12 @@ pub(super) fn is_glance(statement: &Value) -> bool {
     }
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// Whether it has neither WITH nor anything that chooses or groups rows, modifiers apart.
-fn selects_all_rows(node: &Value) -> bool {
+pub(super) fn selects_all_rows(node: &Value) -> bool {
     takes_all_rows(node) && list(&node["cte_map"]["map"]).is_empty()
 }
 
@@ -48,13 +48,19 @@ fn takes_columns(node: &Value) -> bool {
 }
 
 fn is_few(modifier: &Value) -> bool {
-    let rows = |part: &Value| if part["class"] == "CONSTANT" { part["value"]["value"].as_u64() } else { None };
-    let offset = if modifier["offset"].is_null() { Some(0) } else { rows(&modifier["offset"]) };
-    let few = rows(&modifier["limit"]).zip(offset).is_some_and(|(limit, offset)| limit.saturating_add(offset) <= FEW_ROWS);
+    let offset = if modifier["offset"].is_null() { Some(0) } else { constant_rows(&modifier["offset"]) };
+    let few =
+        constant_rows(&modifier["limit"]).zip(offset).is_some_and(|(limit, offset)| limit.saturating_add(offset) <= FEW_ROWS);
     modifier["type"] == "LIMIT_MODIFIER" && few
 }
 
-fn is_table(table: &Value) -> bool {
+/// How many rows a part of a LIMIT says at most, if that is a number.
+pub(super) fn constant_rows(part: &Value) -> Option<u64> {
+    if part["class"] == "CONSTANT" { part["value"]["value"].as_u64() } else { None }
+}
+
+/// Whether it is a table by its name, and no sample of it.
+pub(super) fn is_table(table: &Value) -> bool {
     table["type"] == "BASE_TABLE" && table["sample"].is_null()
 }
 

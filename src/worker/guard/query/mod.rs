@@ -2,19 +2,22 @@
 //! tree out, reads it back, and the text runs only if the two trees are one. Refuses what does not come back the same, as DuckDB's
 //! writer is not exact for every construct.
 
+mod columns;
 mod constant;
 pub(super) mod fragment;
 pub(super) mod functions;
 mod glance;
 mod hidden;
 mod narrow;
+mod reads;
 mod select;
 mod shape;
 
 use serde_json::{Map, Value, json};
 
 pub(super) use self::hidden::{VIRTUAL_COLUMNS, names_virtual_column};
-pub(super) use self::select::{Reads, listing_table};
+pub(super) use self::reads::Reads;
+pub(super) use self::select::listing_table;
 use super::{MAX_AST_DEPTH, Parser, Refusal, Scope};
 
 /// What DuckDB's serializer says of a statement outside the SELECT family.
@@ -36,6 +39,9 @@ pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> R
     reads.glance = glance::is_glance(statement);
     reads.constant = constant::is_constant(statement);
     reads.embeds = statement["named_param_map"].as_array().is_some_and(Vec::is_empty);
+    if reads.embeds && reads.is_of_one_table() {
+        reads.columns = columns::of_table(statement);
+    }
     Ok(Query { sql: if is_values(statement) { bare_values(sql) } else { sql }, reads })
 }
 

@@ -2,6 +2,7 @@
 
 use super::{DuckParser, judged, judged_by, listings, tables};
 use crate::wire::proto::Class;
+use crate::worker::guard::{Scope, judge};
 
 /// Query, class, tables, and a piece of the text that runs.
 pub(super) const CASES: &[(&str, Class, &[&str], &str)] = &[
@@ -288,4 +289,88 @@ fn a_few_rows_or_their_number_are_a_glance() {
             assert!(!verdict.glance, "{sql}");
         }
     }
+}
+
+#[test]
+fn a_query_of_one_tables_columns_says_which_they_are() {
+    let mut parser = DuckParser::new();
+    let mut told = |sql: &str| {
+        let columns = judged_by(&mut parser, sql).ok()?.columns?;
+        let shown = columns.shown.iter().map(|column| match (column.name.as_str(), column.alias.as_str()) {
+            ("", _) => "*".to_owned(),
+            (name, "") => name.to_owned(),
+            (name, alias) => format!("{name}={alias}"),
+        });
+        Some(shown.chain(columns.needed.iter().map(|name| format!("+{name}"))).collect::<Vec<_>>().join(" "))
+    };
+    for (sql, columns) in [
+        ("SELECT * FROM t", "*"),
+        ("FROM silver.t LIMIT 10 OFFSET 5", "*"),
+        ("SELECT a, t.*, a AS b, T.a FROM lake.bronze.t", "a * a=b a"),
+        ("SELECT x.a, x.* FROM t AS x ORDER BY b DESC, x.c LIMIT 10000000000", "a * +b +c"),
+        ("TABLE t", "*"),
+        ("SELECT \"say \"\"x\"\"\" FROM t", "say \"x\""),
+    ] {
+        assert_eq!(told(sql).as_deref(), Some(columns), "{sql}");
+    }
+    for sql in [
+        "SELECT * AS x FROM t",
+        "SELECT t.* x FROM t",
+        "SELECT x: * FROM t",
+        "SELECT *, * FROM t",
+        "SELECT t.a FROM t AS x",
+        "SELECT s.a.b FROM t",
+        "SELECT bronze.t.a FROM t",
+        "SELECT a + 1 FROM t",
+        "SELECT 1 FROM t",
+        "SELECT count(*) FROM t",
+        "SELECT a::INTEGER FROM t",
+        "SELECT DISTINCT a FROM t",
+        "SELECT a FROM t WHERE a = 1",
+        "SELECT a FROM t GROUP BY a",
+        "SELECT a FROM t QUALIFY row_number() OVER () = 1",
+        "SELECT a FROM t USING SAMPLE 10 ROWS",
+        "SELECT a FROM t TABLESAMPLE 10 ROWS",
+        "SELECT a FROM t ORDER BY a + 1",
+        "SELECT a FROM t ORDER BY 1",
+        "SELECT a FROM t ORDER BY ALL",
+        "SELECT a FROM t LIMIT 'x'",
+        "SELECT a FROM t LIMIT -1",
+        "SELECT a FROM t LIMIT 10 PERCENT",
+        "SELECT a FROM t LIMIT ?",
+        "SELECT a FROM t LIMIT 1 OFFSET ?",
+        "SELECT * EXCLUDE (a) FROM t",
+        "SELECT * REPLACE (1 AS a) FROM t",
+        "SELECT * RENAME (a AS b) FROM t",
+        "SELECT * LIKE 'a%' FROM t",
+        "SELECT COLUMNS('a') FROM t",
+        "SELECT COLUMNS(*) FROM t",
+        "SELECT u.* FROM t",
+        "SELECT x FROM t AS q(x)",
+        "SELECT * FROM t, u",
+        "SELECT * FROM t JOIN t AS u USING (a)",
+        "SELECT * FROM (SELECT * FROM t)",
+        "WITH t AS (SELECT 1 AS a) SELECT * FROM t",
+        "WITH q AS (SELECT 1) SELECT * FROM t",
+        "SELECT * FROM t UNION ALL SELECT * FROM t",
+        "SELECT * FROM t AT (VERSION => 1)",
+        "SELECT filename FROM t",
+        "SELECT * FROM information_schema.tables",
+        "SELECT * FROM range(3)",
+        "SELECT * FROM table_snapshots('t')",
+        "EXPLAIN SELECT * FROM t",
+        "SUMMARIZE t",
+        "DESCRIBE t",
+        "INSERT INTO t SELECT * FROM u",
+        "CREATE TABLE t AS SELECT * FROM u",
+    ] {
+        assert_eq!(told(sql), None, "{sql}");
+    }
+    for (many, told_so) in [(1_000, true), (1_001, false)] {
+        let names = vec!["a"; many].join(", ");
+        assert_eq!(told(&format!("SELECT {names} FROM t")).is_some(), told_so);
+        assert_eq!(told(&format!("SELECT a FROM t ORDER BY {names}")).is_some(), told_so);
+    }
+    let verdict = judge(&mut parser, &Scope::new(&["lake".to_owned()], "lake", "bronze").in_the_past(true), "FROM t").unwrap();
+    assert_eq!(verdict.columns, None);
 }
