@@ -24,7 +24,7 @@ use super::once;
 use super::output::pipeline::Stopped;
 use super::output::socket::DataSocket;
 use super::output::stream::{Measured, ResultStream, StreamError};
-use super::output::types::{client_batch, client_schema};
+use super::output::types::{check_column_count, client_batch, client_schema};
 use super::output::{encode, pipeline, plan};
 use super::past;
 use super::plans::Plans;
@@ -284,8 +284,9 @@ impl DataConnection {
                 .into();
         let (mut result_schema, mut provisional) = (Bytes::new(), false);
         if statement.kind() == StatementKind::Query {
+            check_column_count(statement.column_count())?;
             let schema = match statement.columns() {
-                Some(columns) => client_schema(self.engine.arrow_schema(&columns)?.as_ref()),
+                Some(columns) => client_schema(self.engine.arrow_schema(&columns)?.as_ref())?,
                 None => {
                     provisional = true;
                     self.provisional_schema(admitted)?
@@ -338,7 +339,7 @@ impl DataConnection {
         check_cancelled(running)?;
         let outcome = statement.stream().map_err(|error| once::explained(&self.engine, sql, error))?;
         let Outcome::Rows(rows) = outcome else { return Err(without_rows()) };
-        let schema = once::with_own_names(&self.shared.instance, sql, client_schema(rows.schema()))?;
+        let schema = once::with_own_names(&self.shared.instance, sql, client_schema(rows.schema())?)?;
         self.send_rows(rows, &schema, running)
     }
 
@@ -360,7 +361,7 @@ impl DataConnection {
         match outcome {
             Outcome::Rows(rows) => match admitted.verdict.plan {
                 None => {
-                    let schema = client_schema(rows.schema());
+                    let schema = client_schema(rows.schema())?;
                     self.send_rows(rows, &schema, running)
                 }
                 Some(form) => self.send_plan(rows, form, running),
@@ -438,7 +439,7 @@ impl DataConnection {
 
     /// The rows of EXPLAIN, as the client may see them.
     fn send_plan(&self, mut rows: Rows<'_>, form: PlanForm, running: &Running) -> Result<Done, Trouble> {
-        let schema = client_schema(rows.schema());
+        let schema = client_schema(rows.schema())?;
         let mut stream = ResultStream::begin(&self.socket, &schema, running.cancel_flag())?;
         while let Some(batch) = rows.next_batch()? {
             let batch = client_batch(batch, &schema)?;
@@ -468,7 +469,7 @@ impl DataConnection {
 
 fn rows_schema(outcome: &Outcome<'_>) -> Result<SchemaRef, Trouble> {
     match outcome {
-        Outcome::Rows(rows) => Ok(client_schema(rows.schema())),
+        Outcome::Rows(rows) => Ok(client_schema(rows.schema())?),
         _ => Err(without_rows()),
     }
 }

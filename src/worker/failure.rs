@@ -5,11 +5,15 @@ use serde_json::Value;
 
 use super::binding::{EngineError, ErrorKind};
 use super::once::FRAME;
+use super::output::types::TooWide;
 use crate::wire::proto::Failure;
 use crate::wire::proto::failure::Kind;
 
 /// How DuckDB begins an excerpt of the text that ran, behind its message.
 const EXCERPT: &str = "\n\nLINE ";
+
+/// DuckDB quotes whole values in its messages, of gigabytes if need be. A client gets less still, in one header of its answer.
+const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
 /// Why a statement did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -44,10 +48,13 @@ impl StatementError {
         self
     }
 
-    /// For the wire.
+    /// For the wire: the beginning of what there is to say.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
-        Failure { kind: self.kind.into(), message: self.message.clone(), fatal: self.fatal }
+        let told = &self.message[..self.message.floor_char_boundary(MAX_MESSAGE_BYTES)];
+        let more = self.message.len() - told.len();
+        let message = if more == 0 { told.to_owned() } else { format!("{told} … ({more} bytes more)") };
+        Failure { kind: self.kind.into(), message, fatal: self.fatal }
     }
 }
 
@@ -109,6 +116,12 @@ fn out_of_memory(text: &str) -> String {
 fn file_outside(text: &str) -> Option<String> {
     let file = text.split_once("Cannot access file \"")?.1.split_once("\" - file system operations are disabled")?.0;
     Some(format!("a file of the table lies outside the locations allowed for the catalogs: {file}"))
+}
+
+impl From<TooWide> for StatementError {
+    fn from(error: TooWide) -> Self {
+        Self::new(Kind::Invalid, error.to_string())
+    }
 }
 
 impl From<ArrowError> for StatementError {
@@ -235,7 +248,7 @@ fn io_kind(text: &str) -> Kind {
 
 #[cfg(test)]
 mod tests {
-    use super::{EngineError, Kind, StatementError};
+    use super::{EngineError, Kind, MAX_MESSAGE_BYTES, StatementError};
 
     fn told(message: &str) -> (Kind, bool, String) {
         let error = StatementError::from(EngineError::from_message(message.to_owned()));
@@ -251,6 +264,15 @@ mod tests {
         assert!(neighbour.0 == Kind::Unreachable && neighbour.1);
         assert!(told("INTERNAL Error: Attempted to dereference a null pointer").1);
         assert!(!told("Binder Error: FATAL Error: not at the beginning").1);
+    }
+
+    #[test]
+    fn of_a_long_message_the_beginning_is_told() {
+        let told = |message: &str| StatementError::new(Kind::Invalid, message).to_failure().message;
+        let most = "x".repeat(MAX_MESSAGE_BYTES);
+        assert_eq!(told(&most), most);
+        assert_eq!(told(&format!("{most}yz")), format!("{most} … (2 bytes more)"));
+        assert!(told(&"ä".repeat(1 << 20)).ends_with("ää … (2080768 bytes more)"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use tonic::Code;
 
-use crate::harness::{Gateway, Nobody, polynya, user_ada};
+use crate::harness::{Gateway, Nobody, held, polynya, user_ada};
 
 async fn refused(gateway: &Gateway, sql: &str) -> tonic::Status {
     match gateway.query(sql).await {
@@ -148,4 +148,37 @@ async fn a_table_whose_names_multiply_is_refused_and_costs_nobody_anything() {
     let deep = format!("CREATE TABLE lake.s.t (a INTEGER{})", "[]".repeat(100));
     says(&refused(&gateway, &deep).await, Code::Unimplemented, &["nested more than"]);
     assert_eq!(gateway.value("SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn of_an_error_of_many_megabytes_the_beginning_is_told() {
+    let gateway = Gateway::start();
+    gateway.run("CREATE SCHEMA lake.gold").await;
+    let (peak, logged) = (held(gateway.pid()).peak_mb, gateway.log().len());
+    for sql in [
+        "SELECT CAST(repeat('x', 40000000) AS INTEGER)",
+        "SELECT a::INTEGER FROM (SELECT repeat('x', 40000000) AS a)",
+        "CREATE TABLE lake.gold.t AS SELECT repeat('x', 40000000)::DATE AS a",
+    ] {
+        let error = gateway.query(sql).await.expect_err(sql);
+        assert_eq!(error.code(), Code::InvalidArgument, "{sql}: {}", error.message());
+        assert!(error.message().contains("xxx") && error.message().len() < 8192, "{sql}: {} bytes", error.message().len());
+    }
+    let grown = held(gateway.pid()).peak_mb - peak;
+    assert!(grown < 40, "the gateway took {grown} MB");
+    assert!(gateway.log().len() - logged < 1 << 20, "the log has it whole");
+}
+
+#[tokio::test]
+async fn a_result_whose_columns_multiply_is_refused() {
+    let gateway = Gateway::start();
+    let columns: Vec<String> = (0..1_000).map(|n| format!("{n} AS c{n}")).collect();
+    let sql = |stars: usize| format!("SELECT {} FROM (SELECT {})", vec!["*"; stars].join(", "), columns.join(", "));
+    let error = gateway.query(&sql(21)).await.expect_err("21,000 columns");
+    assert_eq!(error.code(), Code::InvalidArgument, "{}", error.message());
+    assert!(error.message().contains("more than 20000 columns"), "{}", error.message());
+    let mut client = gateway.client().await;
+    assert!(client.prepare(sql(21), None).await.is_err());
+    let few = client.prepare(sql(3), None).await.expect("3,000 columns");
+    assert_eq!(few.dataset_schema().expect("columns").fields().len(), 3_000);
 }

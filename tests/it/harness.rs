@@ -287,6 +287,8 @@ pub struct Held {
     pub files: usize,
     pub threads: usize,
     pub resident_mb: u64,
+    /// The most that was resident so far.
+    pub peak_mb: u64,
 }
 
 /// What a process holds now.
@@ -299,7 +301,8 @@ pub fn held(pid: u32) -> Held {
     // The gateway is not dumpable, which keeps the list of its files to root. Others see the size of the table, which grows in steps.
     let listed = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
     let files = listed.unwrap_or_else(|_| usize::try_from(number("FDSize:")).expect("a size"));
-    Held { files, threads: usize::try_from(number("Threads:")).expect("a number"), resident_mb: number("VmRSS:") / 1024 }
+    let threads = usize::try_from(number("Threads:")).expect("a number");
+    Held { files, threads, resident_mb: number("VmRSS:") / 1024, peak_mb: number("VmHWM:") / 1024 }
 }
 
 /// How many workers have the socket by which they take statements, below a directory.

@@ -105,14 +105,21 @@ impl Prepared {
         }
     }
 
-    /// Columns of the result before it runs; `None` while one of them hangs on a parameter without a type.
+    /// How many columns its result has, as far as that is known before it runs.
+    #[must_use]
+    pub fn column_count(&self) -> usize {
+        // SAFETY: the statement is live.
+        unsafe { ffi::duckdb_prepared_statement_column_count(self.raw) as usize }
+    }
+
+    /// Columns of the result before it runs; `None` while one of them hangs on a parameter without a type. DuckDB copies all types to
+    /// tell one of them.
     #[must_use]
     pub fn columns(&self) -> Option<Vec<Column>> {
         // SAFETY: the statement is live; names and types are ours to free.
         unsafe {
-            let count = ffi::duckdb_prepared_statement_column_count(self.raw);
-            let mut columns = Vec::with_capacity(count as usize);
-            for at in 0..count {
+            let mut columns = Vec::with_capacity(self.column_count());
+            for at in 0..self.column_count() as u64 {
                 let logical = LogicalType::from_raw(ffi::duckdb_prepared_statement_column_logical_type(self.raw, at))?;
                 if logical.id() == ffi::DUCKDB_TYPE_DUCKDB_TYPE_INVALID {
                     return None;

@@ -8,12 +8,55 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
+/// Columns of a result, these with all that is nested in them, and bytes of their names. A schema is read as a whole, by the gateway and
+/// by clients, and a short statement can multiply it: `SELECT *, *, *`.
+const MAX_COLUMNS: usize = 20_000;
+const MAX_FIELDS: usize = 100_000;
+const MAX_NAME_BYTES: usize = 16 << 20;
+
+/// A result whose schema is too large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the result has more than {MAX_COLUMNS} columns, or {MAX_FIELDS} with what is nested in them, or {} MB of their names: ask for fewer at once",
+    MAX_NAME_BYTES >> 20
+)]
+pub struct TooWide;
+
+/// To be asked before the columns are: DuckDB takes the longer for each of them, the more there are.
+///
+/// # Errors
+/// When there are too many.
+pub fn check_column_count(columns: usize) -> Result<(), TooWide> {
+    if columns > MAX_COLUMNS { Err(TooWide) } else { Ok(()) }
+}
+
 /// The schema that clients get: dictionaries become their values, views become plain text and bytes.
-#[must_use]
-pub fn client_schema(schema: &Schema) -> SchemaRef {
+///
+/// # Errors
+/// When it is too large.
+pub fn client_schema(schema: &Schema) -> Result<SchemaRef, TooWide> {
+    check_column_count(schema.fields().len())?;
+    let (mut fields, mut name_bytes) = (0, 0);
+    schema.fields().iter().try_for_each(|field| count(field, &mut fields, &mut name_bytes))?;
     let fields: Vec<Field> =
         schema.fields().iter().map(|field| Field::new(field.name(), client_type(field.data_type()), true)).collect();
-    Arc::new(Schema::new(fields))
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn count(field: &Field, fields: &mut usize, name_bytes: &mut usize) -> Result<(), TooWide> {
+    *fields += 1;
+    *name_bytes += field.name().len();
+    if *fields > MAX_FIELDS || *name_bytes > MAX_NAME_BYTES {
+        return Err(TooWide);
+    }
+    match field.data_type() {
+        DataType::List(inner) | DataType::LargeList(inner) | DataType::FixedSizeList(inner, _) | DataType::Map(inner, _) => {
+            count(inner, fields, name_bytes)
+        }
+        DataType::Struct(inner) => inner.iter().try_for_each(|field| count(field, fields, name_bytes)),
+        DataType::Union(inner, _) => inner.iter().try_for_each(|(_, field)| count(field, fields, name_bytes)),
+        _ => Ok(()),
+    }
 }
 
 /// The type that clients get for one of DuckDB's.
@@ -45,4 +88,24 @@ pub fn client_batch(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatc
         )
         .collect::<Result<_, _>>()?;
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_that_multiplies_is_refused() {
+        let schema = |name: &str, columns: usize, nested: usize| {
+            let inner: Fields = (0..nested).map(|_| Field::new(name, DataType::Int32, true)).collect();
+            let list = DataType::List(Arc::new(Field::new("l", DataType::Struct(inner), true)));
+            Schema::new((0..columns).map(|_| Field::new("c", list.clone(), true)).collect::<Vec<_>>())
+        };
+        assert!(client_schema(&schema("a", 1_000, 98)).is_ok());
+        assert_eq!(client_schema(&schema("a", 1_000, 99)), Err(TooWide));
+        assert!(client_schema(&schema("a", MAX_COLUMNS, 3)).is_ok());
+        assert_eq!(client_schema(&schema("a", MAX_COLUMNS + 1, 1)), Err(TooWide));
+        assert!(client_schema(&schema(&"a".repeat(1 << 20), 2, 7)).is_ok());
+        assert_eq!(client_schema(&schema(&"a".repeat(1 << 20), 2, 8)), Err(TooWide));
+    }
 }
