@@ -25,6 +25,15 @@ pub struct Column {
     pub is_read_so: bool,
 }
 
+impl Column {
+    /// About the bytes that it takes in memory.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let texts = self.name.len() + self.sql_type.len() + self.comment.as_ref().map_or(0, String::len);
+        size_of::<Self>() + texts + self.data_type.size()
+    }
+}
+
 /// A type of Iceberg's.
 struct Typed {
     sql: String,

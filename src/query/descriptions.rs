@@ -22,9 +22,6 @@ const TEXT_BYTES: usize = 16 << 10;
 /// About what all of them may take.
 const MEMORY_BYTES: u64 = 16 << 20;
 
-/// About what a column of a description takes.
-const COLUMN_BYTES: usize = 256;
-
 /// The descriptions of one engine.
 pub(super) struct Descriptions(moka::sync::Cache<Asked, Arc<Remembered>>);
 
@@ -48,8 +45,8 @@ type Columns = Vec<(TableRef, Arc<[Column]>)>;
 impl Descriptions {
     pub(super) fn new() -> Self {
         let weight = |asked: &Asked, remembered: &Arc<Remembered>| {
-            let of_tables: usize = remembered.tables.iter().map(|(_, columns)| columns.len() * COLUMN_BYTES).sum();
-            let of_result = remembered.description.columns.as_ref().map_or(0, |schema| schema.fields().len() * COLUMN_BYTES);
+            let of_tables: usize = remembered.tables.iter().flat_map(|(_, columns)| columns.iter().map(Column::weight)).sum();
+            let of_result = remembered.description.columns.as_ref().map_or(0, |schema| schema.fields().size());
             u32::try_from(asked.sql.len() + of_tables + of_result + 512).unwrap_or(u32::MAX)
         };
         Self(moka::sync::Cache::builder().max_capacity(MEMORY_BYTES).weigher(weight).build())

@@ -56,6 +56,13 @@ pub struct PreparedStatement {
     pub has_run: AtomicBool,
 }
 
+impl PreparedStatement {
+    /// About the bytes that it takes in memory. A short text may have very many columns.
+    fn bytes(&self) -> usize {
+        self.sql.len() + self.parameters.fields().size() + self.columns.as_ref().map_or(0, |columns| columns.fields().size())
+    }
+}
+
 /// Parameters bound to a prepared statement.
 #[derive(Clone, Debug, Default)]
 pub struct Binding {
@@ -96,7 +103,7 @@ impl PreparedStatements {
         if self.entries.len() >= config.max_prepared_per_session {
             return Err(SessionError::TooManyPrepared(config.max_prepared_per_session));
         }
-        let part = self.account.take(statement.sql.len())?;
+        let part = self.account.take(statement.bytes())?;
         let id = PreparedId(uuid::Uuid::new_v4().simple().to_string());
         self.entries.insert(id.clone(), Entry { statement: Arc::new(statement), binding: Binding::default(), used: now, part });
         Ok(id)
@@ -128,7 +135,7 @@ impl PreparedStatements {
         if bound_bytes > config.max_bound_bytes_per_session {
             return Err(SessionError::TooManyBoundBytes(config.max_bound_bytes_per_session));
         }
-        entry.part.resize(entry.statement.sql.len() + parameters.len())?;
+        entry.part.resize(entry.statement.bytes() + parameters.len())?;
         self.bound_bytes = bound_bytes;
         entry.binding = Binding { parameters, other_types, number: entry.binding.number + 1 };
         entry.used = now;
@@ -165,7 +172,7 @@ impl PreparedStatements {
 mod tests {
     use std::time::Duration;
 
-    use arrow::datatypes::Schema;
+    use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
 
@@ -194,6 +201,21 @@ mod tests {
         assert!(all.get(&used, &config, later).is_ok());
         assert!(matches!(all.get(&unused, &config, later), Err(SessionError::NoSuchPrepared)));
         assert_eq!(all.bound_bytes, 0);
+    }
+
+    #[test]
+    fn columns_count_beside_a_short_text() {
+        let config = Config { max_prepared_bytes_per_principal: 100_000, ..Config::default() };
+        let (mut all, now) = (PreparedStatements::new(Account::new(&config)), Instant::now());
+        let columns: Vec<Field> = (0..500).map(|n| Field::new(format!("c{n}"), DataType::Int32, true)).collect();
+        let columns = Arc::new(Schema::new(columns));
+        let wide = || PreparedStatement { columns: Some(Arc::clone(&columns)), ..statement("FROM t") };
+        let id = all.add(wide(), &config, now).unwrap();
+        let told = || PreparedStatement { parameters: Arc::clone(&columns), ..statement("FROM t") };
+        assert!(matches!(all.add(told(), &config, now), Err(SessionError::TooManyPreparedBytes(100_000))));
+        assert!(all.bind(&id, Bytes::from(vec![0; 50_000]), false, &config, now).is_err());
+        assert!(all.remove(&id));
+        all.add(told(), &config, now).unwrap();
     }
 
     #[test]

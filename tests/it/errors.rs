@@ -170,7 +170,7 @@ async fn of_an_error_of_many_megabytes_the_beginning_is_told() {
 }
 
 #[tokio::test]
-async fn a_result_whose_columns_multiply_is_refused() {
+async fn a_statement_of_very_many_columns_or_parameters_is_refused() {
     let gateway = Gateway::start();
     let columns: Vec<String> = (0..1_000).map(|n| format!("{n} AS c{n}")).collect();
     let sql = |stars: usize| format!("SELECT {} FROM (SELECT {})", vec!["*"; stars].join(", "), columns.join(", "));
@@ -179,6 +179,9 @@ async fn a_result_whose_columns_multiply_is_refused() {
     assert!(error.message().contains("more than 20000 columns"), "{}", error.message());
     let mut client = gateway.client().await;
     assert!(client.prepare(sql(21), None).await.is_err());
+    let parameters = format!("SELECT 1 WHERE 1 IN ({})", vec!["?"; 20_001].join(", "));
+    let error = client.prepare(parameters, None).await.expect_err("20,001 parameters").to_string();
+    assert!(error.contains("20001 parameters; the most is 20000"), "{error}");
     let few = client.prepare(sql(3), None).await.expect("3,000 columns");
     assert_eq!(few.dataset_schema().expect("columns").fields().len(), 3_000);
 }

@@ -24,12 +24,7 @@ pub(super) struct Listed {
 
 impl Value for Listed {
     fn weight(&self) -> usize {
-        let texts = |column: &Column| column.name.len() + column.sql_type.len() + column.comment.as_ref().map_or(0, String::len);
-        // A nested type has fields on the heap; its text in SQL tells how many.
-        let of = |column: &Column| {
-            size_of::<Column>() + texts(column) + if column.data_type.is_nested() { 4 * column.sql_type.len() } else { 0 }
-        };
-        self.columns.as_ref().map_or(0, |columns| columns.iter().map(of).sum())
+        self.columns.as_ref().map_or(0, |columns| columns.iter().map(Column::weight).sum())
     }
 }
 

@@ -18,6 +18,9 @@ use crate::wire::proto::failure::Kind;
 use crate::worker::binding::{Connection, LogicalType, Prepared, Scalar};
 use crate::worker::failure::StatementError;
 
+/// More of them are a list that should be a table. DuckDB takes the longer to tell one of them, the more there are.
+const MAX_PARAMETERS: usize = 20_000;
+
 /// The rows of parameters that came with a request: a row an execution.
 pub struct ParameterRows {
     batches: Vec<RecordBatch>,
@@ -68,7 +71,13 @@ impl ParameterRows {
 /// timestamps in milliseconds: the JDBC driver writes milliseconds whatever the unit says. Who has finer values binds them in their
 /// own type.
 pub fn describe(connection: &Connection, statement: &Prepared, casts: &[(String, String)]) -> Result<Schema, StatementError> {
-    let fields = (0..statement.parameter_count())
+    let count = statement.parameter_count();
+    if count > MAX_PARAMETERS {
+        let message =
+            format!("the statement has {count} parameters; the most is {MAX_PARAMETERS}: ingest long lists into a table");
+        return Err(StatementError::new(Kind::Parameters, message));
+    }
+    let fields = (0..count)
         .map(|at| {
             let (name, logical) = statement.parameter(at);
             let logical = logical.or_else(|| cast_type(connection, casts, &name));
