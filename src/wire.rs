@@ -28,8 +28,8 @@ pub mod proto {
 /// Length of a frame header in bytes.
 pub const HEADER_LEN: usize = 16;
 
-/// A control message above this is a broken peer, not a message.
-pub const MAX_CONTROL_BYTES: usize = 64 << 20;
+/// A message above this is a broken peer, not a message. The gateway holds each as a whole, rows of a result too.
+pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// What a frame's payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ pub fn read_control<M: Message + Default>(socket: &mut impl Read) -> io::Result<
         return Ok(None);
     }
     let len = u32::from_le_bytes(prefix) as usize;
-    if len > MAX_CONTROL_BYTES {
+    if len > MAX_MESSAGE_BYTES {
         return Err(invalid(format!("control message of {len} bytes")));
     }
     let mut bytes = vec![0; len];

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::wire::proto::{Described, Done, Failure, Judged};
-use crate::wire::{FrameHeader, FrameKind, HEADER_LEN, MAX_CONTROL_BYTES};
+use crate::wire::{FrameHeader, FrameKind, HEADER_LEN, MAX_MESSAGE_BYTES};
 
 /// Bytes read at once while looking for a frame's header; more of a large payload would be copied.
 const READ_AHEAD: usize = 8 << 10;
@@ -111,8 +111,7 @@ impl Replies {
         let mut bytes = [0; HEADER_LEN];
         self.ahead.copy_to_slice(&mut bytes);
         let header = FrameHeader::from_bytes(bytes)?;
-        // Only rows may be larger, of which one may be.
-        if header.kind != FrameKind::Batch && header.len as usize > MAX_CONTROL_BYTES {
+        if header.len as usize > MAX_MESSAGE_BYTES {
             let message = format!("a worker sent a {:?} frame of {} bytes", header.kind, header.len);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
@@ -192,12 +191,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_rows_may_be_large() {
+    async fn a_frame_above_the_limit_ends_the_connection_unread() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut replies = Replies { socket: ours.into_split().0, ahead: BytesMut::new(), buffers: Buffers::default() };
-        let described = FrameHeader::plain(FrameKind::Described, 1 + MAX_CONTROL_BYTES).unwrap();
-        theirs.write_all(&described.to_bytes()).await.unwrap();
+        let rows = FrameHeader::plain(FrameKind::Batch, 1 + MAX_MESSAGE_BYTES).unwrap();
+        theirs.write_all(&rows.to_bytes()).await.unwrap();
         let error = replies.next().await.unwrap_err();
-        assert_eq!(error.to_string(), "a worker sent a Described frame of 67108865 bytes");
+        assert_eq!(error.to_string(), "a worker sent a Batch frame of 67108865 bytes");
     }
 }

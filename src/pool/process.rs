@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use super::error::PoolError;
 use super::run_dir::{RunDir, RunRoot};
 use crate::wire::proto::{Attach, Attached, Control, Event, Init, control, event};
-use crate::wire::{MAX_CONTROL_BYTES, encode_control};
+use crate::wire::{MAX_MESSAGE_BYTES, encode_control};
 
 /// A worker that has loaded its extensions and is attached to nothing.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl Events {
 }
 
 fn checked(len: usize) -> io::Result<usize> {
-    if len > MAX_CONTROL_BYTES {
+    if len > MAX_MESSAGE_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a control message beyond any sense"));
     }
     Ok(len)

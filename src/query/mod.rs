@@ -94,7 +94,7 @@ pub struct Frame {
     pub message: Bytes,
 }
 
-/// The frames of a result: the schema first, then batches, none above 2 MB unless a single row is. Dropping it cancels the
+/// The frames of a result: the schema first, then batches, none above 2 MB unless a single row is, of up to 64 MB. Dropping it cancels the
 /// statement.
 pub type Frames = Pin<Box<dyn Stream<Item = Result<Frame, QueryError>> + Send>>;
 

@@ -78,6 +78,7 @@ impl From<StreamError> for Trouble {
         match error {
             StreamError::Socket(error) => Self::Broken(error),
             StreamError::Arrow(error) => Self::Statement(error.into()),
+            StreamError::LargeRow(_) => StatementError::new(Kind::Invalid, error.to_string()).into(),
         }
     }
 }

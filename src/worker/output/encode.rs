@@ -36,6 +36,12 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    /// Bytes of the frame behind its header.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.head.len() - HEADER_LEN + self.body.iter().map(|buffer| padded(buffer.len())).sum::<usize>()
+    }
+
     /// All bytes of the frame, in order.
     #[must_use]
     pub fn slices(&self) -> Vec<IoSlice<'_>> {

@@ -12,6 +12,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::encode;
 use super::socket::DataSocket;
+use crate::wire::MAX_MESSAGE_BYTES;
 
 /// A batch of this size goes out as it is.
 const WIDE_BYTES: usize = 256 << 10;
@@ -19,7 +20,7 @@ const WIDE_BYTES: usize = 256 << 10;
 /// Narrow batches are gathered up to this size.
 const GATHERED_BYTES: usize = 512 << 10;
 
-/// No frame is larger, unless a single row is.
+/// No frame is larger, unless a single row is; of these none is larger than a message may be.
 const FRAME_BYTES: usize = 2 << 20;
 
 /// The last rows of a result go out with its end if they are no more than this: they are copied for it.
@@ -34,6 +35,9 @@ pub enum StreamError {
     /// The rows have no form on the wire.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
+    /// A single row of so many bytes.
+    #[error("a row of the result has {} MB, the most is {}: select parts of its values", .0.div_ceil(1 << 20), MAX_MESSAGE_BYTES >> 20)]
+    LargeRow(usize),
 }
 
 /// A batch with the bytes of its values, which are counted once.
@@ -120,7 +124,11 @@ impl<'s> ResultStream<'s> {
 
     fn send(&self, batch: &RecordBatch, bytes: usize) -> Result<(), StreamError> {
         if bytes <= FRAME_BYTES || batch.num_rows() <= 1 {
-            self.socket.write_frame(&encode::batch(batch)?, &self.cancelled)?;
+            let frame = encode::batch(batch)?;
+            if frame.payload_len() > MAX_MESSAGE_BYTES {
+                return Err(StreamError::LargeRow(frame.payload_len()));
+            }
+            self.socket.write_frame(&frame, &self.cancelled)?;
             return Ok(());
         }
         // Rows differ in size, so each half is measured anew.

@@ -336,7 +336,20 @@ fn wide_batches_are_split_and_a_larger_row_goes_alone() {
     let reply = connection.run(&worker, "SELECT repeat('x', 3000000) AS s FROM range(3)");
     let Reply::Rows { frames, .. } = reply else { panic!() };
     assert_eq!(frames.len(), 3);
+    for (sql, rows) in [
+        ("SELECT repeat('x', 68000000) AS s", 0),
+        ("SELECT repeat('x', CASE WHEN i < 5000 THEN 10 ELSE 68000000 END) AS s FROM range(5001) t(i)", 1),
+        ("SELECT [repeat('x', 34000000), repeat('x', 34000000)] AS s", 0),
+    ] {
+        let Reply::Failed { failure, rows_before } = connection.run(&worker, sql) else { panic!("{sql}") };
+        assert_eq!((failure.kind(), failure.message.as_str()), (Kind::Invalid, LARGE_ROW), "{sql}");
+        assert!(rows_before >= rows, "{sql}: {rows_before}");
+        assert_eq!(connection.run(&worker, "SELECT 42").batch().num_rows(), 1);
+    }
+    assert!(matches!(connection.run(&worker, "SELECT repeat('x', 66000000) AS s"), Reply::Rows { .. }));
 }
+
+const LARGE_ROW: &str = "a row of the result has 65 MB, the most is 64: select parts of its values";
 
 #[test]
 fn an_error_in_mid_stream_arrives_and_the_connection_serves_on() {
