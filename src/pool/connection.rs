@@ -20,6 +20,9 @@ const READ_AHEAD: usize = 8 << 10;
 /// Large frames of one connection whose memory is kept.
 const BUFFERS: usize = 4;
 
+/// Larger ones are given back: of some rows each a little larger than the one before, none would be used again.
+const LARGEST_KEPT: usize = 4 << 20;
+
 /// Buffers differ by so much at least, so that frames of nearly the same size share them.
 const BUFFER_STEP: usize = 64 << 10;
 
@@ -158,6 +161,9 @@ impl Buffers {
 
     /// Takes back a buffer whose frame is under way.
     fn keep(&mut self, buffer: BytesMut) {
+        if buffer.capacity() > LARGEST_KEPT {
+            return;
+        }
         if self.0.len() == BUFFERS {
             self.0.pop_front();
         }

@@ -24,7 +24,7 @@ pub struct Config {
     pub max_prepared_per_session: usize,
     /// How many prepared statements one principal may hold in all its sessions.
     pub max_prepared_per_principal: usize,
-    /// How many bytes their texts and bound parameters may have.
+    /// How many bytes their texts, columns and bound parameters may have.
     pub max_prepared_bytes_per_principal: usize,
     /// A prepared statement that is not used for so long is dropped.
     #[serde(with = "humantime_serde")]

@@ -153,7 +153,7 @@ impl DataConnection {
             Err(Trouble::Statement(error)) => {
                 let told = self.socket.write_message(FrameKind::Failed, &error.to_failure(), &cancelled);
                 if error.fatal {
-                    warn!(message = error.message, "the instance is no longer usable");
+                    warn!(message = error.to_failure().message, "the instance is no longer usable");
                     (self.shared.end)();
                 }
                 told?;

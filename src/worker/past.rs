@@ -12,13 +12,16 @@ use crate::wire::proto;
 use crate::wire::proto::failure::Kind;
 use crate::wire::proto::past_read::At;
 
+/// No name of a branch is longer.
+const MAX_VERSION_BYTES: usize = 1 << 10;
+
 /// The past reads of a verdict with the values of their expressions, which have no columns and no parameters.
 pub fn evaluated(connection: &Connection, reads: &[PastRead]) -> Result<Vec<proto::PastRead>, StatementError> {
     let evaluated = |PastRead { table, at }: &PastRead| {
         let at = match at {
             PastAt::Session => At::Session(true),
             PastAt::Now => At::Now(true),
-            PastAt::Version(expression) => At::Version(value(connection, &format!("CAST(({expression}) AS VARCHAR)"))?),
+            PastAt::Version(expression) => At::Version(short(value(connection, &format!("CAST(({expression}) AS VARCHAR)"))?)?),
             PastAt::Timestamp(expression) => {
                 let ms = value(connection, &format!("epoch_ms(CAST(({expression}) AS TIMESTAMPTZ))"))?;
                 At::TimestampMs(ms.parse().map_err(|_| no_value())?)
@@ -36,6 +39,15 @@ pub fn settled(reads: &[PastRead], versions: &[proto::PastVersion]) -> Result<Ve
         return Err(StatementError::new(Kind::Internal, message));
     }
     Ok(reads.iter().cloned().zip(versions.iter().map(|version| version.snapshot)).collect())
+}
+
+/// A version that may be one.
+fn short(version: String) -> Result<String, StatementError> {
+    if version.len() <= MAX_VERSION_BYTES {
+        return Ok(version);
+    }
+    let message = format!("a version of {} bytes: it is the id of a snapshot or the name of a branch or a tag", version.len());
+    Err(StatementError::new(Kind::Invalid, message))
 }
 
 fn value(connection: &Connection, expression: &str) -> Result<String, StatementError> {

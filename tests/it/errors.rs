@@ -182,6 +182,13 @@ async fn a_statement_of_very_many_columns_or_parameters_is_refused() {
     let parameters = format!("SELECT 1 WHERE 1 IN ({})", vec!["?"; 20_001].join(", "));
     let error = client.prepare(parameters, None).await.expect_err("20,001 parameters").to_string();
     assert!(error.contains("20001 parameters; the most is 20000"), "{error}");
+    // Each parameter has the type that it is compared with.
+    let fields: Vec<String> = (0..1_000).map(|n| format!("'f{n}': 1")).collect();
+    let structs = |count: usize| format!("SELECT 1 WHERE {{{}}} IN ({})", fields.join(", "), vec!["?"; count].join(", "));
+    let error = client.prepare(structs(100), None).await.expect_err("100,100 fields").to_string();
+    assert!(error.contains("100000 with what is nested in them"), "{error}");
+    let some = client.prepare(structs(2), None).await.expect("2,002 fields");
+    assert_eq!(some.parameter_schema().expect("parameters").fields().len(), 2);
     let few = client.prepare(sql(3), None).await.expect("3,000 columns");
     assert_eq!(few.dataset_schema().expect("columns").fields().len(), 3_000);
 }

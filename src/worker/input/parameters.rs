@@ -17,6 +17,7 @@ use super::{DO_NOT_FIT, survived};
 use crate::wire::proto::failure::Kind;
 use crate::worker::binding::{Connection, LogicalType, Prepared, Scalar};
 use crate::worker::failure::StatementError;
+use crate::worker::output::types::{SchemaSize, client_type};
 
 /// More of them are a list that should be a table. DuckDB takes the longer to tell one of them, the more there are.
 const MAX_PARAMETERS: usize = 20_000;
@@ -77,15 +78,19 @@ pub fn describe(connection: &Connection, statement: &Prepared, casts: &[(String,
             format!("the statement has {count} parameters; the most is {MAX_PARAMETERS}: ingest long lists into a table");
         return Err(StatementError::new(Kind::Parameters, message));
     }
+    // One of them may have the type of a large struct that all are compared with.
+    let mut size = SchemaSize::default();
     let fields = (0..count)
         .map(|at| {
             let (name, logical) = statement.parameter(at);
             let logical = logical.or_else(|| cast_type(connection, casts, &name));
             let data_type = match logical {
-                Some(logical) => in_milliseconds(crate::worker::output::types::client_type(&connection.arrow_type(logical)?)),
+                Some(logical) => in_milliseconds(client_type(&connection.arrow_type(logical)?)),
                 None => DataType::Utf8,
             };
-            Ok(Field::new(name, data_type, true))
+            let field = Field::new(name, data_type, true);
+            size.add(&field)?;
+            Ok(field)
         })
         .collect::<Result<Vec<_>, StatementError>>()?;
     Ok(Schema::new(fields))

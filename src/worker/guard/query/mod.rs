@@ -23,6 +23,9 @@ use super::{MAX_AST_DEPTH, Parser, Refusal, Scope};
 /// What DuckDB's serializer says of a statement outside the SELECT family.
 const NOT_SELECT: &str = "Only SELECT statements can be serialized";
 
+/// Tables that one query may read: each is loaded before it runs.
+const MAX_TABLES: usize = 1_000;
+
 /// A query that was judged, as the text to run.
 pub(super) struct Query {
     pub sql: String,
@@ -33,6 +36,10 @@ pub(super) struct Query {
 pub(super) fn judge(parser: &mut dyn Parser, scope: &Scope<'_>, text: &str) -> Result<Query, Refusal> {
     let mut ast = parse(parser, text)?;
     let mut reads = select::judge(parser, scope, text, &mut ast)?;
+    if reads.tables.len() > MAX_TABLES {
+        let message = format!("the statement reads {} tables; the most is {MAX_TABLES}", reads.tables.len());
+        return Err(Refusal::Unsupported(message));
+    }
     let judged = canonical(ast);
     let sql = write(parser, &judged)?;
     let statement = &judged["statements"][0];

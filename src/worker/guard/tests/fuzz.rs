@@ -223,6 +223,7 @@ fn the_second_opinion_sees_what_is_wrong() {
     for (sql, clean) in [
         ("WITH q AS (SELECT abs(a) FROM lake.bronze.t) SELECT * FROM q, range(3)", true),
         ("INSERT INTO lake.bronze.t SELECT sum(a) FROM lake.bronze.u", true),
+        ("SELECT ';' AS \";\", 1 AS \"(\"", true),
         ("SELECT * FROM q", false),
         ("SELECT * FROM memory.main.t", false),
         ("SELECT getvariable('x')", false),

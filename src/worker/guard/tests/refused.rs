@@ -519,3 +519,11 @@ fn five_hundred_chained_operators_pass() {
         }
     });
 }
+
+#[test]
+fn a_query_of_very_many_tables_is_refused() {
+    let tables = |count: usize| (0..count).map(|n| format!("SELECT a FROM t{n}")).collect::<Vec<_>>().join("), (");
+    assert_eq!(super::judged(&format!("SELECT ({})", tables(1000))).unwrap().tables.len(), 1000);
+    let refused = super::judged(&format!("SELECT ({})", tables(1001))).unwrap_err().to_string();
+    assert!(refused.contains("reads 1001 tables; the most is 1000"), "{refused}");
+}

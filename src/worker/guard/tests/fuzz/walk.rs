@@ -77,16 +77,16 @@ impl Functions {
     /// For statements that DuckDB gives no tree for: no refused function is called in the text, and there is no second statement.
     pub(super) fn text(&self, sql: &str) -> Result<(), String> {
         let words = words(sql);
-        for (at, name) in words.iter().enumerate() {
-            let back = |by: usize| at.checked_sub(by).map_or("", |at| words[at].as_str());
+        for (at, Word { text: name, .. }) in words.iter().enumerate() {
+            let back = |by: usize| at.checked_sub(by).map_or("", |at| words[at].text.as_str());
             // Behind AS it is the alias of a table with names for its columns; in full, a table of the lakehouse with some of its.
             let is_table = back(1).eq_ignore_ascii_case("as") || back(1) == "." && ["lake", "Gold"].contains(&back(4));
-            let called = words.get(at + 1).is_some_and(|after| after == "(") && !is_table;
+            let called = words.get(at + 1).is_some_and(|after| after.is_symbol("(")) && !is_table;
             if called && self.refused.contains(name.to_lowercase().as_str()) {
                 return Err(format!("a call of {name}"));
             }
         }
-        if words.iter().any(|word| word == ";") { Err("a second statement".to_owned()) } else { Ok(()) }
+        if words.iter().any(|word| word.is_symbol(";")) { Err("a second statement".to_owned()) } else { Ok(()) }
     }
 }
 
@@ -117,10 +117,23 @@ fn base_table(node: &Value, ctes: &HashSet<String>) -> Result<(), String> {
     if known { Ok(()) } else { Err(format!("the table {}", name.join("."))) }
 }
 
+/// A word, a symbol or a quoted name, which may look like either.
+struct Word {
+    text: String,
+    quoted: bool,
+}
+
+impl Word {
+    fn is_symbol(&self, symbol: &str) -> bool {
+        !self.quoted && self.text == symbol
+    }
+}
+
 /// Words, symbols and quoted names of a text; texts in quotes as one empty word.
-fn words(sql: &str) -> Vec<String> {
+fn words(sql: &str) -> Vec<Word> {
     let chars: Vec<char> = sql.chars().collect();
     let (mut words, mut at) = (Vec::new(), 0);
+    let bare = |text: String| Word { text, quoted: false };
     while at < chars.len() {
         let start = at;
         match chars[at] {
@@ -133,18 +146,18 @@ fn words(sql: &str) -> Vec<String> {
                     at += 1;
                 }
                 at += 1;
-                words.push(if quote == '"' { text } else { String::new() });
+                words.push(Word { text: if quote == '"' { text } else { String::new() }, quoted: true });
             }
             c if c.is_alphanumeric() || c == '_' => {
                 while at < chars.len() && (chars[at].is_alphanumeric() || chars[at] == '_') {
                     at += 1;
                 }
-                words.push(chars[start..at].iter().collect());
+                words.push(bare(chars[start..at].iter().collect()));
             }
             c => {
                 at += 1;
                 if !c.is_whitespace() {
-                    words.push(c.to_string());
+                    words.push(bare(c.to_string()));
                 }
             }
         }
