@@ -102,9 +102,14 @@ def slow_writes(client, running):
     return done
 
 
+def asks_without_token(call):
+    """Whether the gateway asks if the catalog answers at all: it has no log-in of its own, and every answer will do."""
+    return call["operation"] == "config" and call["warehouse"] is None
+
+
 def judge(outcome, calls, lasted, done, failures):
     outcome.check("no failure", f"{len(failures)} in {sum(done.values()):,} statements", not failures)
-    refused = sum(call["status"] == 401 for call in calls)
+    refused = sum(call["status"] == 401 and not asks_without_token(call) for call in calls)
     outcome.check("no token is shown that has lapsed", f"{refused} of {len(calls):,} calls refused as such", not refused)
     tokens = collections.Counter(call["principal"] for call in calls if call["operation"] == "token")
     least, most = math.ceil(lasted / LIFE), 1 + int(lasted / RENEWED_AFTER)
